@@ -1,0 +1,261 @@
+"""f(x, d): dimension-conditioned prompts as data, built by pure functions (docs/method.md, section 1).
+
+A context is a name, a dimension (or none) and an instruction. Each context is rendered from the untouched prompt:
+the released code changes the prompt in place, so that its instructions pile up (docs/method.md, row 1).
+"""
+
+import dataclasses
+import string
+from collections.abc import Mapping
+
+import numpy as np
+from jaxtyping import Bool, Float32
+
+from amopo_jax.data.records import Message, Pair, score_in_range
+from amopo_jax.types import InputError
+
+PLACES = ("before", "after", "system")
+"""Where the instruction goes: before or after the last user question, or at the end of the system message."""
+
+PLACEHOLDERS = ("dimension", "score", "raw_score", "low", "high")
+"""What a template may name; `score` is mapped onto the rubric's 1 to 5, `raw_score` is the data set's own."""
+
+RUBRIC_LOW, RUBRIC_HIGH = 1.0, 5.0
+"""Levels of the default rubric."""
+
+TEMPLATES: dict[str, str] = {
+  "plain": "",
+  "overall": (
+    "You are an expert at answering questions. Give one response that is helpful, correct and follows the "
+    "instructions it was given."
+  ),
+  "rubric": (
+    "Pay attention above all to {dimension}. Responses are rated for {dimension} on five levels:\n"
+    "1: off the point; {dimension} plays no part in it.\n"
+    "2: some attention to {dimension}, most of it missing.\n"
+    "3: meets about half of what {dimension} asks for.\n"
+    "4: nearly there, with small gaps in {dimension}.\n"
+    "5: meets everything that {dimension} asks for.\n"
+    "Write the response that would be rated {score}."
+  ),
+}
+"""Instructions by name; a context may bring its own text instead."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+  """One way to ask for a response.
+
+  Attributes:
+    name: appears in the metrics, e.g. "helpfulness".
+    dimension: the scores it is about, None for a context without (e.g. "overall").
+    template: a name of TEMPLATES, or a text of one's own with PLACEHOLDERS in braces; the placeholders need a
+      dimension. A literal brace is doubled.
+    low: lowest score of the data set in this dimension; None without a dimension.
+    high: highest score of the data set in this dimension; None without a dimension.
+  """
+
+  name: str
+  dimension: str | None
+  template: str
+  low: float | int | None = None
+  high: float | int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class ContextSpec:
+  """The K contexts of a run, in the order of the axis K, checked.
+
+  Attributes:
+    contexts: one or more, with different names.
+    place: one of PLACES.
+
+  Raises:
+    InputError: zero contexts, duplicate names or dimensions, a range that is missing, empty or superfluous, an
+      unknown placeholder or template name, an unknown place.
+  """
+
+  contexts: tuple[Context, ...]
+  place: str
+
+  def __post_init__(self):
+    if self.place not in PLACES:
+      raise InputError(f"contexts: unknown place '{self.place}'; choose one of {', '.join(PLACES)}")
+    if not self.contexts:
+      raise InputError("contexts: none given; name at least one")
+    _check_distinct("names", [context.name for context in self.contexts])
+    _check_distinct("dimensions", [context.dimension for context in self.contexts if context.dimension is not None])
+    for context in self.contexts:
+      _check_context(context)
+
+  @property
+  def names(self) -> tuple[str, ...]:
+    """Names along the axis K."""
+    return tuple(context.name for context in self.contexts)
+
+  @property
+  def ranges(self) -> Mapping[str, tuple[float | int, float | int]]:
+    """dimension -> (low, high), for the rules of pairs.py."""
+    return {context.dimension: _range(context) for context in self.contexts if context.dimension is not None}
+
+
+def render(prompt: tuple[Message, ...], pair: Pair, context: Context, place: str) -> tuple[Message, ...]:
+  """x*_k = f(x, d_k): the prompt with one context's instruction, for both responses of the pair.
+
+  d_k is the chosen response's score, as in the paper's code; at inference see `condition`.
+
+  Args:
+    prompt: the dialogue x, its last message the user's; left as it is.
+    pair: whose chosen response gives the score.
+    context: what to ask for.
+    place: one of PLACES.
+
+  Returns:
+    A new prompt.
+
+  Raises:
+    InputError: the chosen response's score is missing or out of range.
+  """
+  if context.dimension is None:
+    return condition(prompt, context, None, place)
+  score = score_in_range(pair.chosen, context.dimension, *_range(context), pair.origin)
+  return condition(prompt, context, score, place)
+
+
+def condition(prompt: tuple[Message, ...], context: Context, score: float | None, place: str) -> tuple[Message, ...]:
+  """The prompt with one context's instruction, for a score of one's choice (e.g. `context.high` when generating).
+
+  Args:
+    prompt: the dialogue x, its last message the user's; left as it is.
+    context: what to ask for.
+    score: in [context.low, context.high]; None for a context without a dimension.
+    place: one of PLACES.
+
+  Returns:
+    A new prompt; the same messages if the instruction is empty.
+  """
+  text = instruction(context, score)
+  if not text:
+    return prompt
+  if place == "system":
+    return _append_to_system(prompt, text)
+  *history, last = prompt
+  parts = (text, last.content) if place == "before" else (last.content, text)
+  return (*history, Message(last.role, "\n\n".join(parts)))
+
+
+def instruction(context: Context, score: float | None) -> str:
+  """The context's text with its placeholders filled in.
+
+  `score` is mapped linearly from the declared range onto the rubric, 1 + 4 (score - low) / (high - low), and
+  rounded to one decimal, so that the best score of any data set reads 5 (docs/method.md, row 9). Underscores in
+  the dimension's name become spaces.
+
+  Args:
+    context: a checked context.
+    score: in [context.low, context.high]; None for a context without a dimension.
+
+  Returns:
+    The instruction, "" for the template `plain`.
+  """
+  template = _template(context)
+  if context.dimension is None or score is None:
+    return template.format()
+  low, high = _range(context)
+  level = RUBRIC_LOW + (RUBRIC_HIGH - RUBRIC_LOW) * (score - low) / (high - low)
+  return template.format(
+    dimension=context.dimension.replace("_", " "),
+    score=f"{round(level, 1):g}",
+    raw_score=f"{score:g}",
+    low=f"{low:g}",
+    high=f"{high:g}",
+  )
+
+
+def order(pair: Pair, spec: ContextSpec) -> tuple[Bool[np.ndarray, "K"], Float32[np.ndarray, "K"]]:
+  """What each dimension says of the pair's order.
+
+  Args:
+    pair: a scored pair.
+    spec: the contexts.
+
+  Returns:
+    is_ordered: the dimension scores the chosen response above the rejected one; True without a dimension.
+    score_gap: (chosen score - rejected score) / (high - low), in [-1, 1]; 1 without a dimension.
+
+  Raises:
+    InputError: a score is missing or out of range.
+  """
+  gaps = np.asarray([_score_gap(pair, context) for context in spec.contexts], np.float32)
+  return gaps > 0, gaps
+
+
+def _score_gap(pair: Pair, context: Context) -> float:
+  if context.dimension is None:
+    return 1.0
+  low, high = _range(context)
+  chosen, rejected = (
+    score_in_range(response, context.dimension, low, high, pair.origin) for response in (pair.chosen, pair.rejected)
+  )
+  return (chosen - rejected) / (high - low)
+
+
+def _append_to_system(prompt: tuple[Message, ...], text: str) -> tuple[Message, ...]:
+  if prompt[0].role != "system":
+    return (Message("system", text), *prompt)
+  return (Message("system", "\n\n".join((prompt[0].content, text))), *prompt[1:])
+
+
+def _template(context: Context) -> str:
+  return TEMPLATES[context.template] if context.template in TEMPLATES else context.template
+
+
+def _range(context: Context) -> tuple[float | int, float | int]:
+  if context.low is None or context.high is None:
+    raise InputError(f"contexts: '{context.name}' has no score range; give low and high")
+  return context.low, context.high
+
+
+def _check_distinct(what: str, names: list[str]):
+  for name in names:
+    if names.count(name) > 1:
+      raise InputError(f"contexts: the {what} '{name}' occurs {names.count(name)} times; {what} must differ")
+
+
+def _check_context(context: Context):
+  _check_range(context)
+  if context.template not in TEMPLATES and not any(sign in context.template for sign in " {"):
+    raise InputError(
+      f"contexts: '{context.name}' names an unknown template '{context.template}'; "
+      f"the templates are {', '.join(TEMPLATES)}, or write the instruction itself"
+    )
+  for name in _placeholders(context):
+    if name not in PLACEHOLDERS:
+      raise InputError(
+        f"contexts: '{context.name}' has an unknown placeholder '{{{name}}}'; "
+        f"known are {', '.join(PLACEHOLDERS)}, a literal brace is doubled"
+      )
+    if context.dimension is None:
+      raise InputError(f"contexts: '{context.name}' uses '{{{name}}}' but has no dimension; give it one")
+
+
+def _check_range(context: Context):
+  if context.dimension is None:
+    if context.low is not None or context.high is not None:
+      raise InputError(f"contexts: '{context.name}' has a score range but no dimension; give both or neither")
+    return
+  low, high = _range(context)
+  if not low < high:
+    raise InputError(f"contexts: '{context.name}' has low {low:g} and high {high:g}; low must be below high")
+
+
+def _placeholders(context: Context) -> list[str]:
+  try:
+    parts = list(string.Formatter().parse(_template(context)))
+  except ValueError as error:
+    raise InputError(f"contexts: the template of '{context.name}' has a stray brace ({error}); double it") from None
+  return [
+    name + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "")
+    for _, name, spec, conversion in parts
+    if name is not None
+  ]
