@@ -5,42 +5,17 @@ the released code changes the prompt in place, so that its instructions pile up 
 """
 
 import dataclasses
-import string
 from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Bool, Float32
 
 from amopo_jax.data.records import Message, Pair, score_in_range
+from amopo_jax.data.templates import check_template, fill, named_or_own
 from amopo_jax.types import InputError
 
 PLACES = ("before", "after", "system")
 """Where the instruction goes: before or after the last user question, or at the end of the system message."""
-
-PLACEHOLDERS = ("dimension", "score", "raw_score", "low", "high")
-"""What a template may name; `score` is mapped onto the rubric's 1 to 5, `raw_score` is the data set's own."""
-
-RUBRIC_LOW, RUBRIC_HIGH = 1.0, 5.0
-"""Levels of the default rubric."""
-
-TEMPLATES: dict[str, str] = {
-  "plain": "",
-  "overall": (
-    "You are an expert at answering questions. Give one response that is helpful, correct and follows the "
-    "instructions it was given."
-  ),
-  "rubric": (
-    "Pay attention above all to {dimension}. Responses are rated for {dimension} on five levels:\n"
-    "1: off the point; {dimension} plays no part in it.\n"
-    "2: some attention to {dimension}, most of it missing.\n"
-    "3: meets about half of what {dimension} asks for.\n"
-    "4: nearly there, with small gaps in {dimension}.\n"
-    "5: meets everything that {dimension} asks for.\n"
-    "Write the response that would be rated {score}."
-  ),
-}
-"""Instructions by name; a context may bring its own text instead."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Context:
@@ -49,8 +24,8 @@ class Context:
   Attributes:
     name: appears in the metrics, e.g. "helpfulness".
     dimension: the scores it is about, None for a context without (e.g. "overall").
-    template: a name of TEMPLATES, or a text of one's own with PLACEHOLDERS in braces; the placeholders need a
-      dimension. A literal brace is doubled.
+    template: a name of templates.TEMPLATES, or a text of one's own with the placeholders {dimension}, {score}
+      (on the rubric's 1 to 5), {raw_score}, {low}, {high}, which need a dimension. A literal brace is doubled.
     low: lowest score of the data set in this dimension; None without a dimension.
     high: highest score of the data set in this dimension; None without a dimension.
   """
@@ -147,10 +122,6 @@ def condition(prompt: tuple[Message, ...], context: Context, score: float | None
 def instruction(context: Context, score: float | None) -> str:
   """The context's text with its placeholders filled in.
 
-  `score` is mapped linearly from the declared range onto the rubric, 1 + 4 (score - low) / (high - low), and
-  rounded to one decimal, so that the best score of any data set reads 5 (docs/method.md, row 9). Underscores in
-  the dimension's name become spaces.
-
   Args:
     context: a checked context.
     score: in [context.low, context.high]; None for a context without a dimension.
@@ -158,18 +129,10 @@ def instruction(context: Context, score: float | None) -> str:
   Returns:
     The instruction, "" for the template `plain`.
   """
-  template = _template(context)
+  template = named_or_own(context.template)
   if context.dimension is None or score is None:
     return template.format()
-  low, high = _range(context)
-  level = RUBRIC_LOW + (RUBRIC_HIGH - RUBRIC_LOW) * (score - low) / (high - low)
-  return template.format(
-    dimension=context.dimension.replace("_", " "),
-    score=f"{round(level, 1):g}",
-    raw_score=f"{score:g}",
-    low=f"{low:g}",
-    high=f"{high:g}",
-  )
+  return fill(template, context.dimension, score, *_range(context))
 
 
 def order(pair: Pair, spec: ContextSpec) -> tuple[Bool[np.ndarray, "K"], Float32[np.ndarray, "K"]]:
@@ -206,10 +169,6 @@ def _append_to_system(prompt: tuple[Message, ...], text: str) -> tuple[Message, 
   return (Message("system", "\n\n".join((prompt[0].content, text))), *prompt[1:])
 
 
-def _template(context: Context) -> str:
-  return TEMPLATES[context.template] if context.template in TEMPLATES else context.template
-
-
 def _range(context: Context) -> tuple[float | int, float | int]:
   if context.low is None or context.high is None:
     raise InputError(f"contexts: '{context.name}' has no score range; give low and high")
@@ -224,19 +183,9 @@ def _check_distinct(what: str, names: list[str]):
 
 def _check_context(context: Context):
   _check_range(context)
-  if context.template not in TEMPLATES and not any(sign in context.template for sign in " {"):
-    raise InputError(
-      f"contexts: '{context.name}' names an unknown template '{context.template}'; "
-      f"the templates are {', '.join(TEMPLATES)}, or write the instruction itself"
-    )
-  for name in _placeholders(context):
-    if name not in PLACEHOLDERS:
-      raise InputError(
-        f"contexts: '{context.name}' has an unknown placeholder '{{{name}}}'; "
-        f"known are {', '.join(PLACEHOLDERS)}, a literal brace is doubled"
-      )
-    if context.dimension is None:
-      raise InputError(f"contexts: '{context.name}' uses '{{{name}}}' but has no dimension; give it one")
+  placeholders = check_template(context.template, f"contexts: '{context.name}'")
+  if placeholders and context.dimension is None:
+    raise InputError(f"contexts: '{context.name}' uses '{{{placeholders[0]}}}' but has no dimension; give it one")
 
 
 def _check_range(context: Context):
@@ -247,15 +196,3 @@ def _check_range(context: Context):
   low, high = _range(context)
   if not low < high:
     raise InputError(f"contexts: '{context.name}' has low {low:g} and high {high:g}; low must be below high")
-
-
-def _placeholders(context: Context) -> list[str]:
-  try:
-    parts = list(string.Formatter().parse(_template(context)))
-  except ValueError as error:
-    raise InputError(f"contexts: the template of '{context.name}' has a stray brace ({error}); double it") from None
-  return [
-    name + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "")
-    for _, name, spec, conversion in parts
-    if name is not None
-  ]
