@@ -1,16 +1,18 @@
-"""The hyper-parameters that fix a decoder's mathematics. Reading them from Hugging Face is `hf_config`'s work."""
+"""The hyper-parameters that fix a decoder's mathematics; `hf_config` reads them from Hugging Face."""
 
 from dataclasses import dataclass
 from typing import Literal
+
+from amopo_jax.types import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
 class RopeScaling:
   """How the rotary frequencies are stretched to reach contexts longer than those of pre-training.
 
-  `linear` divides every frequency by `factor`. `llama3` divides the low frequencies by `factor`, keeps the high ones
-  and interpolates between: a frequency is low if its wavelength exceeds `original_max_positions / low_freq_factor`
-  and high if it is below `original_max_positions / high_freq_factor` (tokens).
+  `linear` divides every frequency by `factor`. `llama3` divides the low frequencies by `factor`, keeps the
+  high ones and interpolates between: a frequency is low if its wavelength exceeds
+  `original_max_positions / low_freq_factor`, high if it is below `original_max_positions / high_freq_factor`.
 
   Attributes:
     kind: which rule.
@@ -48,7 +50,7 @@ class ModelConfig:
     qkv_bias: q, k and v have a bias (Qwen2); o never has.
     qk_norm: RMSNorm over each head of q and k before the rotation (Qwen3).
     tie_embeddings: the output head is the input embedding.
-    sliding_window: a token attends to this many last positions, itself included, in every layer; None: to all.
+    sliding_window: last positions a token attends to in every layer, itself included; None: all of them.
     max_positions: longest sequence that the model was made for, tokens.
     initializer_range: standard deviation of random initial weights.
   """
@@ -72,7 +74,13 @@ class ModelConfig:
   initializer_range: float = 0.02
 
   def __post_init__(self) -> None:
+    sizes = ("vocab_size", "width", "num_layers", "num_heads", "num_kv_heads", "head_dim", "mlp_width")
+    for name in sizes:
+      if getattr(self, name) < 1:
+        raise InputError(f"model.{name}: {getattr(self, name)} is not positive; give at least 1")
     if self.num_heads % self.num_kv_heads:
-      raise ValueError(f"num_heads {self.num_heads} is not a multiple of num_kv_heads {self.num_kv_heads}")
+      raise InputError(
+        f"model.num_heads: {self.num_heads} is no multiple of num_kv_heads {self.num_kv_heads}; change one"
+      )
     if self.head_dim % 2:
-      raise ValueError(f"head_dim {self.head_dim} is odd; rotary positions rotate pairs")
+      raise InputError(f"model.head_dim: {self.head_dim} is odd, rotary positions turn pairs; make it even")

@@ -1,0 +1,58 @@
+"""From token rows to the moments of the responses: the seam between the policy and the objective."""
+
+from collections.abc import Callable
+from typing import Any
+
+from amopo_jax.models.config import ModelConfig
+from amopo_jax.models.head import moments_head
+from amopo_jax.models.transformer import Constrain, hidden_states, identity, output_embedding
+from amopo_jax.types import PAIR_MEMBERS, PackedRows, Params, ResponseMoments
+
+ScoreFn = Callable[[Params, PackedRows, int], ResponseMoments]
+"""`score_fn(params, rows, num_pairs)`; the number of pairs is static."""
+
+
+def make_score_fn(
+  config: ModelConfig,
+  *,
+  num_contexts: int,
+  compute_dtype: Any,
+  remat: str,
+  attention_chunk: int,
+  head_chunk: int,
+  head_shards: int = 1,
+  constrain: Constrain = identity,
+) -> ScoreFn:
+  """Builds the function that scores every response once, whatever the layout of its tokens.
+
+  Args:
+    config: the decoder.
+    num_contexts: K.
+    compute_dtype: of matrix products and activations; logits and moments are float32.
+    remat: what a layer keeps for the backward pass, a name in `transformer.REMAT`.
+    attention_chunk: queries that the attention takes at a time.
+    head_chunk: scored tokens that the head projects at a time, per shard.
+    head_shards: in how many equal parts the rows lie on different devices.
+    constrain: hook for layouts; kinds "residual" [R S D] and "head_weight" [V D].
+
+  Returns:
+    `score_fn(params, rows, num_pairs) -> ResponseMoments`, pure, with reverse-mode gradients in `params`.
+  """
+
+  def score_fn(params: Params, rows: PackedRows, num_pairs: int) -> ResponseMoments:
+    hidden = hidden_states(
+      params,
+      config,
+      rows,
+      compute_dtype=compute_dtype,
+      remat=remat,
+      attention_chunk=attention_chunk,
+      constrain=constrain,
+    )
+    weight = constrain(output_embedding(params, config).astype(compute_dtype), "head_weight")
+    shape = (num_pairs, num_contexts, len(PAIR_MEMBERS))
+    num_slots = num_pairs * num_contexts * len(PAIR_MEMBERS)
+    sums = moments_head(hidden, weight, rows, num_slots, chunk=head_chunk, shards=head_shards)
+    return ResponseMoments(*(x.reshape(shape) for x in sums))
+
+  return score_fn
