@@ -1,0 +1,165 @@
+"""What lies in a Hugging Face model directory: its JSON, and the headers of its safetensors files.
+
+Nothing here reads a parameter. A header says the names, shapes and types of a file's tensors, and together
+with the file's size it shows whether the file is whole.
+"""
+
+import json
+import re
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import constants, snapshot_download
+from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
+from safetensors import SafetensorError, safe_open
+
+from amopo_jax.types import InputError
+
+CONFIG, SINGLE, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+
+_HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+_SMALL_FILES = ["*.json", "*.jinja", "tokenizer*", "*.model", "merges.txt", "vocab.txt"]
+_DOWNLOAD_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorHeader:
+  """What a safetensors file says of one of its tensors.
+
+  Attributes:
+    file: the file it is in.
+    shape: shape in the file.
+    dtype: type in the file, in the spelling of safetensors, such as "BF16".
+  """
+
+  file: Path
+  shape: tuple[int, ...]
+  dtype: str
+
+
+def resolve_model(path_or_hub_name: str | Path, *, with_weights: bool) -> Path:
+  """Finds the directory of a model, fetching a hub name into the Hugging Face cache (HF_HOME, HF_TOKEN).
+
+  Args:
+    path_or_hub_name: a directory, or ORGANISATION/NAME on the Hugging Face Hub.
+    with_weights: fetch the safetensors files too, not only config and tokenizer.
+
+  Returns:
+    The directory.
+
+  Raises:
+    InputError: neither is there, or the Hub cannot be reached.
+  """
+  name, directory = str(path_or_hub_name), Path(path_or_hub_name).expanduser()
+  if directory.is_dir():
+    return directory
+  if directory.exists() or not _HUB_NAME.fullmatch(name):
+    raise InputError(
+      f"{name}: not a directory; give a model directory with {CONFIG}, or ORGANISATION/NAME of the Hub"
+    )
+  patterns = _SMALL_FILES + (["*.safetensors"] if with_weights else [])
+  try:
+    # Sub-directories hold the weights in other formats ("original/", "onnx/"), and so does "consolidated".
+    found = snapshot_download(
+      name,
+      allow_patterns=patterns,
+      ignore_patterns=["*/*", "consolidated*"],
+      etag_timeout=_DOWNLOAD_TIMEOUT_S,
+    )
+  except (OSError, HFValidationError) as error:
+    raise InputError(
+      f"{name}: no such directory, and not to be had from the Hugging Face Hub ({_reason(error)}); "
+      f"give a directory, or fetch it where there is a network with `hf download {name}`"
+    ) from error
+  return Path(found)
+
+
+def read_json(file: Path) -> dict[str, Any]:
+  """Reads a JSON object; InputError if there is none."""
+  try:
+    content = json.loads(file.read_text(encoding="utf-8"))
+  except FileNotFoundError as error:
+    raise InputError(
+      f"{file}: missing; this directory holds no model, give one that has a {file.name}"
+    ) from error
+  except ValueError as error:
+    raise InputError(f"{file}: broken JSON ({error}); copy the file again") from error
+  if not isinstance(content, dict):
+    raise InputError(f"{file}: holds a {type(content).__name__}, not an object; copy the file again")
+  return content
+
+
+def read_headers(directory: Path) -> dict[str, TensorHeader]:
+  """Reads the headers of all weight files of a model directory.
+
+  Args:
+    directory: holds either `model.safetensors`, or `model.safetensors.index.json` and the files it names.
+
+  Returns:
+    The tensors by name.
+
+  Raises:
+    InputError: no such file; a shard that is missing, truncated or corrupt, or lacks a tensor of the index.
+  """
+  if (directory / SINGLE).exists():
+    return _read_header(directory / SINGLE)
+  if not (directory / INDEX).exists():
+    raise InputError(
+      f"{directory}: neither {SINGLE} nor {INDEX}; only safetensors are read, save it again with transformers"
+    )
+  shard_of = _read_index(directory / INDEX)
+  headers: dict[str, TensorHeader] = {}
+  for shard in sorted(set(shard_of.values())):
+    headers |= _read_header(directory / shard)
+  for name, shard in shard_of.items():
+    if name not in headers:
+      raise InputError(f"{directory / shard}: lacks tensor {name} of {INDEX}; fetch the file again")
+  return headers
+
+
+def open_weights(file: Path) -> AbstractContextManager:
+  """Opens a safetensors file for reading slices as numpy arrays.
+
+  Raises:
+    InputError: missing, truncated or corrupt.
+  """
+  try:
+    return safe_open(file, framework="numpy")
+  except FileNotFoundError as error:
+    raise InputError(f"{file}: missing; fetch the file again") from error
+  except (SafetensorError, OSError) as error:
+    raise InputError(f"{file}: truncated or corrupt ({error}); fetch the file again") from error
+
+
+def _read_header(file: Path) -> dict[str, TensorHeader]:
+  """The tensors of one file."""
+  with open_weights(file) as weights:
+    slices = {name: weights.get_slice(name) for name in weights.keys()}  # noqa: SIM118 (it is not a dict)
+    return {
+      name: TensorHeader(file=file, shape=tuple(view.get_shape()), dtype=view.get_dtype())
+      for name, view in slices.items()
+    }
+
+
+def _read_index(file: Path) -> dict[str, str]:
+  """The file of each tensor, by its bare name: an index cannot reach outside its directory."""
+  content = read_json(file)
+  shard_of = content.get("weight_map")
+  if not isinstance(shard_of, dict) or not all(Path(str(shard)).name == shard for shard in shard_of.values()):
+    raise InputError(
+      f"{file}: weight_map does not give a file of this directory for each tensor; fetch the file again"
+    )
+  return shard_of
+
+
+def _reason(error: Exception) -> str:
+  """Why the Hub did not deliver, in a few words."""
+  if constants.HF_HUB_OFFLINE:
+    return "HF_HUB_OFFLINE is set and it is not in the cache"
+  if isinstance(error, GatedRepoError):
+    return "gated: accept its licence there and set HF_TOKEN"
+  if isinstance(error, RepositoryNotFoundError):
+    return "unknown or private; for a private one set HF_TOKEN"
+  return " ".join(str(error).split())[:160]

@@ -1,0 +1,190 @@
+"""A Hugging Face model directory into (sharded) arrays, slice by slice.
+
+Each device's part of a parameter is read from the memory-mapped files, put onto the device and forgotten.
+So the host holds one part of one parameter at a time, and a process of a pod reads only what its own devices
+hold.
+"""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_dtypes  # noqa: F401 (gives numpy the name "bfloat16", by which safetensors asks for it)
+import numpy as np
+from jax.sharding import Sharding, SingleDeviceSharding
+
+from amopo_jax.models.config import ModelConfig
+from amopo_jax.models.hf_config import from_hf
+from amopo_jax.models.hf_files import (
+  CONFIG,
+  TensorHeader,
+  open_weights,
+  read_headers,
+  read_json,
+  resolve_model,
+)
+from amopo_jax.models.hf_names import EMBEDDING, HARMLESS_TENSORS, HEAD, Leaf, get_leaf, leaves, set_leaf
+from amopo_jax.types import InputError, Params
+
+_FLOATS = ("F64", "F32", "F16", "BF16")
+_COMPARED_ROWS = 4096
+"""Rows of the vocabulary held at a time when two tables are compared."""
+
+Bounds = tuple[tuple[int, int], ...]
+"""First and one past the last index along each axis."""
+
+
+def load_config(path_or_hub_name: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
+  """Reads `config.json` alone; of a hub name, only small files are fetched.
+
+  Args:
+    path_or_hub_name: a directory, or ORGANISATION/NAME on the Hugging Face Hub.
+
+  Returns:
+    The hyper-parameters, and the content of the file, which an export keeps.
+
+  Raises:
+    InputError: not there, or not a model that this decoder computes exactly (see `from_hf`).
+  """
+  file = resolve_model(path_or_hub_name, with_weights=False) / CONFIG
+  content = read_json(file)
+  return from_hf(content, str(file)), content
+
+
+def check_model_dir(path_or_hub_name: str | Path) -> ModelConfig:
+  """Checks that a model can be loaded, reading only config and headers: fast, and before anything compiles.
+
+  Args:
+    path_or_hub_name: a directory, or ORGANISATION/NAME on the Hugging Face Hub.
+
+  Returns:
+    The hyper-parameters.
+
+  Raises:
+    InputError: as `load_config`; and missing, truncated or corrupt files; tensors that are missing, of
+      another shape, of a type that is not a plain float, or that this decoder does not have.
+  """
+  directory = resolve_model(path_or_hub_name, with_weights=True)
+  config, _ = load_config(directory)
+  check_headers(read_headers(directory), config, directory)
+  return config
+
+
+def load_params(
+  path_or_hub_name: str | Path,
+  config: ModelConfig,
+  *,
+  dtype: jax.typing.DTypeLike,
+  shardings: Params | None = None,
+) -> Params:
+  """Loads the parameters straight into sharded arrays.
+
+  Host memory stays near the largest part of a parameter that one device holds.
+
+  Args:
+    path_or_hub_name: a directory, or ORGANISATION/NAME on the Hugging Face Hub.
+    config: the hyper-parameters of that model.
+    dtype: type of the arrays; the files may have another.
+    shardings: tree like the parameters, of `jax.sharding.Sharding`; None: everything on the first device.
+
+  Returns:
+    The parameter tree.
+
+  Raises:
+    InputError: as `check_model_dir`; and a tied head that differs from the embedding.
+  """
+  directory = resolve_model(path_or_hub_name, with_weights=True)
+  headers = read_headers(directory)
+  check_headers(headers, config, directory)
+  params: Params = {}
+  with ExitStack() as stack:
+    open_once = cache(lambda file: stack.enter_context(open_weights(file)))
+
+    def view(name: str) -> Any:
+      return open_once(headers[name].file).get_slice(name)
+
+    if config.tie_embeddings and HEAD in headers:
+      _check_tied_head(view, headers[HEAD])
+    for leaf in leaves(config):
+      sharding = get_leaf(shardings, leaf.path) if shardings else SingleDeviceSharding(jax.local_devices()[0])
+      set_leaf(params, leaf.path, _place(leaf, view, np.dtype(dtype), sharding))
+  return params
+
+
+def check_headers(headers: dict[str, TensorHeader], config: ModelConfig, directory: Path) -> None:
+  """Compares what the files have with what the parameter tree needs; InputError names a difference."""
+  shapes = {name: leaf.file_shape for leaf in leaves(config) for name in leaf.names}
+  missing = sorted(shapes.keys() - headers.keys())
+  if missing:
+    raise InputError(
+      f"{directory}: {_first(missing)} missing; fetch the model again, or correct its {CONFIG}"
+    )
+  if config.tie_embeddings:
+    shapes[HEAD] = shapes[EMBEDDING]
+  extra = sorted(name for name in headers.keys() - shapes.keys() if not HARMLESS_TENSORS.fullmatch(name))
+  if extra:
+    raise InputError(
+      f"{headers[extra[0]].file}: {_first(extra)} unknown to {config.architecture}, would be ignored; "
+      "use another model"
+    )
+  for name, header in headers.items():
+    if name in shapes and header.shape != shapes[name]:
+      found, expected = list(header.shape), list(shapes[name])
+      raise InputError(
+        f"{header.file}: tensor {name} has shape {found}, but {CONFIG} means {expected}; correct one of them"
+      )
+    if header.dtype not in _FLOATS:
+      raise InputError(
+        f"{header.file}: tensor {name} has type {header.dtype}; only {', '.join(_FLOATS)} are read"
+      )
+
+
+def _place(leaf: Leaf, view: Callable[[str], Any], dtype: np.dtype, sharding: Sharding) -> jax.Array:
+  """Reads each distinct part of a leaf once, and puts it onto every device that holds it.
+
+  Not `jax.make_array_from_callback`: it holds the parts of all local devices before it places the first.
+  """
+  holders: dict[Bounds, list[jax.Device]] = {}
+  for device, index in sharding.addressable_devices_indices_map(leaf.shape).items():
+    bounds = tuple(part.indices(size)[:2] for part, size in zip(index, leaf.shape, strict=True))
+    holders.setdefault(bounds, []).append(device)
+  arrays: list[jax.Array] = []
+  for bounds, devices in holders.items():
+    part = _read_part(leaf, view, dtype, bounds)
+    places = [SingleDeviceSharding(device, memory_kind=sharding.memory_kind) for device in devices]
+    # A copy even on CPU, where devices could share it: the train step donates these buffers.
+    arrays += [jax.device_put(part, place, may_alias=False) for place in places]
+    jax.block_until_ready(arrays)
+  return jax.make_array_from_single_device_arrays(leaf.shape, sharding, arrays)
+
+
+def _read_part(leaf: Leaf, view: Callable[[str], Any], dtype: np.dtype, bounds: Bounds) -> np.ndarray:
+  """Reads one rectangular part of a leaf, layer by layer."""
+  part = np.empty([stop - start for start, stop in bounds], dtype)
+  names, rows, inner = leaf.names, part[None], bounds
+  if leaf.is_stacked:
+    names, rows, inner = leaf.names[slice(*bounds[0])], part, bounds[1:]
+  where = tuple(slice(*pair) for pair in inner)
+  for row, name in zip(rows, names, strict=True):
+    row[...] = view(name)[where[::-1]].T if leaf.is_transposed else view(name)[where]
+  return part
+
+
+def _check_tied_head(view: Callable[[str], Any], header: TensorHeader) -> None:
+  """Some files repeat the tied table; a different one would mean that the model is not tied at all."""
+  head, embedding = view(HEAD), view(EMBEDDING)
+  for start in range(0, header.shape[0], _COMPARED_ROWS):
+    rows = slice(start, min(start + _COMPARED_ROWS, header.shape[0]))
+    if not np.array_equal(head[rows].astype(np.float32), embedding[rows].astype(np.float32)):
+      raise InputError(
+        f"{header.file}: tensor {HEAD} differs from {EMBEDDING}, but {CONFIG} ties them; "
+        f"set tie_word_embeddings to false to use both, or delete {HEAD}"
+      )
+
+
+def _first(names: list[str]) -> str:
+  """The first name, and how many more there are."""
+  return f"tensor {names[0]}" + (f" (and {len(names) - 1} more)" if len(names) > 1 else "")
