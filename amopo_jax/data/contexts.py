@@ -1,7 +1,7 @@
 """f(x, d): dimension-conditioned prompts as data, built by pure functions (docs/method.md, section 1).
 
-A context is a name, a dimension (or none) and an instruction. Each context is rendered from the untouched prompt:
-the released code changes the prompt in place, so that its instructions pile up (docs/method.md, row 1).
+A context is a name, a dimension (or none) and an instruction. Each context is rendered from the untouched
+prompt: the released code changes it in place, so that its instructions pile up (docs/method.md, row 1).
 """
 
 import dataclasses
@@ -17,6 +17,7 @@ from amopo_jax.types import InputError
 PLACES = ("before", "after", "system")
 """Where the instruction goes: before or after the last user question, or at the end of the system message."""
 
+
 @dataclasses.dataclass(frozen=True)
 class Context:
   """One way to ask for a response.
@@ -25,7 +26,7 @@ class Context:
     name: appears in the metrics, e.g. "helpfulness".
     dimension: the scores it is about, None for a context without (e.g. "overall").
     template: a name of templates.TEMPLATES, or a text of one's own with the placeholders {dimension}, {score}
-      (on the rubric's 1 to 5), {raw_score}, {low}, {high}, which need a dimension. A literal brace is doubled.
+      (on the rubric's 1 to 5), {raw_score}, {low}, {high}; they need a dimension. A literal brace is doubled.
     low: lowest score of the data set in this dimension; None without a dimension.
     high: highest score of the data set in this dimension; None without a dimension.
   """
@@ -46,8 +47,8 @@ class ContextSpec:
     place: one of PLACES.
 
   Raises:
-    InputError: zero contexts, duplicate names or dimensions, a range that is missing, empty or superfluous, an
-      unknown placeholder or template name, an unknown place.
+    InputError: zero contexts, duplicate names or dimensions, a range that is missing, empty or superfluous,
+      an unknown placeholder or template name, an unknown place.
   """
 
   contexts: tuple[Context, ...]
@@ -59,7 +60,9 @@ class ContextSpec:
     if not self.contexts:
       raise InputError("contexts: none given; name at least one")
     _check_distinct("names", [context.name for context in self.contexts])
-    _check_distinct("dimensions", [context.dimension for context in self.contexts if context.dimension is not None])
+    _check_distinct(
+      "dimensions", [context.dimension for context in self.contexts if context.dimension is not None]
+    )
     for context in self.contexts:
       _check_context(context)
 
@@ -97,8 +100,10 @@ def render(prompt: tuple[Message, ...], pair: Pair, context: Context, place: str
   return condition(prompt, context, score, place)
 
 
-def condition(prompt: tuple[Message, ...], context: Context, score: float | None, place: str) -> tuple[Message, ...]:
-  """The prompt with one context's instruction, for a score of one's choice (e.g. `context.high` when generating).
+def condition(
+  prompt: tuple[Message, ...], context: Context, score: float | None, place: str
+) -> tuple[Message, ...]:
+  """The prompt with one context's instruction, for a score of one's choice (when generating: `context.high`).
 
   Args:
     prompt: the dialogue x, its last message the user's; left as it is.
@@ -158,7 +163,8 @@ def _score_gap(pair: Pair, context: Context) -> float:
     return 1.0
   low, high = _range(context)
   chosen, rejected = (
-    score_in_range(response, context.dimension, low, high, pair.origin) for response in (pair.chosen, pair.rejected)
+    score_in_range(response, context.dimension, low, high, pair.origin)
+    for response in (pair.chosen, pair.rejected)
   )
   return (chosen - rejected) / (high - low)
 
@@ -185,7 +191,7 @@ def _check_context(context: Context):
   _check_range(context)
   placeholders = check_template(context.template, f"contexts: '{context.name}'")
   if placeholders and context.dimension is None:
-    raise InputError(f"contexts: '{context.name}' uses '{{{placeholders[0]}}}' but has no dimension; give it one")
+    raise InputError(f"contexts: '{context.name}' uses '{{{placeholders[0]}}}' but has no dimension")
 
 
 def _check_range(context: Context):

@@ -4,6 +4,8 @@ Every rule is a function of the record and of the score ranges of the dimensions
 are normalised to [0, 1] before they are averaged, so that a 1-to-5 dimension does not outweigh a 0-to-1 one:
 
     mean(y) = 1/D sum_d (score_d(y) - low_d) / (high_d - low_d)
+
+Two responses with the same text make no pair: their margin is zero whatever the policy.
 """
 
 import itertools
@@ -27,15 +29,15 @@ def annotated(record: Record, ranges: ScoreRanges) -> list[Pair]:
     ranges: not used.
 
   Returns:
-    One pair less than the record has responses.
+    One pair less than the record has different responses.
 
   Raises:
     InputError: the record does not say which response was chosen.
   """
   if record.chosen is None:
-    raise InputError(f"{record.origin}: no 'chosen', which the rule 'annotated' needs; use 'mean_score' or 'derived'")
+    raise InputError(f"{record.origin}: no 'chosen', which rule 'annotated' needs; use 'mean_score'")
   others = [number for number in range(len(record.responses)) if number != record.chosen]
-  return [_pair(record, record.chosen, other) for other in others]
+  return _pairs(record, [(record.chosen, other) for other in others])
 
 
 def mean_score(record: Record, ranges: ScoreRanges) -> list[Pair]:
@@ -55,7 +57,7 @@ def mean_score(record: Record, ranges: ScoreRanges) -> list[Pair]:
   """
   means = _means(record, ranges)
   best, worst = means.index(max(means)), means.index(min(means))
-  return [_pair(record, best, worst)] if _above(means[best], means[worst]) else []
+  return _pairs(record, [(best, worst)] if _above(means[best], means[worst]) else [])
 
 
 def all_pairs(record: Record, ranges: ScoreRanges) -> list[Pair]:
@@ -72,13 +74,10 @@ def all_pairs(record: Record, ranges: ScoreRanges) -> list[Pair]:
     InputError: missing score, score out of range, or no dimension at all.
   """
   means = _means(record, ranges)
-  pairs = []
-  for first, second in itertools.combinations(range(len(means)), 2):
-    if _above(means[first], means[second]):
-      pairs.append(_pair(record, first, second))
-    elif _above(means[second], means[first]):
-      pairs.append(_pair(record, second, first))
-  return pairs
+  twos = (
+    sorted(two, key=lambda number: -means[number]) for two in itertools.combinations(range(len(means)), 2)
+  )
+  return _pairs(record, [(high, low) for high, low in twos if _above(means[high], means[low])])
 
 
 def dominance(record: Record, ranges: ScoreRanges) -> list[Pair]:
@@ -130,8 +129,13 @@ _TIE = 1e-9
 """Means closer than this are equal: averages of thirds and fifths do not come out exact."""
 
 
-def _pair(record: Record, chosen: int, rejected: int) -> Pair:
-  return Pair(record.prompt, record.responses[chosen], record.responses[rejected], record.origin)
+def _pairs(record: Record, numbers: list[tuple[int, int]]) -> list[Pair]:
+  both = [(record.responses[chosen], record.responses[rejected]) for chosen, rejected in numbers]
+  return [
+    Pair(record.prompt, chosen, rejected, record.origin)
+    for chosen, rejected in both
+    if chosen.content != rejected.content
+  ]
 
 
 def _above(mean: float, other: float) -> bool:
@@ -140,12 +144,15 @@ def _above(mean: float, other: float) -> bool:
 
 def _means(record: Record, ranges: ScoreRanges) -> list[float]:
   if not ranges:
-    raise InputError(f"{record.origin}: no 'chosen' and no context with a dimension, so nothing orders the responses")
+    raise InputError(
+      f"{record.origin}: nothing orders the responses: no 'chosen', no context with a dimension"
+    )
   return [_mean(response, ranges, record.origin) for response in record.responses]
 
 
 def _mean(response: Response, ranges: ScoreRanges, origin: str) -> float:
   scores = [
-    (score_in_range(response, name, low, high, origin) - low) / (high - low) for name, (low, high) in ranges.items()
+    (score_in_range(response, name, low, high, origin) - low) / (high - low)
+    for name, (low, high) in ranges.items()
   ]
   return sum(scores) / len(scores)

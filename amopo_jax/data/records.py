@@ -1,7 +1,7 @@
 """What an annotated example is once its file format no longer matters: prompt, responses, scores, origin.
 
-A `Record` that exists is a valid one: the constructor checks it, so that no later stage has to. Every refusal is
-one line that begins with the record's origin ("file:line").
+A `Record` that exists is a valid one: the constructor checks it, so that no later stage has to. Every refusal
+is one line that begins with the record's origin ("file:line").
 """
 
 import dataclasses
@@ -67,7 +67,7 @@ class Record:
       _check_response(response, number, self.origin)
     if self.chosen is not None and not 0 <= self.chosen < len(self.responses):
       raise InputError(
-        f"{self.origin}: chosen is {self.chosen}, but the responses are numbered 0 to {len(self.responses) - 1}"
+        f"{self.origin}: chosen is {self.chosen}; the responses are numbered 0 to {len(self.responses) - 1}"
       )
 
 
@@ -88,7 +88,9 @@ class Pair:
   origin: str
 
 
-def score_in_range(response: Response, dimension: str, low: float | int, high: float | int, origin: str) -> float:
+def score_in_range(
+  response: Response, dimension: str, low: float | int, high: float | int, origin: str
+) -> float:
   """The response's score in one dimension, refused unless it is there and inside the declared range.
 
   Args:
@@ -106,7 +108,7 @@ def score_in_range(response: Response, dimension: str, low: float | int, high: f
   """
   if dimension not in response.scores:
     known = ", ".join(response.scores) or "none"
-    raise InputError(f"{origin}: no score for '{dimension}' (scores given: {known}); add it or drop the context")
+    raise InputError(f"{origin}: no score for '{dimension}' (scored: {known}); add it or drop the context")
   score = response.scores[dimension]
   if not low <= score <= high:
     raise InputError(
@@ -125,7 +127,9 @@ def _check_prompt(prompt: tuple[Message, ...], origin: str):
     if message.role == "system" and place > 0:
       raise InputError(f"{origin}: message {place} has the role 'system'; only the first message may")
   if prompt[-1].role != "user":
-    raise InputError(f"{origin}: the prompt ends with the role '{prompt[-1].role}'; its last message must be the user's")
+    raise InputError(
+      f"{origin}: the prompt ends with role '{prompt[-1].role}'; its last message must be the user's"
+    )
   if not prompt[-1].content.strip():
     raise InputError(f"{origin}: the prompt's last message is empty; there is nothing to respond to")
 

@@ -31,15 +31,15 @@ TEMPLATES: dict[str, str] = {
 
 def named_or_own(template: str) -> str:
   """The text of a template given by name, or the text itself."""
-  return TEMPLATES[template] if template in TEMPLATES else template
+  return TEMPLATES.get(template, template)
 
 
 def fill(template: str, dimension: str, score: float, low: float | int, high: float | int) -> str:
   """The template with its placeholders filled in.
 
   `score` is mapped linearly from the declared range onto the rubric, 1 + 4 (score - low) / (high - low), and
-  rounded to one decimal, so that the best score of any data set reads 5 (docs/method.md, row 9). Underscores in
-  the dimension's name become spaces.
+  rounded to one decimal, so that the best score of any data set reads 5 (docs/method.md, row 9). Underscores
+  in the dimension's name become spaces.
 
   Args:
     template: a checked text.
@@ -76,13 +76,13 @@ def check_template(template: str, place: str) -> list[str]:
   """
   if template not in TEMPLATES and not any(sign in template for sign in " {"):
     raise InputError(
-      f"{place}: unknown template '{template}'; choose one of {', '.join(TEMPLATES)}, or write the instruction itself"
+      f"{place}: unknown template '{template}'; write a text, or name one of {', '.join(TEMPLATES)}"
     )
   names = _placeholders(named_or_own(template), place)
   for name in names:
     if name not in PLACEHOLDERS:
       raise InputError(
-        f"{place}: unknown placeholder '{{{name}}}'; known are {', '.join(PLACEHOLDERS)}, a literal brace is doubled"
+        f"{place}: unknown placeholder '{{{name}}}'; use {', '.join(PLACEHOLDERS)}, or double the braces"
       )
   return names
 
