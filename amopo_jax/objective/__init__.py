@@ -1,0 +1,72 @@
+"""The maths of AMoPO as pure functions: moments → rewards, weights over contexts → loss.
+
+    objective = make_amopo(alpha_fn=gaussian, beta=0.8, target_margin=2.0)
+    loss, aux = objective(moments, noise, pair_info)
+
+No parameters, model, mesh, config or random key in here; see docs/method.md for the equations and
+docs/functional.md for a training loop of one's own around them.
+"""
+
+from amopo_jax.objective.alpha import (
+  ALPHAS,
+  WHOLE_BATCH,
+  AlphaFn,
+  fixed,
+  gaussian,
+  gaussian_flat,
+  jitter,
+  softmax_mean,
+  uniform,
+)
+from amopo_jax.objective.amopo import make_amopo
+from amopo_jax.objective.baselines import BASELINES, PairLosses, make_sft, make_simpo, uniform_objective
+from amopo_jax.objective.moments import mean_logps, mean_probs, std_probs
+from amopo_jax.objective.preference import (
+  TIE_POLICIES,
+  Order,
+  TiePolicy,
+  follow_dimension,
+  keep,
+  margins,
+  mask_ties,
+  preference_losses,
+  rewards,
+  sft_losses,
+  target_margins,
+)
+from amopo_jax.objective.reduction import Aux, Objective, reduce_losses
+
+__all__ = [
+  "ALPHAS",
+  "BASELINES",
+  "TIE_POLICIES",
+  "WHOLE_BATCH",
+  "AlphaFn",
+  "Aux",
+  "Objective",
+  "Order",
+  "PairLosses",
+  "TiePolicy",
+  "fixed",
+  "follow_dimension",
+  "gaussian",
+  "gaussian_flat",
+  "jitter",
+  "keep",
+  "make_amopo",
+  "make_sft",
+  "make_simpo",
+  "margins",
+  "mask_ties",
+  "mean_logps",
+  "mean_probs",
+  "preference_losses",
+  "reduce_losses",
+  "rewards",
+  "sft_losses",
+  "softmax_mean",
+  "std_probs",
+  "target_margins",
+  "uniform",
+  "uniform_objective",
+]

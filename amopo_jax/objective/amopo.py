@@ -1,0 +1,58 @@
+"""The AMoPO objective: a weighted sum of log-sigmoids, one Bradley-Terry term per context.
+
+It is not a log-sigmoid of a weighted sum of rewards: each context's term keeps its own gradient scale
+σ(γ − margin), so a dimension that is already learned stops pulling whatever the others do.
+"""
+
+import jax.numpy as jnp
+
+from amopo_jax.objective import preference
+from amopo_jax.objective.alpha import AlphaFn
+from amopo_jax.objective.preference import TiePolicy, keep
+from amopo_jax.objective.reduction import Aux, Objective, reduce_losses
+from amopo_jax.types import Noise, PairInfo, ResponseMoments, Scalar
+
+
+def make_amopo(
+  *,
+  alpha_fn: AlphaFn,
+  beta: float | Scalar,
+  target_margin: float | Scalar,
+  tie_policy: TiePolicy = keep,
+  gap_margin: float | Scalar = 0.0,
+  sft_weight: float | Scalar = 0.0,
+) -> Objective:
+  """Makes the objective of AMoPO from its parts.
+
+  The defaults are the method; the last three arguments are extensions. The numbers may be traced, so `vmap`
+  over them inside a function that makes the objective trains a whole grid at once (docs/functional.md).
+
+      L = −Σ_b weight_b Σ_k α_bk log σ( s_bk (r_bk(y_w) − r_bk(y_l)) − γ_bk )
+          + sft_weight Σ_b weight_b (1/K) Σ_k −mean_logps_bk(y_w)
+
+  Args:
+    alpha_fn: weights over contexts, such as `alpha.gaussian`.
+    beta: β, reward per nat of mean log-probability, > 0.
+    target_margin: γ, what a margin must exceed, in reward units, ≥ 0.
+    tie_policy: gives the signs s and the terms that count, over which α is renormalised.
+    gap_margin: additional γ at the widest score gap, in reward units, ≥ 0.
+    sft_weight: weight of the supervised loss of the annotators' chosen response, ≥ 0; holds its reward up.
+
+  Returns:
+    `objective(moments, noise, pair_info) -> (loss, Aux)`; the loss in nats, a mean over the pairs of the
+    step.
+
+  Source: method.md §1, L with SimPO's γ; deviations in docs/method.md.
+  """
+
+  def objective(moments: ResponseMoments, noise: Noise, pair_info: PairInfo) -> tuple[Scalar, Aux]:
+    order = tie_policy(pair_info)
+    margins = preference.margins(preference.rewards(moments, beta))
+    target = preference.target_margins(target_margin, gap_margin, pair_info)
+    losses = preference.preference_losses(order.sign * margins, target)
+    alpha = alpha_fn(moments, noise)
+    loss, aux = reduce_losses(losses, alpha, order.counts, moments=moments, pair_info=pair_info, beta=beta)
+    sft_loss = jnp.sum(pair_info.weight * jnp.mean(preference.sft_losses(moments), axis=-1))
+    return loss + sft_weight * sft_loss, aux
+
+  return objective
