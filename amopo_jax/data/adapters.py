@@ -133,8 +133,8 @@ def preference(rows: Sequence[Row], origin: str) -> Record:
   """`{"prompt", "chosen", "rejected"}` as texts or messages, as TRL has it.
 
   Without `prompt`, both dialogues must have the same messages before the response (the implicit prompt).
-  Scores are optional: `score_chosen` and `score_rejected`, in the row or under `metadata`, a number (dimension
-  `overall`) or an object of dimensions.
+  Scores are optional: `score_chosen` and `score_rejected`, in the row or under `metadata`, each a number
+  (dimension `overall`) or an object of dimensions.
   """
   (row,) = rows
   dialogues = [_dialogue(field(row, member, origin), member, origin) for member in ("chosen", "rejected")]
@@ -183,7 +183,7 @@ _SHAREGPT_ROLES = {
 
 
 def sharegpt(rows: Sequence[Row], origin: str) -> Record:
-  """`{"conversations": [{"from": "human", "value"}], "chosen": {"from": "gpt", "value"}, "rejected": …}`.
+  """`{"conversations": [{"from": "human", "value"}], "chosen": {"from": "gpt", "value"}, …}`.
 
   A `system` field, if there is one, is the system message. Scores as in `preference`.
   """
