@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Bool, Float32
 
-from amopo_jax.data.records import Message, Pair, score_in_range
+from amopo_jax.data.records import Message, Number, Pair, score_in_range
 from amopo_jax.data.templates import check_template, fill, named_or_own
 from amopo_jax.types import InputError
 
@@ -34,8 +34,8 @@ class Context:
   name: str
   dimension: str | None
   template: str
-  low: float | int | None = None
-  high: float | int | None = None
+  low: Number | None = None
+  high: Number | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +72,7 @@ class ContextSpec:
     return tuple(context.name for context in self.contexts)
 
   @property
-  def ranges(self) -> Mapping[str, tuple[float | int, float | int]]:
+  def ranges(self) -> Mapping[str, tuple[Number, Number]]:
     """dimension -> (low, high), for the rules of pairs.py."""
     return {context.dimension: _range(context) for context in self.contexts if context.dimension is not None}
 
@@ -101,7 +101,7 @@ def render(prompt: tuple[Message, ...], pair: Pair, context: Context, place: str
 
 
 def condition(
-  prompt: tuple[Message, ...], context: Context, score: float | None, place: str
+  prompt: tuple[Message, ...], context: Context, score: Number | None, place: str
 ) -> tuple[Message, ...]:
   """The prompt with one context's instruction, for a score of one's choice (when generating: `context.high`).
 
@@ -124,7 +124,7 @@ def condition(
   return (*history, Message(last.role, "\n\n".join(parts)))
 
 
-def instruction(context: Context, score: float | None) -> str:
+def instruction(context: Context, score: Number | None) -> str:
   """The context's text with its placeholders filled in.
 
   Args:
@@ -175,7 +175,7 @@ def _append_to_system(prompt: tuple[Message, ...], text: str) -> tuple[Message, 
   return (Message("system", "\n\n".join((prompt[0].content, text))), *prompt[1:])
 
 
-def _range(context: Context) -> tuple[float | int, float | int]:
+def _range(context: Context) -> tuple[Number, Number]:
   if context.low is None or context.high is None:
     raise InputError(f"contexts: '{context.name}' has no score range; give low and high")
   return context.low, context.high

@@ -11,10 +11,10 @@ Two responses with the same text make no pair: their margin is zero whatever the
 import itertools
 from collections.abc import Callable, Mapping
 
-from amopo_jax.data.records import Pair, Record, Response, score_in_range
+from amopo_jax.data.records import Number, Pair, Record, Response, score_in_range
 from amopo_jax.types import InputError
 
-ScoreRanges = Mapping[str, tuple[float | int, float | int]]
+ScoreRanges = Mapping[str, tuple[Number, Number]]
 """dimension -> (low, high); `ContextSpec.ranges` is the usual source."""
 
 Rule = Callable[[Record, ScoreRanges], list[Pair]]

@@ -10,6 +10,9 @@ from collections.abc import Mapping
 
 from amopo_jax.types import InputError
 
+Number = float | int
+"""A score, or an end of its range."""
+
 ROLES = ("system", "user", "assistant")
 """Roles of a message, as chat templates spell them."""
 
@@ -37,7 +40,7 @@ class Response:
   """
 
   content: str
-  scores: Mapping[str, float]
+  scores: Mapping[str, Number]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,9 +91,7 @@ class Pair:
   origin: str
 
 
-def score_in_range(
-  response: Response, dimension: str, low: float | int, high: float | int, origin: str
-) -> float:
+def score_in_range(response: Response, dimension: str, low: Number, high: Number, origin: str) -> float:
   """The response's score in one dimension, refused unless it is there and inside the declared range.
 
   Args:
@@ -115,7 +116,7 @@ def score_in_range(
       f"{origin}: '{dimension}' is {score:g}, outside the declared range {low:g} to {high:g}; "
       "correct the score or the context's low and high"
     )
-  return score
+  return float(score)
 
 
 def _check_prompt(prompt: tuple[Message, ...], origin: str):

@@ -2,6 +2,7 @@
 
 import string
 
+from amopo_jax.data.records import Number
 from amopo_jax.types import InputError
 
 PLACEHOLDERS = ("dimension", "score", "raw_score", "low", "high")
@@ -34,7 +35,7 @@ def named_or_own(template: str) -> str:
   return TEMPLATES.get(template, template)
 
 
-def fill(template: str, dimension: str, score: float, low: float | int, high: float | int) -> str:
+def fill(template: str, dimension: str, score: Number, low: Number, high: Number) -> str:
   """The template with its placeholders filled in.
 
   `score` is mapped linearly from the declared range onto the rubric, 1 + 4 (score - low) / (high - low), and
