@@ -8,13 +8,11 @@ Nothing but byte offsets is held in memory. A source pickles, so that Grain's wo
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from amopo_jax.data.adapters import ADAPTERS, Adapter
 from amopo_jax.data.fetch import hub_set, local_files
-from amopo_jax.data.fields import Row
 from amopo_jax.data.records import Record
 from amopo_jax.data.rows import FileRows
 from amopo_jax.data.tfds_rows import TfdsRows
@@ -26,16 +24,8 @@ ON_ERROR = ("raise", "skip")
 _KEPT_REASONS = 10
 
 
-class Rows(Protocol):
-  """Random access to decoded rows; see rows.py and tfds_rows.py."""
-
-  name: str
-
-  def __len__(self) -> int: ...
-
-  def __getitem__(self, number: int) -> Row: ...
-
-  def origin(self, number: int) -> str: ...
+Rows = FileRows | TfdsRows
+"""Random access to decoded rows."""
 
 
 class RecordSource:
