@@ -1,0 +1,208 @@
+"""The tokenizer as this system needs it: where a response begins and ends, and a name for its vocabulary.
+
+Prompt and response are tokenised apart, so that no token spans the boundary. Where the boundary lies is asked of
+the chat template itself: it renders a placeholder in the assistant's place; what precedes the placeholder is the
+prompt (with Qwen3's empty think block, where the template has one), what follows it ends the turn.
+"""
+
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+
+import jinja2
+import numpy as np
+import transformers
+from jaxtyping import Int32
+
+from amopo_jax.data.records import Message
+from amopo_jax.types import InputError
+
+TokenIds = Int32[np.ndarray, "_"]
+"""Tokens of one text; no two need be equally long."""
+
+_PLACEHOLDER = "@@response@@"
+_MARGIN = "\n "
+"""White space put around the placeholder to see whether the template strips it."""
+
+
+class Tokenizer:
+  """A Hugging Face tokenizer with a chat template.
+
+  No token is added that the template does not write (so no second BOS), and nothing is masked by token id (so a
+  padding token equal to the end of turn does no harm).
+
+  Attributes:
+    name: directory or hub name it was loaded from.
+    end: tokens that end an assistant's turn, the end-of-turn token last.
+  """
+
+  def __init__(self, tokenizer: transformers.PreTrainedTokenizerBase, name: str):
+    self.name = name
+    self._tokenizer = tokenizer
+    self._backend.no_truncation()
+    self._backend.no_padding()
+    self._strip, tail = self._probe_template()
+    self.end = self._end_of_turn(tail)
+
+  @functools.cached_property
+  def vocab_size(self) -> int:
+    """Highest token id + 1: the least number of rows an embedding needs."""
+    return max(self._tokenizer.get_vocab().values()) + 1
+
+  @functools.cached_property
+  def fingerprint(self) -> str:
+    """sha256 over vocabulary, merges, normalisation, special tokens and chat template."""
+    pieces = json.loads(self._backend.to_str())
+    pieces = {
+      name: piece for name, piece in pieces.items() if name not in ("version", "truncation", "padding")
+    }
+    pieces["special_tokens"] = {
+      name: str(token) for name, token in self._tokenizer.special_tokens_map.items()
+    }
+    pieces["chat_template"] = self._tokenizer.chat_template
+    return hashlib.sha256(json.dumps(pieces, sort_keys=True).encode()).hexdigest()
+
+  def prompt_text(self, messages: Sequence[Message]) -> str:
+    """The dialogue as the chat template writes it, up to where the assistant's text begins.
+
+    Args:
+      messages: the prompt, its last message the user's.
+
+    Returns:
+      Text; special tokens are spelled out in it.
+
+    Raises:
+      InputError: the template refuses the dialogue, e.g. because it knows no system role.
+    """
+    return self._render(messages, _PLACEHOLDER).rpartition(_PLACEHOLDER)[0]
+
+  def encode(self, texts: Sequence[str]) -> list[TokenIds]:
+    """Tokens of each text, nothing added.
+
+    Args:
+      texts: any; special tokens spelled out in them are recognised.
+
+    Returns:
+      One array per text.
+    """
+    encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
+    return [np.asarray(encoding.ids, np.int32) for encoding in encodings]
+
+  def encode_responses(self, contents: Sequence[str]) -> list[TokenIds]:
+    """Tokens of responses, each with its end of turn; white space goes where the template would strip it.
+
+    Args:
+      contents: texts of the responses.
+
+    Returns:
+      One array per text, `end` included.
+    """
+    left, right = self._strip
+    stripped = [content.lstrip(left).rstrip(right) for content in contents]
+    return [np.concatenate([ids, self.end]) for ids in self.encode(stripped)]
+
+  def without_start(self, text: str, count: int) -> str:
+    """The text without its first `count` tokens, cut between characters.
+
+    Args:
+      text: any.
+      count: tokens to take away, at least 0.
+
+    Returns:
+      The rest, "" if there are no more tokens than that.
+    """
+    offsets = self._backend.encode(text, add_special_tokens=False).offsets
+    return text[offsets[count][0] :] if count < len(offsets) else ""
+
+  def decode(self, ids: TokenIds) -> str:
+    """Text of some tokens, special tokens spelled out.
+
+    Args:
+      ids: token ids.
+
+    Returns:
+      Text.
+    """
+    return self._tokenizer.decode(ids.tolist(), skip_special_tokens=False)
+
+  def save(self, directory: str | os.PathLike[str]) -> None:
+    """Writes the files that `load_tokenizer` and `transformers` read.
+
+    Args:
+      directory: made if missing.
+    """
+    self._tokenizer.save_pretrained(str(directory))
+
+  @property
+  def _backend(self):
+    return self._tokenizer.backend_tokenizer
+
+  def _render(self, messages: Sequence[Message], response: str) -> str:
+    turns = [{"role": message.role, "content": message.content} for message in messages]
+    turns.append({"role": "assistant", "content": response})
+    try:
+      return self._tokenizer.apply_chat_template(turns, tokenize=False)
+    except jinja2.TemplateError as error:
+      raise InputError(
+        f"chat template of {self.name}: {error}; change the dialogue or the template"
+      ) from None
+
+  def _probe_template(self) -> tuple[tuple[str | None, str | None], str]:
+    """What the template strips off both ends of a response, and what it writes behind one."""
+    text = self._render([Message("user", "?")], _MARGIN + _PLACEHOLDER + _MARGIN[::-1])
+    before, found, after = text.rpartition(_PLACEHOLDER)
+    if not found or not before:
+      raise InputError(
+        f"tokenizer {self.name}: its chat template does not write the assistant's text; fix the template"
+      )
+    bare = self._render([Message("user", "?")], _PLACEHOLDER)
+    head, _, tail = bare.rpartition(_PLACEHOLDER)
+    left, right = before.removeprefix(head), after.removesuffix(tail)
+    return (_stripped(left, _MARGIN), _stripped(right, _MARGIN[::-1])), tail
+
+  def _end_of_turn(self, tail: str) -> TokenIds:
+    (ids,) = self.encode([tail])
+    special = np.isin(ids, list(self._tokenizer.added_tokens_decoder))
+    if special.any():
+      return ids[: int(special.argmax()) + 1]
+    if self._tokenizer.eos_token_id is None:
+      raise InputError(
+        f"tokenizer {self.name}: no end-of-turn token in its chat template and no eos_token; name one"
+      )
+    return np.append(ids, np.int32(self._tokenizer.eos_token_id))
+
+
+def load_tokenizer(name: str | os.PathLike[str]) -> Tokenizer:
+  """Loads a tokenizer from a directory or by hub name.
+
+  Args:
+    name: a directory with tokenizer files, or ORG/NAME on the Hugging Face hub (HF_HOME, HF_TOKEN are respected).
+
+  Returns:
+    The tokenizer.
+
+  Raises:
+    InputError: nothing there, offline, not a fast tokenizer, or no chat template.
+  """
+  name = str(name)
+  try:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(name)
+  except (OSError, ValueError) as error:
+    reason = str(error).strip().split("\n")[0]
+    raise InputError(
+      f"tokenizer {name}: cannot be loaded ({reason}); give a tokenizer directory or a hub name"
+    ) from None
+  if not tokenizer.is_fast:
+    raise InputError(f"tokenizer {name}: has no tokenizer.json form; convert it with `transformers` first")
+  if not isinstance(tokenizer.chat_template, str):
+    raise InputError(
+      f"tokenizer {name}: has no chat template; add chat_template.jinja or take an instruct tokenizer"
+    )
+  return Tokenizer(tokenizer, name)
+
+
+def _stripped(kept: str, margin: str) -> str | None:
+  """Argument for str.lstrip/rstrip that strips what the template stripped of the margin; None strips everything."""
+  return "".join(set(margin) - set(kept)) if kept else None
