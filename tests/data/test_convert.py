@@ -1,0 +1,77 @@
+"""Conversion to the native format keeps every record; USR rows are grouped into dialogues."""
+
+import json
+
+import pytest
+
+from amopo_jax.data.adapters import ADAPTERS
+from amopo_jax.data.convert import FORMATS, convert
+from amopo_jax.data.records import Message
+from amopo_jax.data.sources import open_source
+from amopo_jax.types import InputError
+
+
+@pytest.mark.parametrize("format", ADAPTERS)
+def test_the_native_file_reads_as_the_same_records(fixtures, tmp_path, format):
+  path = next((fixtures / "records").glob(f"{format}.json*"))
+  out = tmp_path / "out.jsonl"
+  before = open_source(path, format=format)
+  assert convert(str(path), format=format, out=out) == len(before)
+  after = open_source(out, format="native")
+  for number in range(len(before)):
+    assert after[number].prompt == before[number].prompt
+    assert after[number].responses == before[number].responses
+    assert after[number].chosen == before[number].chosen
+
+
+def test_usr_rows_are_grouped_by_dialogue_wherever_they_stand(fixtures, tmp_path):
+  out = tmp_path / "out.jsonl"
+  assert convert(str(fixtures / "records" / "usr.json"), format="usr", out=out) == 2
+  films, evening = (open_source(out, format="native")[number] for number in range(2))
+  assert films.prompt == (
+    Message("system", "the first films had no sound ."),
+    Message("user", "hi , do you like films ?"),
+    Message("assistant", "yes , mostly old ones ."),
+    Message("user", "which one would you watch again ?"),
+  )
+  assert [response.content for response in films.responses][1:] == ["i like films .", "the the films"]
+  assert films.responses[0].scores["naturalness"] == 2.6666666667
+  assert films.chosen is None
+  # two turns: the other one opened the talk; no knowledge, no system message
+  assert [message.role for message in evening.prompt] == ["assistant", "user"]
+  assert len(evening.responses) == 2
+
+
+def test_an_existing_file_is_not_overwritten(fixtures, tmp_path):
+  out = tmp_path / "out.jsonl"
+  out.write_text("mine")
+  with pytest.raises(InputError, match=r"out.jsonl: exists already"):
+    convert(str(fixtures / "records" / "usr.json"), format="usr", out=out)
+  assert out.read_text() == "mine"
+
+
+def test_an_unknown_format_is_refused(tmp_path):
+  with pytest.raises(InputError, match=f"choose one of {', '.join(FORMATS)}"):
+    convert("x.jsonl", format="parquet", out=tmp_path / "out.jsonl")
+
+
+def test_a_missing_folder_is_refused(fixtures, tmp_path):
+  with pytest.raises(InputError, match=r"out.jsonl: cannot be written \(No such file"):
+    convert(str(fixtures / "records" / "usr.json"), format="usr", out=tmp_path / "none" / "out.jsonl")
+
+
+def test_a_bad_row_is_named_and_leaves_no_file(tmp_path):
+  row = {"source": "hi", "context": "", "system_output": "hello", "scores": {"overall": 3}}
+  path = tmp_path / "usr.jsonl"
+  path.write_text(json.dumps(row) + "\n" + json.dumps({**row, "scores": None}) + "\n")
+  with pytest.raises(InputError, match=r"usr.jsonl:2: 'scores' is null"):
+    convert(str(path), format="usr", out=tmp_path / "out.jsonl")
+  assert [found.name for found in tmp_path.iterdir()] == ["usr.jsonl"]
+
+
+def test_a_dialogue_with_one_response_is_refused(tmp_path):
+  row = {"source": "hi", "context": "", "system_output": "hello", "scores": {"overall": 3}}
+  path = tmp_path / "usr.json"
+  path.write_text(json.dumps([row]))
+  with pytest.raises(InputError, match=r"usr.json:1: 1 response\(s\)"):
+    convert(str(path), format="usr", out=tmp_path / "out.jsonl")
