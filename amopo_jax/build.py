@@ -1,0 +1,275 @@
+"""From a `RunSpec` to the parts of a run; everything that can be wrong is found here, before anything compiles."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from jax.sharding import Mesh
+
+from amopo_jax import mesh as meshes
+from amopo_jax.data.contexts import Context, ContextSpec
+from amopo_jax.data.dataset import PairDataset, Recipe
+from amopo_jax.data.encode import Limits
+from amopo_jax.data.pack import PackSpec
+from amopo_jax.data.pairs import RULES
+from amopo_jax.data.sources import open_source
+from amopo_jax.data.survey import Survey, survey
+from amopo_jax.data.tokenizer import Tokenizer, load_tokenizer
+from amopo_jax.models.config import ModelConfig
+from amopo_jax.models.score import ScoreFn, make_score_fn
+from amopo_jax.models.transformer import remat_policy
+from amopo_jax.objective import (
+  ALPHAS,
+  BASELINES,
+  TIE_POLICIES,
+  WHOLE_BATCH,
+  AlphaFn,
+  Objective,
+  fixed,
+  make_amopo,
+)
+from amopo_jax.policy import DTYPES, PolicySource
+from amopo_jax.run_spec import (
+  BatchSpec,
+  ContextEntry,
+  DataSpec,
+  ModelSpec,
+  ObjectiveSpec,
+  RunSpec,
+  SourceSpec,
+)
+from amopo_jax.types import InputError
+
+TOKENS_PER_PAIR = 64
+"""With `max_pairs = 0`, places for pairs are made for pairs of this many tokens in all contexts together."""
+
+
+class Data(NamedTuple):
+  """The pairs of a run.
+
+  Attributes:
+    train: one data set per source.
+    weights: share of the draws of each; None with a single one.
+    heldout: likewise, for evaluation; empty without one.
+    surveys: what the pass over each source found, by name.
+    tokenizer: of all of them.
+    contexts: of all of them.
+    pack: shape of a group of rows.
+  """
+
+  train: list[PairDataset]
+  weights: list[float] | None
+  heldout: list[PairDataset]
+  surveys: dict[str, Survey]
+  tokenizer: Tokenizer
+  contexts: ContextSpec
+  pack: PackSpec
+
+
+def build_contexts(entries: Mapping[str, ContextEntry], place: str) -> ContextSpec:
+  """The contexts in the order of the config."""
+  contexts = [
+    Context(
+      name, entry.dimension or None, entry.template, *((entry.low, entry.high) if entry.dimension else ())
+    )
+    for name, entry in entries.items()
+  ]
+  return ContextSpec(tuple(contexts), place)
+
+
+def build_data(spec: RunSpec, source: PolicySource) -> Data:
+  """Opens and surveys every source.
+
+  Raises:
+    InputError: anything wrong with a record, a context, a limit or the tokenizer.
+  """
+  tokenizer = build_tokenizer(spec.data, source)
+  contexts = build_contexts(spec.data.contexts, spec.data.place)
+  pack = pack_spec(spec.batch, len(contexts.contexts))
+  recipe = lambda entry: _recipe(spec, entry, contexts, tokenizer, pack)
+  train, heldout, surveys = [], [], {}
+  if not spec.data.train:
+    raise InputError("config.data.train: no data set; add one with base.source(path, format)")
+  for name, entry in spec.data.train.items():
+    surveys[name], kept, out = _open(
+      recipe(entry), 0.0 if spec.data.heldout else spec.data.heldout_fraction, spec
+    )
+    train.append(kept)
+    heldout += [out] if out is not None else []
+  for name, entry in spec.data.heldout.items():
+    surveys[f"heldout {name}"], kept, _ = _open(recipe(entry), 0.0, spec)
+    heldout.append(kept)
+  weights = [entry.weight for entry in spec.data.train.values()] if len(train) > 1 else None
+  return Data(train, weights, heldout, surveys, tokenizer, contexts, pack)
+
+
+def build_tokenizer(spec: DataSpec, source: PolicySource) -> Tokenizer:
+  """The run's tokenizer, whose every token must have a row in the model's embedding."""
+  path = spec.tokenizer or source.tokenizer
+  if not path:
+    raise InputError(
+      "config.data.tokenizer: not set, and random weights bring none; name a directory or hub name"
+    )
+  tokenizer = load_tokenizer(path)
+  if tokenizer.vocab_size > source.config.vocab_size:
+    raise InputError(
+      f"{path}: the tokenizer has {tokenizer.vocab_size} entries, the model's vocabulary {source.config.vocab_size}; "
+      "use the model's own tokenizer, or a model with a vocabulary at least as large"
+    )
+  return tokenizer
+
+
+def pack_spec(batch: BatchSpec, num_contexts: int) -> PackSpec:
+  """Shape of one group of rows, checked."""
+  for name in ("rows", "row_length", "group_rows", "accumulation"):
+    if getattr(batch, name) < 1:
+      raise InputError(f"config.batch.{name}: {getattr(batch, name)} is not positive")
+  groups, odd = divmod(batch.rows, batch.group_rows)
+  if odd or groups % batch.accumulation:
+    raise InputError(
+      f"config.batch: rows={batch.rows} must be a multiple of group_rows={batch.group_rows} * accumulation={batch.accumulation}"
+    )
+  if batch.max_pairs and (batch.max_pairs < groups or batch.max_pairs % groups):
+    raise InputError(
+      f"config.batch.max_pairs: {batch.max_pairs} is not a multiple of the {groups} groups of a step (rows / group_rows)"
+    )
+  places = batch.max_pairs // groups or max(1, batch.group_rows * batch.row_length // TOKENS_PER_PAIR)
+  return PackSpec(
+    row_length=batch.row_length, rows=batch.group_rows, max_pairs=places, num_contexts=num_contexts
+  )
+
+
+def num_streams(batch: BatchSpec) -> int:
+  """Logical shards of the data: each gives one group of rows to every step."""
+  return batch.rows // batch.group_rows
+
+
+def build_mesh(spec: RunSpec) -> Mesh:
+  """The mesh, with rows that divide over it."""
+  mesh = meshes.make_mesh(data=spec.mesh.data, fsdp=spec.mesh.fsdp, tensor=spec.mesh.tensor)
+  rows, shards = spec.batch.rows // spec.batch.accumulation, meshes.row_shards(mesh)
+  if rows % shards:
+    raise InputError(
+      f"config.batch: {rows} rows per micro-batch (rows / accumulation) do not divide over data * fsdp = {shards} devices"
+    )
+  return mesh
+
+
+def build_score_fn(spec: ModelSpec, config: ModelConfig, num_contexts: int, mesh: Mesh) -> ScoreFn:
+  """The policy's score function on a mesh."""
+  remat_policy(spec.remat)
+  return make_score_fn(
+    config,
+    num_contexts=num_contexts,
+    compute_dtype=dtype("config.model.compute_dtype", spec.compute_dtype),
+    remat=spec.remat,
+    attention_chunk=spec.attention_chunk,
+    head_chunk=spec.head_chunk,
+    head_shards=meshes.row_shards(mesh),
+    constrain=meshes.make_constrain(mesh),
+  )
+
+
+def build_objective(spec: ObjectiveSpec, num_contexts: int, *, parts: int) -> Objective:
+  """The objective by name.
+
+  Args:
+    spec: of the config.
+    num_contexts: K.
+    parts: micro-batches times row shards: an α that is normalised over the batch allows one.
+
+  Raises:
+    InputError: unknown name, or an argument that the named objective would ignore.
+  """
+  if spec.beta <= 0:
+    raise InputError(f"config.objective.beta: {spec.beta} is not positive")
+  if spec.name == "amopo":
+    return make_amopo(
+      alpha_fn=_alpha_fn(spec, num_contexts, parts),
+      beta=spec.beta,
+      target_margin=spec.target_margin,
+      tie_policy=_named("ties", spec.ties, TIE_POLICIES),
+      gap_margin=spec.gap_margin,
+      sft_weight=spec.sft_weight,
+    )
+  maker = _named("name", spec.name, {**BASELINES, "amopo": make_amopo})
+  arguments = {"beta": spec.beta} | ({"target_margin": spec.target_margin} if spec.name != "sft" else {})
+  return maker(**arguments)
+
+
+def dtype(where: str, name: str) -> Any:
+  """float32 or bfloat16 by name."""
+  if name not in DTYPES:
+    raise InputError(f"{where}: {name!r} is unknown; choose float32 or bfloat16")
+  return DTYPES[name]
+
+
+def param_shardings(spec: RunSpec, params: Any, mesh: Mesh) -> Any:
+  """Shardings of the parameters: the config's rules first, then the default ones."""
+  return meshes.param_shardings(params, mesh, (*spec.mesh.rules, *meshes.DEFAULT_RULES))
+
+
+def _alpha_fn(spec: ObjectiveSpec, num_contexts: int, parts: int) -> AlphaFn:
+  if spec.alpha == "fixed":
+    if len(spec.fixed_alpha) != num_contexts:
+      raise InputError(
+        f"config.objective.fixed_alpha: {len(spec.fixed_alpha)} weights for {num_contexts} contexts"
+      )
+    return fixed(spec.fixed_alpha)
+  if spec.fixed_alpha:
+    raise InputError(
+      f"config.objective.fixed_alpha: is set, but alpha is {spec.alpha!r}; set alpha to fixed, or leave it empty"
+    )
+  if spec.alpha in WHOLE_BATCH and parts > 1:
+    raise InputError(
+      f"config.objective.alpha: {spec.alpha} is normalised over the batch, so its value would depend on accumulation "
+      "and data parallelism; use one micro-batch on one device, or gaussian"
+    )
+  return _named("alpha", spec.alpha, ALPHAS | {"fixed": fixed})
+
+
+def _named(key: str, name: str, choices: Mapping[str, Any]) -> Any:
+  if name not in choices:
+    raise InputError(
+      f"config.objective.{key}: {name!r} is unknown; choose one of {', '.join(sorted(choices))}"
+    )
+  return choices[name]
+
+
+def _recipe(
+  spec: RunSpec, entry: SourceSpec, contexts: ContextSpec, tokenizer: Tokenizer, pack: PackSpec
+) -> Recipe:
+  data, max_length = spec.data, spec.data.max_length or spec.batch.row_length
+  if max_length > spec.batch.row_length:
+    raise InputError(
+      f"config.data.max_length: {max_length} is longer than a row, batch.row_length={spec.batch.row_length}"
+    )
+  if data.rule not in RULES:
+    raise InputError(f"config.data.rule: {data.rule!r} is unknown; choose one of {', '.join(RULES)}")
+  return Recipe(
+    source=open_source(entry.path, format=entry.format, on_error=data.on_error),
+    rule=data.rule,
+    contexts=contexts,
+    tokenizer=tokenizer,
+    limits=Limits(max_length, data.max_response or max_length // 2, data.too_long),
+    pack=pack,
+    on_error=data.on_error,
+  )
+
+
+def _open(recipe: Recipe, fraction: float, spec: RunSpec) -> tuple[Survey, PairDataset, PairDataset | None]:
+  """Surveys a source and splits it by record, so that no prompt is on both sides."""
+  found = survey(recipe, num_workers=spec.data.workers)
+  if not fraction:
+    return found, PairDataset(recipe, found.table), None
+  if not 0 < fraction < 1:
+    raise InputError(f"config.data.heldout_fraction: {fraction} is not in [0, 1)")
+  records = np.unique(found.table[:, 0])
+  chosen = np.random.default_rng(spec.seed).permutation(records)[: math.ceil(fraction * len(records))]
+  is_out = np.isin(found.table[:, 0], chosen)
+  if is_out.all():
+    raise InputError(
+      "config.data.heldout_fraction: holds out every record; give more data or a smaller fraction"
+    )
+  return found, PairDataset(recipe, found.table[~is_out]), PairDataset(recipe, found.table[is_out])

@@ -1,0 +1,173 @@
+"""Checkpoints of a run, by Orbax: `<workdir>/checkpoints/<step>/{state,meta}`.
+
+A checkpoint holds the arrays of the state and, as JSON, all that makes the continuation exact: the state of the input
+pipeline, the config and the tokenizer's fingerprint. Saving is asynchronous and atomic: a step's folder appears under
+its final name only when it is complete, and older ones are removed only after that.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import orbax.checkpoint as ocp
+from absl import logging
+from etils import epath
+from orbax.checkpoint import checkpoint_managers as policies
+
+from amopo_jax.state import TrainState
+from amopo_jax.types import InputError, RunFailure
+
+
+class Restored(NamedTuple):
+  """A checkpoint's content.
+
+  Attributes:
+    step: number of finished steps.
+    state: arrays under the target shardings.
+    meta: JSON saved beside them.
+  """
+
+  step: int
+  state: TrainState
+  meta: dict[str, Any]
+
+
+class Checkpoints:
+  """The checkpoints of one workdir.
+
+  Args:
+    workdir: local or gs:// folder.
+    keep: how many of the newest to keep.
+    best_metric: name of the evaluation metric whose best checkpoint is kept as well; "" keeps none.
+    best_is_highest: which direction is better.
+  """
+
+  def __init__(self, workdir: str, *, keep: int = 3, best_metric: str = "", best_is_highest: bool = True):
+    self.path = (
+      epath.Path(workdir).absolute() / "checkpoints"
+      if "://" not in workdir
+      else epath.Path(workdir) / "checkpoints"
+    )
+    kept = [policies.LatestN(n=keep)]
+    if best_metric:
+      # Orbax keeps the largest value; a checkpoint saved between evaluations has no metric and is not "best".
+      kept.append(
+        policies.BestN(
+          get_metric_fn=lambda metrics: metrics[best_metric],
+          reverse=not best_is_highest,
+          n=1,
+          keep_checkpoints_without_metrics=False,
+        )
+      )
+    options = ocp.CheckpointManagerOptions(
+      preservation_policy=policies.AnyPreservationPolicy(kept), cleanup_tmp_directories=True, create=True
+    )
+    handlers = {"state": ocp.StandardCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()}
+    self._manager = ocp.CheckpointManager(self.path, options=options, item_handlers=handlers)
+
+  def latest_step(self) -> int | None:
+    """The newest complete step, None before the first."""
+    return self._manager.latest_step()
+
+  def steps(self) -> list[int]:
+    """All complete steps, oldest first."""
+    return sorted(self._manager.all_steps())
+
+  def save(
+    self, state: TrainState, meta: Mapping[str, Any], metrics: Mapping[str, float] | None = None
+  ) -> None:
+    """Starts to save; returns once the arrays are copied off the devices.
+
+    Args:
+      state: what to save, under the number `state.step`; a step that is there already is left alone.
+      meta: JSON-able.
+      metrics: of an evaluation of this very state, if there was one.
+
+    Raises:
+      RunFailure: this save, or the one before, could not be written.
+    """
+    step = int(state.step)
+    if step in self._manager.all_steps():
+      return
+    args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(dict(meta)))
+    with self._failing_clearly():
+      self._manager.save(step, args=args, metrics=dict(metrics) if metrics else None, force=True)
+
+  def restore(self, target: TrainState) -> Restored | None:
+    """The newest checkpoint that can be read, under the target's shardings.
+
+    A checkpoint that cannot be read is moved to `<workdir>/unreadable/` with a warning, and the one before it is
+    tried, so that the run goes on and the evidence stays.
+
+    Args:
+      target: `jax.ShapeDtypeStruct`s with shardings; any mesh.
+
+    Returns:
+      None if there is no checkpoint at all.
+
+    Raises:
+      InputError: there are checkpoints, and none can be read.
+    """
+    steps = self.steps()
+    for step in reversed(steps):
+      try:
+        return self.restore_step(step, target)
+      except (ValueError, OSError, KeyError, TypeError) as error:
+        logging.warning(
+          "checkpoint %s/%d cannot be read (%s); trying the one before", self.path, step, _line(error)
+        )
+        self._set_aside(step)
+    if steps:
+      raise InputError(
+        f"{self.path}: none of the checkpoints {steps} can be read; they are kept in ../unreadable"
+      )
+    return None
+
+  def restore_step(self, step: int, target: TrainState) -> Restored:
+    """One checkpoint by number; whatever Orbax raises if it is missing or broken."""
+    args = ocp.args.Composite(state=ocp.args.StandardRestore(target), meta=ocp.args.JsonRestore())
+    found = self._manager.restore(step, args=args)
+    return Restored(step, found["state"], found["meta"])
+
+  def read_meta(self, step: int) -> dict[str, Any]:
+    """The JSON of one checkpoint alone."""
+    return self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+
+  def restore_params(self, step: int, target: Any) -> Any:
+    """The parameters of one checkpoint, without the optimizer's state, under the target's shardings."""
+    restore_args = ocp.checkpoint_utils.construct_restore_args({"params": target})
+    item = ocp.args.PyTreeRestore(item={"params": target}, restore_args=restore_args, partial_restore=True)
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+      return reader.restore(self.path / str(step) / "state", args=item)["params"]
+
+  def wait(self) -> None:
+    """Blocks until the save under way is complete; RunFailure if it could not be written."""
+    with self._failing_clearly():
+      self._manager.wait_until_finished()
+      self._manager.check_for_errors()
+
+  def close(self) -> None:
+    """Waits and frees the threads."""
+    self._manager.close()
+
+  @contextlib.contextmanager
+  def _failing_clearly(self) -> Iterator[None]:
+    try:
+      yield
+    except (OSError, ValueError) as error:  # tensorstore reports a full disk as a ValueError
+      raise RunFailure(
+        f"{self.path}: a checkpoint cannot be written ({_line(error)}); complete so far: {self.steps() or 'none'}; "
+        "make room and start again with the same command"
+      ) from error
+
+  def _set_aside(self, step: int) -> None:
+    if jax.process_index() == 0:
+      aside = self.path.parent / "unreadable"
+      aside.mkdir(parents=True, exist_ok=True)
+      (self.path / str(step)).rename(aside / str(step))
+    self._manager.reload()
+
+
+def _line(error: BaseException) -> str:
+  return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"[:200]

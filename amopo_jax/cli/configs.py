@@ -1,0 +1,71 @@
+"""From `--config=FILE --config.a.b=v` to a `RunSpec`: the only place below configs/ that knows ConfigDict."""
+
+import importlib
+import sys
+from pathlib import Path
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from amopo_jax.run_spec import RunSpec, from_dict
+from amopo_jax.types import InputError
+
+BUNDLED = "amopo_jax.configs"
+"""Name of configs/ in an installed package; in a checkout it is the top-level `configs`."""
+
+
+def define_config(values: flags.FlagValues, arguments: list[str]) -> None:
+  """Adds `--config` and its overrides to a verb's flags."""
+  for argument in arguments:
+    name, _, path = argument.lstrip("-").partition("=")
+    if name == "config":
+      _make_importable(path)
+  config_flags.DEFINE_config_file(
+    "config",
+    help_string="a config file; --config.a.b=v overrides a key (configs/base.py explains all of them)",
+    flag_values=values,
+    sys_argv=["amopo", *arguments],
+  )
+
+
+def spec_from_flags(values: flags.FlagValues) -> RunSpec:
+  """The run of `--config`.
+
+  Raises:
+    InputError: no config, or one with a wrong key.
+  """
+  config = values["config"].value
+  if config is None:
+    raise InputError("--config is missing; name a file such as configs/quickstart.py")
+  return spec_from_config(config)
+
+
+def spec_from_config(config: ConfigDict) -> RunSpec:
+  """The run of a ConfigDict."""
+  return from_dict(config.to_dict())
+
+
+def base_spec() -> RunSpec:
+  """The run of configs/base.py, which names no model and no data."""
+  return spec_from_config(_base().get_config())
+
+
+def _base():
+  for name in ("configs.base", f"{BUNDLED}.base"):
+    try:
+      return importlib.import_module(name)
+    except ModuleNotFoundError:
+      continue
+  return importlib.import_module(f"{BUNDLED}.base")
+
+
+def _make_importable(path: str) -> None:
+  """A config says `from configs import base`: from its own checkout if it lies in one, else from the package."""
+  if not Path(path).is_file():
+    raise InputError(f"--config={path}: no such file")
+  for folder in Path(path).absolute().parents:
+    if (folder / "configs" / "base.py").is_file():
+      sys.path.insert(0, str(folder))
+      return
+  if importlib.util.find_spec("configs") is None:
+    sys.modules["configs"] = importlib.import_module(BUNDLED)

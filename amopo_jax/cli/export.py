@@ -1,0 +1,33 @@
+"""amopo export --workdir=DIR --out=HF_DIR [--step=N] [--dtype=bfloat16]
+
+Writes a directory that transformers and vLLM load: config.json, safetensors, tokenizer.
+"""
+
+from absl import flags
+
+from amopo_jax.types import InputError
+
+
+def define(values: flags.FlagValues, arguments: list[str]) -> None:
+  """Flags of this verb."""
+  del arguments
+  flags.DEFINE_string("workdir", None, "folder of the run", flag_values=values)
+  flags.DEFINE_string("out", None, "directory to write; must not exist, or be empty", flag_values=values)
+  flags.DEFINE_integer("step", None, "checkpoint; default: the newest", flag_values=values)
+  flags.DEFINE_string(
+    "dtype", "", "of the files: float32 or bfloat16; default: as trained", flag_values=values
+  )
+
+
+def run(values: flags.FlagValues) -> int:
+  """Exports."""
+  from amopo_jax.export import export
+
+  for name in ("workdir", "out"):
+    if not values[name].value:
+      raise InputError(f"--{name} is missing")
+  step = export(
+    values["workdir"].value, values["out"].value, step=values["step"].value, dtype=values["dtype"].value
+  )
+  print(f"{values['out'].value}: step {step} of {values['workdir'].value}")
+  return 0

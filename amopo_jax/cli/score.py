@@ -1,0 +1,55 @@
+"""amopo score --model=HF_DIR|HUB_NAME|WORKDIR --data=FILE --out=FILE [--format=native] [--config=…] [--step=N]
+
+Per record, context and response: length, sum_logp, mean_p, std_p, reward. Contexts, tokenizer and beta come from
+--config, else from the workdir's run; a model without either is asked the bare question.
+"""
+
+import dataclasses
+
+from absl import flags
+
+from amopo_jax.cli.configs import base_spec, define_config, spec_from_flags
+from amopo_jax.types import InputError
+
+
+def define(values: flags.FlagValues, arguments: list[str]) -> None:
+  """Flags of this verb."""
+  define_config(values, arguments)
+  flags.DEFINE_string(
+    "model", None, "Hugging Face directory or hub name, or the workdir of a run", flag_values=values
+  )
+  flags.DEFINE_string("data", None, "records to score", flag_values=values)
+  flags.DEFINE_string("format", "native", "adapter that reads them (docs/data.md)", flag_values=values)
+  flags.DEFINE_string("out", None, "JSONL file to write", flag_values=values)
+  flags.DEFINE_integer("step", None, "checkpoint of a workdir; default: the newest", flag_values=values)
+
+
+def run(values: flags.FlagValues) -> int:
+  """Scores."""
+  from amopo_jax.score import score
+
+  for name in ("model", "data", "out"):
+    if not values[name].value:
+      raise InputError(f"--{name} is missing")
+  lines = score(_spec(values), values["out"].value, step=values["step"].value)
+  print(f"{values['out'].value}: {lines} lines")
+  return 0
+
+
+def _spec(values: flags.FlagValues):
+  from amopo_jax.policy import is_workdir, read_run
+  from amopo_jax.run_spec import ContextEntry, SourceSpec
+
+  model = values["model"].value
+  if values["config"].value is not None:
+    spec = spec_from_flags(values)
+  elif is_workdir(model):
+    spec = read_run(model).spec
+  else:
+    spec = base_spec()
+  contexts = spec.data.contexts or {"plain": ContextEntry(dimension="", template="plain", low=0.0, high=0.0)}
+  source = SourceSpec(path=values["data"].value, format=values["format"].value, weight=1.0)
+  data = dataclasses.replace(
+    spec.data, train={"data": source}, heldout={}, heldout_fraction=0.0, contexts=contexts
+  )
+  return dataclasses.replace(spec, data=data, model=dataclasses.replace(spec.model, path=model, arch={}))

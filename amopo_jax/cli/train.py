@@ -1,0 +1,39 @@
+"""amopo train --config=configs/X.py --workdir=DIR [--config.a.b=v …]
+
+Trains, or goes on with the run that DIR holds. DIR may be gs://.
+"""
+
+from absl import flags
+
+from amopo_jax.cli.configs import define_config, spec_from_flags
+from amopo_jax.types import InputError
+
+
+def define(values: flags.FlagValues, arguments: list[str]) -> None:
+  """Flags of this verb."""
+  define_config(values, arguments)
+  flags.DEFINE_string(
+    "workdir",
+    None,
+    "folder of the run, local or gs://; one that holds it already is resumed",
+    flag_values=values,
+  )
+
+
+def run(values: flags.FlagValues) -> int:
+  """Trains."""
+  from amopo_jax.console import make_console
+  from amopo_jax.stopping import EXIT_STATUS
+  from amopo_jax.train import train
+
+  if not values["workdir"].value:
+    raise InputError("--workdir is missing; name a folder for the run")
+  console = make_console()
+  outcome = train(spec_from_flags(values), values["workdir"].value, console)
+  if outcome.stopped_by:
+    console.print(f"{outcome.stopped_by}: saved at step {outcome.step}; the same command goes on from there")
+    return EXIT_STATUS
+  console.print(
+    f"done: {outcome.step} steps; amopo export --workdir={values['workdir'].value} --out=DIR writes the model"
+  )
+  return 0

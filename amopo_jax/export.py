@@ -1,0 +1,40 @@
+"""`amopo export`: a checkpoint as a directory that transformers and vLLM load."""
+
+import jax
+from jax.sharding import SingleDeviceSharding
+
+from amopo_jax import build
+from amopo_jax.data.tokenizer import load_tokenizer
+from amopo_jax.models.hf_export import save_model
+from amopo_jax.models.transformer import abstract_params
+from amopo_jax.policy import find_policy, is_workdir, load_policy, read_run
+from amopo_jax.types import InputError
+
+
+def export(workdir: str, out: str, *, step: int | None = None, dtype: str = "") -> int:
+  """Writes config.json, safetensors and the tokenizer of a run's policy.
+
+  Args:
+    workdir: of the run.
+    out: directory that does not exist yet, or is empty.
+    step: checkpoint; None: the newest.
+    dtype: of the files: float32 or bfloat16; "": as it was trained.
+
+  Returns:
+    The step that was exported.
+
+  Raises:
+    InputError: no such run or step, or `out` is in use.
+  """
+  if not is_workdir(workdir):
+    raise InputError(f"{workdir}: not a workdir; give the --workdir of a training run")
+  spec = read_run(workdir).spec
+  source = find_policy(workdir, {}, step=step)
+  trained = build.dtype("config.model.param_dtype", spec.model.param_dtype)
+  written = build.dtype("--dtype", dtype) if dtype else trained
+  here = SingleDeviceSharding(jax.local_devices()[0])
+  shardings = jax.tree.map(lambda _: here, abstract_params(source.config, trained))
+  params = load_policy(source, dtype=trained, shardings=shardings)
+  tokenizer = load_tokenizer(source.tokenizer)
+  save_model(params, source.config, source.hf_config, out, dtype=written, add_files=tokenizer.save)
+  return int(source.step or 0)

@@ -1,0 +1,164 @@
+"""Where arrays live: a mesh of three axes and rules from parameter names to shardings.
+
+    data    replicas of the parameters; each sees other rows
+    fsdp    rows and parameters are split; parameters are gathered where they are used
+    tensor  heads, MLP columns and vocabulary are split
+
+A rule is a regular expression over the slash-joined parameter path and the axes of that array, first match
+wins. Optimizer moments follow the parameter they belong to.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from amopo_jax.types import Batch, InputError, PackedRows, PairInfo
+
+AXES = ("data", "fsdp", "tensor")
+ROW_AXES = ("data", "fsdp")
+"""The axes over which token rows and pairs are split."""
+
+Rules = Sequence[tuple[str, Sequence[str | None]]]
+
+DEFAULT_RULES: Rules = (
+  (r"(embed|lm_head)/weight", ("tensor", "fsdp")),
+  (r"layers/attn/[qkv]/kernel", (None, "fsdp", "tensor")),
+  (r"layers/attn/[qkv]/bias", (None, "tensor")),
+  (r"layers/attn/o/kernel", (None, "tensor", "fsdp")),
+  (r"layers/mlp/(gate|up)/kernel", (None, "fsdp", "tensor")),
+  (r"layers/mlp/down/kernel", (None, "tensor", "fsdp")),
+  (r".*/scale", ()),
+)
+
+
+def make_mesh(*, data: int, fsdp: int, tensor: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
+  """The mesh of a run.
+
+  Args:
+    data, fsdp, tensor: devices along each axis; one of them may be -1 and takes what is left.
+    devices: defaults to all devices of all processes.
+
+  Raises:
+    InputError: the sizes do not multiply to the number of devices.
+  """
+  devices = jax.devices() if devices is None else list(devices)
+  sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
+  free = [name for name, size in sizes.items() if size == -1]
+  known = int(np.prod([size for size in sizes.values() if size != -1]))
+  if len(free) > 1 or any(size < 1 and size != -1 for size in sizes.values()):
+    raise InputError(f"config.mesh: {sizes}: sizes are positive, at most one is -1; set the others")
+  if free and len(devices) % known == 0:
+    sizes[free[0]] = len(devices) // known
+  if int(np.prod(list(sizes.values()))) != len(devices):
+    raise InputError(
+      f"config.mesh: {sizes} does not cover {len(devices)} devices; make the product of the axes equal to it"
+    )
+  return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+
+
+def row_shards(mesh: Mesh) -> int:
+  """Number of parts into which token rows are split."""
+  return int(np.prod([mesh.shape[axis] for axis in ROW_AXES]))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  """Every device holds the whole array."""
+  return NamedSharding(mesh, PartitionSpec())
+
+
+def place_batch(batch: Batch, mesh: Mesh) -> Batch:
+  """Puts a host batch onto the devices: rows over data and fsdp, and pairs too where they divide.
+
+  Args:
+    batch: this process's part, numpy.
+    mesh: of `make_mesh`.
+  """
+  split = NamedSharding(mesh, PartitionSpec(None, ROW_AXES))
+  whole = split if batch.index.shape[1] % row_shards(mesh) == 0 else replicated(mesh)
+  shardings = Batch(rows=PackedRows(*[split] * 5), pairs=PairInfo(*[whole] * 3), index=whole)
+  return jax.tree.map(
+    lambda x, sharding: jax.make_array_from_process_local_data(sharding, x), batch, shardings
+  )
+
+
+def param_shardings(params: Any, mesh: Mesh, rules: Rules = DEFAULT_RULES) -> Any:
+  """The sharding of every parameter, in a tree like `params`.
+
+  Args:
+    params: arrays or `jax.ShapeDtypeStruct`s.
+    mesh: of `make_mesh`.
+    rules: (regular expression, axis or None per dimension); a shorter tuple leaves the rest whole.
+
+  Raises:
+    InputError: no rule matches, a rule has too many axes, or an axis does not divide its dimension.
+  """
+
+  def place(path: tuple, leaf: Any) -> NamedSharding:
+    name = path_name(path)
+    axes = next((axes for pattern, axes in rules if re.fullmatch(pattern, name)), None)
+    if axes is None:
+      raise InputError(f"config.mesh.rules: no rule matches parameter {name}; add one")
+    _check_divides(name, leaf.shape, axes, mesh)
+    return NamedSharding(mesh, PartitionSpec(*axes))
+
+  return jax.tree_util.tree_map_with_path(place, params)
+
+
+def state_shardings(abstract_state: Any, params: Any, shardings: Any, mesh: Mesh) -> Any:
+  """Shardings of a whole train state: what mirrors a parameter lies where the parameter lies.
+
+  Args:
+    abstract_state: `jax.eval_shape` of the state.
+    params: the parameters (abstract), to compare shapes with.
+    shardings: of `param_shardings`.
+    mesh: where everything else is replicated.
+  """
+  flat_params = jax.tree_util.tree_leaves_with_path(params)
+  by_name = {
+    path_name(path): (leaf.shape, sharding)
+    for (path, leaf), sharding in zip(flat_params, jax.tree.leaves(shardings), strict=True)
+  }
+
+  def place(path: tuple, leaf: Any) -> NamedSharding:
+    parts = path_name(path).split("/")
+    for start in range(len(parts)):
+      shape, sharding = by_name.get("/".join(parts[start:]), (None, None))
+      if sharding is not None and shape == leaf.shape:
+        return sharding
+    return replicated(mesh)
+
+  return jax.tree_util.tree_map_with_path(place, abstract_state)
+
+
+def make_constrain(mesh: Mesh):
+  """The hook by which the model, which knows no mesh, keeps its activations where they belong.
+
+  Returns:
+    `constrain(x, kind)`, kind "residual" for hidden states, rows first, or "head_weight" for the output
+    embedding, gathered over fsdp before the head's loop.
+  """
+  specs = {"residual": PartitionSpec(ROW_AXES), "head_weight": PartitionSpec("tensor")}
+
+  def constrain(x: jax.Array, kind: str) -> jax.Array:
+    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, specs[kind]))
+
+  return constrain
+
+
+def path_name(path: tuple) -> str:
+  """`layers/attn/q/kernel` for the key path of a leaf."""
+  return "/".join(str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path)
+
+
+def _check_divides(name: str, shape: tuple[int, ...], axes: Sequence[str | None], mesh: Mesh) -> None:
+  if len(axes) > len(shape):
+    raise InputError(f"config.mesh.rules: {name} has {len(shape)} dimensions, its rule names {len(axes)}")
+  for size, axis in zip(shape, axes, strict=False):
+    if axis is not None and size % mesh.shape[axis]:
+      raise InputError(
+        f"config.mesh.{axis}={mesh.shape[axis]} does not divide dimension {size} of {name} {shape}; choose another split"
+      )

@@ -1,0 +1,118 @@
+"""Sums and counts inside the step, names and means outside it.
+
+Everything that is reported is a sum over pairs divided by a count of pairs, both taken over the whole step and all
+devices, so no figure depends on how rows were packed, sharded or split into micro-batches.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from amopo_jax.objective.amopo import Aux
+from amopo_jax.types import CHOSEN, REJECTED, PairInfo, ResponseMoments, Scalar
+
+
+class MetricSums(NamedTuple):
+  """Additive statistics of some pairs; add two of them to get those of the union.
+
+  Attributes:
+    pairs: number of pairs.
+    ordered: per context, pairs whose dimension agrees that chosen > rejected.
+    loss: sum over pairs of the objective.
+    rewards: sum per context and member.
+    margins: sum per context of chosen minus rejected reward.
+    accuracies: per context, ordered pairs with a positive margin.
+    alpha: sum of the weight of each context.
+    logps: sum of mean log-probabilities, nats per token.
+    tokens: scored tokens.
+  """
+
+  pairs: Scalar
+  ordered: Float[Array, " K"]
+  loss: Scalar
+  rewards: Float[Array, "K P"]
+  margins: Float[Array, " K"]
+  accuracies: Float[Array, " K"]
+  alpha: Float[Array, " K"]
+  logps: Float[Array, "K P"]
+  tokens: Scalar
+
+
+def metric_sums(loss: Scalar, aux: Aux, moments: ResponseMoments, pairs: PairInfo) -> MetricSums:
+  """Statistics of one micro-batch.
+
+  Args:
+    loss: the micro-batch's share of the step's loss, that is, a sum over pairs of weight times loss.
+    aux: of the objective.
+    moments: of the policy.
+    pairs: the annotations; places of weight 0 do not count.
+  """
+  real = (pairs.weight > 0).astype(jnp.float32)
+  ordered = real[:, None] * pairs.is_ordered
+  weight = jnp.max(pairs.weight, initial=0.0)
+  return MetricSums(
+    pairs=jnp.sum(real),
+    ordered=jnp.sum(ordered, 0),
+    loss=loss / jnp.where(weight > 0, weight, 1.0),
+    rewards=jnp.sum(aux.rewards * real[:, None, None], 0),
+    margins=jnp.sum(aux.margins * real[:, None], 0),
+    accuracies=jnp.sum(ordered * (aux.margins > 0), 0),
+    alpha=jnp.sum(aux.alpha * real[:, None], 0),
+    logps=jnp.sum(aux.logps * real[:, None, None], 0),
+    tokens=jnp.sum(moments.length),
+  )
+
+
+def add(a: MetricSums, b: MetricSums) -> MetricSums:
+  """Statistics of the union."""
+  return jax.tree.map(lambda x, y: x + y, a, b)
+
+
+def summarize(sums: MetricSums, contexts: Sequence[str], prefix: str = "") -> dict[str, float]:
+  """Named means on the host (glossary of architecture.md).
+
+  Args:
+    sums: of any number of pairs; with no pair at all, every mean is NaN.
+    contexts: names along K.
+    prefix: "" or "eval_".
+
+  Returns:
+    `loss`, `rewards/{chosen,rejected,margins,accuracies}`, `logps/{chosen,rejected}` averaged over contexts, the
+    same with `/<context>`, `alpha/<context>`, and the counts `num_pairs` and `num_tokens`. Accuracies are shares of
+    the pairs that the context's dimension orders; NaN where there is none.
+  """
+  s = jax.tree.map(lambda x: np.asarray(x, np.float64), sums)
+  mean = lambda total, count: np.divide(
+    total, count, out=np.full_like(total, np.nan), where=np.asarray(count) > 0
+  )
+  by_context = {
+    "rewards/chosen": mean(s.rewards[:, CHOSEN], s.pairs),
+    "rewards/rejected": mean(s.rewards[:, REJECTED], s.pairs),
+    "rewards/margins": mean(s.margins, s.pairs),
+    "rewards/accuracies": mean(s.accuracies, s.ordered),
+    "logps/chosen": mean(s.logps[:, CHOSEN], s.pairs),
+    "logps/rejected": mean(s.logps[:, REJECTED], s.pairs),
+  }
+  out = {"loss": float(mean(s.loss, s.pairs)), "num_pairs": float(s.pairs), "num_tokens": float(s.tokens)}
+  out |= {name: _mean_of_known(values) for name, values in by_context.items()}
+  out |= {
+    f"{name}/{c}": float(v)
+    for name, values in by_context.items()
+    for c, v in zip(contexts, values, strict=True)
+  }
+  out |= {f"alpha/{c}": float(v) for c, v in zip(contexts, mean(s.alpha, s.pairs), strict=True)}
+  return {prefix + name: value for name, value in out.items()}
+
+
+def finite(values: Mapping[str, float], names: Sequence[str]) -> bool:
+  """Whether all of the named values are finite."""
+  return all(np.isfinite(values[name]) for name in names)
+
+
+def _mean_of_known(values: np.ndarray) -> float:
+  known = values[~np.isnan(values)]
+  return float(known.mean()) if known.size else float("nan")

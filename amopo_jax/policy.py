@@ -1,0 +1,157 @@
+"""Where a policy comes from: a Hugging Face directory or hub name, the workdir of a run, or random weights.
+
+A workdir holds `run.json` (the config), `model/` (config.json and tokenizer, as an export needs them) and
+`checkpoints/`. All three sources answer to the same two calls: look at it, then load it.
+"""
+
+import json
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from etils import epath
+
+from amopo_jax.checkpoint import Checkpoints
+from amopo_jax.models.config import ModelConfig
+from amopo_jax.models.hf_config import from_hf
+from amopo_jax.models.hf_import import check_model_dir, load_config, load_params
+from amopo_jax.models.transformer import abstract_params, init_params
+from amopo_jax.run_spec import RunSpec, from_dict, to_dict
+from amopo_jax.types import InputError, Params
+
+RUN_FILE, MODEL_FOLDER = "run.json", "model"
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+class PolicySource(NamedTuple):
+  """A policy that was found and checked, not yet loaded.
+
+  Attributes:
+    config: of the decoder.
+    hf_config: content of its config.json.
+    path: Hugging Face directory or hub name, or workdir; "" for random weights.
+    step: checkpoint of a workdir, else None.
+    tokenizer: directory or hub name of its tokenizer, "" where it has none.
+  """
+
+  config: ModelConfig
+  hf_config: dict[str, Any]
+  path: str
+  step: int | None
+  tokenizer: str
+
+
+def is_workdir(path: str) -> bool:
+  """Whether the folder is that of a run."""
+  return bool(path) and (epath.Path(path) / RUN_FILE).exists()
+
+
+def find_policy(path: str, arch: dict[str, Any], *, step: int | None = None) -> PolicySource:
+  """Checks a policy's source; reads no weights.
+
+  Args:
+    path: Hugging Face directory or hub name, workdir, or "" for random weights of `arch`.
+    arch: fields of a config.json, only where path is "".
+    step: checkpoint of a workdir; None: the newest.
+
+  Raises:
+    InputError: nothing there, files that are incomplete, an architecture that is not supported.
+  """
+  if not path:
+    if not arch:
+      raise InputError(
+        "config.model: neither path nor arch is set; name a model, or give the fields of a config.json"
+      )
+    return PolicySource(from_hf(arch, "config.model.arch"), dict(arch), "", None, "")
+  if arch:
+    raise InputError(
+      "config.model: both path and arch are set; arch is for random weights only, leave it empty"
+    )
+  if step is not None and not is_workdir(path):
+    raise InputError(f"{path}: a step was named, but this is not a workdir (it has no {RUN_FILE})")
+  return _find_in_workdir(path, step) if is_workdir(path) else _find_pretrained(path)
+
+
+def load_policy(source: PolicySource, *, dtype: Any, shardings: Any, seed: int = 0) -> Params:
+  """The parameters, straight under their shardings.
+
+  Args:
+    source: of `find_policy`.
+    dtype: of the parameters.
+    shardings: tree like the parameters.
+    seed: of random weights.
+  """
+  if source.step is not None:
+    target = jax.tree.map(
+      lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=sharding),
+      abstract_params(source.config, dtype),
+      shardings,
+    )
+    return Checkpoints(source.path).restore_params(source.step, target)
+  if source.path:
+    return load_params(source.path, source.config, dtype=dtype, shardings=shardings)
+  init = jax.jit(lambda key: init_params(source.config, key, dtype), out_shardings=shardings)
+  return init(jax.random.key(seed))
+
+
+class RunRecord(NamedTuple):
+  """Content of `run.json`: what a resume must agree with.
+
+  Attributes:
+    spec: the config.
+    num_steps: steps that the schedule was made for.
+    fingerprint: of the tokenizer.
+  """
+
+  spec: RunSpec
+  num_steps: int
+  fingerprint: str
+
+
+def read_run(workdir: str) -> RunRecord:
+  """The record of a workdir."""
+  path = epath.Path(workdir) / RUN_FILE
+  if not path.exists():
+    raise InputError(f"{workdir}: not a workdir (no {RUN_FILE}); give the --workdir of a training run")
+  try:
+    content = json.loads(path.read_text())
+    return RunRecord(from_dict(content["config"]), content["num_steps"], content["fingerprint"])
+  except (json.JSONDecodeError, KeyError, TypeError) as error:
+    raise InputError(f"{path}: broken ({error}); restore the file or use a new workdir") from None
+
+
+def write_run(workdir: str, record: RunRecord) -> None:
+  """Writes the record of a new workdir."""
+  content = {"num_steps": record.num_steps, "fingerprint": record.fingerprint, "config": to_dict(record.spec)}
+  write_atomically(epath.Path(workdir) / RUN_FILE, json.dumps(content, indent=1) + "\n")
+
+
+def write_atomically(path: epath.Path, text: str) -> None:
+  """Writes a small file so that a reader, or a restart, sees all of it or nothing."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  if "://" in str(path):  # object stores replace whole objects
+    path.write_text(text)
+    return
+  fresh = path.with_name(path.name + ".new")
+  fresh.write_text(text)
+  fresh.rename(path)
+
+
+def _find_pretrained(path: str) -> PolicySource:
+  config = check_model_dir(path)
+  return PolicySource(config, load_config(path)[1], path, None, path)
+
+
+def _find_in_workdir(path: str, step: int | None) -> PolicySource:
+  model = epath.Path(path) / MODEL_FOLDER
+  hf_config = json.loads((model / "config.json").read_text())
+  found = sorted(
+    int(entry.name) for entry in (epath.Path(path) / "checkpoints").iterdir() if entry.name.isdigit()
+  )
+  if not found or (step is not None and step not in found):
+    raise InputError(
+      f"{path}: no checkpoint{'' if step is None else f' {step}'}; there are {found or 'none yet'}"
+    )
+  return PolicySource(
+    from_hf(hf_config, str(model)), hf_config, path, found[-1] if step is None else step, str(model)
+  )

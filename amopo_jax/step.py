@@ -1,0 +1,124 @@
+"""The train step and the evaluation step: pure functions of state and batch.
+
+    noise   = normal(fold_in(rng, step))                       drawn once for the whole step, sliced with the batch
+    grads   = sum over micro-batches of d objective(score_fn(params, rows), noise, pairs) / d params
+    updates = tx(grads)
+
+`PairInfo.weight` sums to 1 over the step, so the sum over micro-batches is the mean over pairs whatever the split.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, UInt32
+
+from amopo_jax.metrics import MetricSums, metric_sums
+from amopo_jax.objective.amopo import Objective
+from amopo_jax.state import TrainState
+from amopo_jax.types import Batch, PackedRows, PairInfo, Params, ResponseMoments, Scalar
+
+ScoreFn = Callable[[Params, PackedRows, int], ResponseMoments]
+StepMetrics = dict[str, Any]
+
+
+def draw_noise(
+  rng: UInt32[Array, "2"], step: Int[Array, ""], shape: tuple[int, int, int, int]
+) -> Float[Array, "A B K P"]:
+  """The noise of one step, by its number alone: standard normal, the same for every split of the batch.
+
+  Args:
+    rng: key data of the state.
+    step: number of finished steps.
+    shape: micro-batches, pairs, contexts, members.
+  """
+  key = jax.random.fold_in(jax.random.wrap_key_data(rng, impl="threefry2x32"), step)
+  micro, pairs, *rest = shape
+  return jax.random.normal(key, (micro * pairs, *rest), jnp.float32).reshape(shape)
+
+
+def make_train_step(
+  score_fn: ScoreFn, objective: Objective, tx: optax.GradientTransformation, schedule: optax.Schedule
+) -> Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]:
+  """One optimizer step.
+
+  Args:
+    score_fn: (params, rows, number of pairs) -> moments.
+    objective: (moments, noise, pairs) -> (loss, aux).
+    tx: optimizer.
+    schedule: the learning rate it follows, reported in the metrics.
+
+  Returns:
+    `train_step(state, batch) -> (state, metrics)`; metrics hold `sums` (`MetricSums`), `grad_norm` (before
+    clipping), `param_norm`, `update_norm` and `learning_rate`. Not yet jitted.
+  """
+
+  def micro_loss(
+    params: Params, rows: PackedRows, pairs: PairInfo, noise: Array
+  ) -> tuple[Scalar, MetricSums]:
+    moments = score_fn(params, rows, pairs.weight.shape[0])
+    loss, aux = objective(moments, noise, pairs)
+    return loss, metric_sums(loss, aux, moments, pairs)
+
+  def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
+    noise = draw_noise(state.rng, state.step, (*batch.pairs.is_ordered.shape, 2))
+    gradient = jax.grad(micro_loss, has_aux=True)
+
+    grads, sums = _sum_over_micro_batches(
+      lambda micro: gradient(state.params, *micro), (batch.rows, batch.pairs, noise)
+    )
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    metrics = {
+      "sums": sums,
+      "grad_norm": optax.tree.norm(grads),
+      "param_norm": optax.tree.norm(params),
+      "update_norm": optax.tree.norm(updates),
+      "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
+    }
+    return state.replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
+
+  return train_step
+
+
+def make_eval_step(score_fn: ScoreFn, objective: Objective) -> Callable[[Params, Batch], MetricSums]:
+  """Statistics of a batch of held-out pairs: zero noise, no gradient.
+
+  Args:
+    score_fn: (params, rows, number of pairs) -> moments.
+    objective: (moments, noise, pairs) -> (loss, aux).
+  """
+
+  def eval_step(params: Params, batch: Batch) -> MetricSums:
+    def micro_sums(micro: tuple[PackedRows, PairInfo]) -> MetricSums:
+      rows, pairs = micro
+      moments = score_fn(params, rows, pairs.weight.shape[0])
+      loss, aux = objective(moments, jnp.zeros_like(moments.length), pairs)
+      return metric_sums(loss, aux, moments, pairs)
+
+    return jax.tree.map(lambda x: jnp.sum(x, 0), jax.lax.map(micro_sums, (batch.rows, batch.pairs)))
+
+  return eval_step
+
+
+def make_moments_step(score_fn: ScoreFn) -> Callable[[Params, Batch], ResponseMoments]:
+  """Moments of every response of a batch, micro-batches stacked along the axis of pairs."""
+
+  def moments_step(params: Params, batch: Batch) -> ResponseMoments:
+    score = lambda rows: score_fn(params, rows, batch.index.shape[1])
+    moments = jax.lax.map(score, batch.rows)
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), moments)
+
+  return moments_step
+
+
+def _sum_over_micro_batches(f: Callable[[Any], Any], micros: Any) -> Any:
+  """Sum of f over the leading axis of `micros`, one at a time; a single one needs no accumulator."""
+  first = jax.tree.map(lambda x: x[0], micros)
+  if len(jax.tree.leaves(micros)[0]) == 1:
+    return f(first)
+  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(f, first))
+  add = lambda total, micro: (jax.tree.map(jnp.add, total, f(micro)), None)
+  return jax.lax.scan(add, zeros, micros)[0]

@@ -1,0 +1,41 @@
+"""Being asked to stop: SIGTERM and SIGINT set a flag that the loops look at between two pieces of work."""
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from types import FrameType
+
+EXIT_STATUS = 128 + signal.SIGTERM
+"""Exit status of a run that was asked to stop, saved, and can be resumed; 143, as the shell reports SIGTERM."""
+
+
+class StopRequest:
+  """Whether somebody asked the process to stop."""
+
+  def __init__(self):
+    self.signal_name = ""
+
+  def __bool__(self) -> bool:
+    return bool(self.signal_name)
+
+
+@contextlib.contextmanager
+def stop_on_signals() -> Iterator[StopRequest]:
+  """While it is open, SIGTERM and the first Ctrl-C only set the flag; a second Ctrl-C interrupts at once.
+
+  Python runs the handler as soon as the call that holds the interpreter returns, so a signal that arrives during a
+  compilation is honoured at the step boundary after it.
+  """
+  request = StopRequest()
+
+  def handle(number: int, frame: FrameType | None) -> None:
+    if request and number == signal.SIGINT:
+      raise KeyboardInterrupt
+    request.signal_name = signal.Signals(number).name
+
+  before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+  try:
+    yield request
+  finally:
+    for number, handler in before.items():
+      signal.signal(number, handler)

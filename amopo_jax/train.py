@@ -1,0 +1,239 @@
+"""Training: one jitted step in a small loop that can be stopped and continued anywhere.
+
+The order within an iteration is what makes a resume exact: batch n is drawn; step n is dispatched; the metrics of
+step n-1, which are ready by now, are reported while step n runs; if due, an evaluation and then a checkpoint of the
+state after step n together with the input pipeline's state after batch n.
+"""
+
+import time
+from typing import Any, NamedTuple
+
+import jax
+from etils import epath
+from rich.console import Console
+
+from amopo_jax import build, summary
+from amopo_jax.announce import announce
+from amopo_jax.checkpoint import Checkpoints
+from amopo_jax.console import RunProgress
+from amopo_jax.data.collate import collate, count_pairs
+from amopo_jax.data.pack import Group
+from amopo_jax.data.pipeline import Stream
+from amopo_jax.evaluate import evaluate
+from amopo_jax.mesh import place_batch
+from amopo_jax.metrics import add, finite, summarize
+from amopo_jax.prepare import Run, open_workdir, prepare, start_or_resume, train_stream
+from amopo_jax.run_spec import RunSpec, to_dict
+from amopo_jax.state import TrainState
+from amopo_jax.stopping import StopRequest, stop_on_signals
+from amopo_jax.types import RunFailure
+from amopo_jax.writers import MetricWriter, read_metrics
+
+
+class Outcome(NamedTuple):
+  """How a run ended.
+
+  Attributes:
+    step: finished steps.
+    stopped_by: name of the signal that stopped it, "" if it is complete.
+  """
+
+  step: int
+  stopped_by: str
+
+
+def train(spec: RunSpec, workdir: str, console: Console) -> Outcome:
+  """Trains, or goes on training, in a workdir.
+
+  Args:
+    spec: the config.
+    workdir: local or gs:// folder; one that holds this run already is resumed.
+    console: where it reports to people.
+
+  Raises:
+    InputError: a mistake in what was given; found before anything is written or compiled.
+    RunFailure: the loss or the gradient is not finite, or the disk is full.
+  """
+  with stop_on_signals() as stop:
+    run = prepare(spec, workdir)
+    announce(run, console)
+    try:
+      return _train(run, workdir, console, stop)
+    except OSError as error:
+      raise RunFailure(f"{workdir}: {error}; make room and start again with the same command") from error
+
+
+def _train(run: Run, workdir: str, console: Console, stop: StopRequest) -> Outcome:
+  checkpoints = open_workdir(run, workdir)
+  step, state, meta = start_or_resume(run, checkpoints)
+  if step:
+    console.print(f"resumed at step {step}")
+  writer = MetricWriter(
+    workdir,
+    start_step=step,
+    tensorboard=run.spec.train.tensorboard,
+    wandb_project=run.spec.train.wandb_project,
+    config=to_dict(run.spec),
+  )
+  with RunProgress(console, total=run.num_steps, done=step) as progress:
+    loop = _Loop(run, checkpoints, writer, progress, stop)
+    outcome = loop.go_on(step, state, meta, _last_evaluation(workdir))
+  writer.close()
+  checkpoints.close()
+  if not outcome.stopped_by:
+    _show_summary(run, workdir, console)
+  return outcome
+
+
+class _Pending(NamedTuple):
+  """A dispatched step whose metrics have not been fetched."""
+
+  step: int
+  metrics: dict[str, Any]
+
+
+class _Loop:
+  """The loop and what it reports to; the state passes through and is never kept."""
+
+  def __init__(
+    self, run: Run, checkpoints: Checkpoints, writer: MetricWriter, progress: RunProgress, stop: StopRequest
+  ):
+    self.run, self.checkpoints, self.writer, self.progress, self.stop = (
+      run,
+      checkpoints,
+      writer,
+      progress,
+      stop,
+    )
+    self._contexts = run.data.contexts.names
+    self._sums, self._since, self._num_steps = None, time.monotonic(), 0
+
+  def go_on(self, step: int, state: TrainState, meta: dict[str, Any], evaluated_at: int) -> Outcome:
+    """From a restored state to the end, or to the request to stop; then saves."""
+    spec = self.run.spec
+    stream = train_stream(spec, self.run.data, num_workers=spec.data.workers)
+    if meta:
+      stream.set_state(meta["stream"])
+    if evaluated_at < step and (step == 0 or _is_due(step, spec.train.eval_every)):
+      evaluated_at = step if self._evaluate(step, state) else evaluated_at
+    pending, values, self._since = None, None, time.monotonic()
+    while not self.stop and (groups := self._next_groups(stream, step)) is not None:
+      batch = collate(groups, accumulation=spec.batch.accumulation, num_pairs=count_pairs(groups))
+      state, metrics = self.run.train_step(state, place_batch(batch, self.run.mesh))
+      self._report(pending)
+      step += 1
+      pending, values = _Pending(step, metrics), None
+      if self._is_milestone(step):
+        self._report(pending)
+        pending, values = None, self._milestone(step, state, stream)
+        evaluated_at = step if values is not None else evaluated_at
+    self._report(pending)
+    if not self.stop and evaluated_at < step:
+      values = self._evaluate(step, state)
+    self._save(state, stream, values)
+    self.checkpoints.wait()
+    stream.close()
+    return Outcome(step, self.stop.signal_name)
+
+  def _next_groups(self, stream: Stream, step: int) -> list[Group] | None:
+    """What step `step + 1` is made of, None when the run is complete."""
+    steps = self.run.spec.train.steps
+    return None if steps and step >= steps else next(stream, None)
+
+  def _is_milestone(self, step: int) -> bool:
+    loop = self.run.spec.train
+    return _is_due(step, loop.eval_every) or _is_due(step, loop.save_every)
+
+  def _milestone(self, step: int, state: TrainState, stream: Stream) -> dict[str, float] | None:
+    """Evaluates, then saves, whichever is due; the metrics of all steps so far have been seen to be finite."""
+    loop = self.run.spec.train
+    values = self._evaluate(step, state) if _is_due(step, loop.eval_every) else None
+    if _is_due(step, loop.save_every) and not self.stop:
+      self._save(state, stream, values)
+    self._since = time.monotonic()
+    return values
+
+  def _report(self, pending: _Pending | None) -> None:
+    """Fetches a step's metrics, stops the run if they are not finite, and writes them when they are due."""
+    if pending is None:
+      return
+    values = jax.device_get(pending.metrics)
+    sums = values.pop("sums")
+    self._sums, self._num_steps = (add(self._sums, sums) if self._sums else sums), self._num_steps + 1
+    line = summarize(sums, self._contexts) | {name: float(value) for name, value in values.items()}
+    if not finite(line, ("loss", "grad_norm", "param_norm")):
+      self._raise_diverged(pending.step, line)
+    if _is_due(pending.step, self.run.spec.train.log_every):
+      line |= summarize(self._sums, self._contexts) | self._throughput()
+      self.writer.write(pending.step, line)
+      self.progress.update(pending.step, line)
+      self._sums, self._num_steps, self._since = None, 0, time.monotonic()
+
+  def _throughput(self) -> dict[str, float]:
+    seconds = max(time.monotonic() - self._since, 1e-9)
+    return {
+      "throughput/pairs_per_second": float(self._sums.pairs) / seconds,
+      "throughput/tokens_per_second": float(self._sums.tokens) / seconds,
+      "throughput/seconds_per_step": seconds / self._num_steps,
+    }
+
+  def _evaluate(self, step: int, state: TrainState) -> dict[str, float] | None:
+    """Held-out metrics, written; None if there are no held-out pairs or it was asked to stop."""
+    data, batch = self.run.data, self.run.spec.batch
+    sums = evaluate(
+      self.run.eval_step,
+      state.params,
+      data.heldout,
+      pack=data.pack,
+      num_streams=build.num_streams(batch),
+      accumulation=batch.accumulation,
+      mesh=self.run.mesh,
+      stop=self.stop,
+    )
+    if sums is None:
+      return None
+    values = summarize(sums, self._contexts, prefix="eval_")
+    self.writer.write(step, values)
+    return values
+
+  def _save(self, state: TrainState, stream: Stream, values: dict[str, float] | None) -> None:
+    meta = {
+      "stream": stream.get_state(),
+      "config": to_dict(self.run.spec),
+      "tokenizer": self.run.data.tokenizer.fingerprint,
+    }
+    best = self.run.spec.train.best_metric
+    self.checkpoints.save(state, meta, values if values and finite(values, (best,) if best else ()) else None)
+
+  def _raise_diverged(self, step: int, line: dict[str, float]) -> None:
+    self.checkpoints.wait()
+    norms = ", ".join(
+      f"{name} {line[name]:.4g}" for name in ("loss", "grad_norm", "update_norm", "param_norm")
+    )
+    raise RunFailure(
+      f"step {step}: not finite: {norms}; nothing of this step was saved, the newest checkpoint is "
+      f"{self.checkpoints.latest_step()}; lower optim.learning_rate or optim.clip, or look at the batch's records"
+    )
+
+
+def _show_summary(run: Run, workdir: str, console: Console) -> None:
+  """The table before and after, and the figure."""
+  lines, contexts = read_metrics(workdir), run.data.contexts.names
+  if jax.process_index() != 0 or not lines:
+    return
+  folder = epath.Path(workdir)
+  summary.draw_margins(lines, contexts, str(folder / summary.FIGURE_FILE))
+  ends = summary.before_and_after(lines)
+  if ends:
+    (folder / summary.TABLE_FILE).write_text(summary.summary_markdown(*ends, contexts))
+    console.print(summary.summary_table(*ends, contexts))
+  console.print(f"{folder / summary.FIGURE_FILE}: margins and alpha over steps")
+
+
+def _last_evaluation(workdir: str) -> int:
+  """Step of the newest evaluation in the metrics, -1 without one."""
+  return max((line["step"] for line in read_metrics(workdir) if "eval_loss" in line), default=-1)
+
+
+def _is_due(step: int, every: int) -> bool:
+  return every > 0 and step % every == 0

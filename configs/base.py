@@ -1,0 +1,119 @@
+"""Every key once, with its unit, its meaning and the value most runs want. Not a run by itself.
+
+A config imports `get_config` from here, sets what it needs and returns the result; on the command line
+`--config.optim.learning_rate=1e-6` overrides any key. `amopo doctor --config=…` checks a config without training.
+"""
+
+from ml_collections import ConfigDict
+
+__all__ = ["get_config", "source"]
+
+
+def source(path: str, format: str = "native", weight: float = 1.0) -> ConfigDict:
+  """One data set.
+
+  Args:
+    path: a local, gs:// or hf://datasets/… file, several with commas or a glob, `tfds:NAME[:split]`, or a hub name
+      (`nvidia/HelpSteer2`, `openbmb/UltraFeedback`).
+    format: adapter that reads it (docs/data.md).
+    weight: share of the draws where there are several data sets.
+  """
+  return ConfigDict({"path": path, "format": format, "weight": weight})
+
+
+def context(dimension: str = "", template: str = "rubric", low: float = 0.0, high: float = 0.0) -> ConfigDict:
+  """One context.
+
+  Args:
+    dimension: the scores it is about; "" for a context without.
+    template: `rubric`, `overall`, `plain`, or a text of one's own (docs/data.md).
+    low, high: the data set's score range in this dimension.
+  """
+  return ConfigDict({"dimension": dimension, "template": template, "low": low, "high": high})
+
+
+def get_config() -> ConfigDict:
+  config = ConfigDict()
+  config.seed = 0  # of initial weights, order of the data and noise
+
+  config.model = ConfigDict()
+  config.model.path = (
+    ""  # Hugging Face directory or hub name, or a workdir; "" starts from random weights of `arch`
+  )
+  config.model.arch = ConfigDict()  # fields of a Hugging Face config.json, only where path is ""
+  config.model.param_dtype = "float32"  # of parameters and optimizer state: float32 or bfloat16
+  config.model.compute_dtype = "float32"  # of activations and matrix products: float32 or bfloat16
+  config.model.remat = (
+    "full"  # what the backward pass recomputes in each layer: a name of models.transformer.REMAT
+  )
+  config.model.attention_chunk = 512  # queries per block of the reference attention
+  config.model.head_chunk = 512  # scored tokens per block of the output head, per row shard
+
+  config.data = ConfigDict()
+  config.data.train = ConfigDict()  # name -> source(...)
+  config.data.heldout = ConfigDict()  # name -> source(...); empty: heldout_fraction of the training pairs
+  config.data.heldout_fraction = (
+    0.1  # share of the pairs held out when there is no held-out source; 0: no evaluation
+  )
+  config.data.tokenizer = ""  # directory or hub name; "": the model's own
+  config.data.contexts = ConfigDict()  # name -> context(...); one preference dimension each
+  config.data.place = "before"  # of the instruction: before or after the question, or in the system turn
+  config.data.rule = "derived"  # which responses make a pair (docs/data.md)
+  config.data.on_error = "raise"  # a bad record: raise, or skip and count
+  config.data.too_long = (
+    "cut"  # a sequence over max_length: cut (keeps instruction, question's end, response), drop, error
+  )
+  config.data.max_length = 0  # tokens of one prompt and response; 0: the row length
+  config.data.max_response = 0  # tokens of one response; 0: half of max_length
+  config.data.shuffle = True  # a new order in every epoch
+  config.data.workers = 0  # processes that encode and pack beside the training process
+  config.data.template_kwargs = ConfigDict()  # handed to the chat template, e.g. {"enable_thinking": False}
+
+  config.batch = ConfigDict()
+  config.batch.rows = 8  # token rows of one step, all micro-batches and devices together
+  config.batch.row_length = 2048  # tokens of a row
+  config.batch.group_rows = 8  # rows packed together: a pair's contexts lie in one group; divides rows
+  config.batch.max_pairs = 0  # most pairs of one step; 0: as many as fit (rows * row_length / 64)
+  config.batch.accumulation = 1  # micro-batches of one step; changes memory, not the result
+
+  config.objective = ConfigDict()
+  config.objective.name = "amopo"  # amopo, simpo or sft
+  config.objective.beta = 0.8  # nats per token -> reward
+  config.objective.target_margin = 2.0  # gamma, in units of reward
+  config.objective.alpha = "gaussian"  # weights over contexts: a name of objective.alpha.ALPHAS, or fixed
+  config.objective.fixed_alpha = ()  # one weight per context, where alpha is fixed
+  config.objective.ties = (
+    "keep"  # terms whose dimension does not order the pair: keep, mask_ties, follow_dimension
+  )
+  config.objective.gap_margin = 0.0  # adds this times the normalised score gap to the target margin
+  config.objective.sft_weight = 0.0  # adds this times the chosen responses' mean negative log-probability
+
+  config.optim = ConfigDict()
+  config.optim.name = "adamw"  # adamw, adafactor or lion
+  config.optim.learning_rate = 3e-7  # peak
+  config.optim.schedule = "cosine"  # cosine, linear or constant, after the warm-up
+  config.optim.warmup_fraction = 0.1  # of the steps
+  config.optim.clip = 3.0  # largest global gradient norm; 0: no clipping
+  config.optim.weight_decay = 0.0  # decoupled; norms and biases are exempt
+  config.optim.b1 = 0.9
+  config.optim.b2 = 0.999
+  config.optim.eps = 1e-8
+
+  config.mesh = ConfigDict()
+  config.mesh.data = 1  # replicas
+  config.mesh.fsdp = -1  # devices over which parameters and rows are split; -1: all that is left
+  config.mesh.tensor = 1  # devices over which heads, MLP columns and vocabulary are split
+  config.mesh.rules = ()  # (regular expression, axes) pairs, tried before the default ones (amopo_jax/mesh.py)
+
+  config.train = ConfigDict()
+  config.train.epochs = 1  # over the training pairs; ignored where steps is set
+  config.train.steps = 0  # 0: by epochs
+  config.train.log_every = 1  # steps
+  config.train.eval_every = 0  # steps; 0: at the start and at the end only
+  config.train.save_every = 100  # steps; the last one is always saved
+  config.train.keep = 2  # newest checkpoints that are kept
+  config.train.best_metric = "eval_rewards/accuracies"  # whose best checkpoint is kept as well; "": none
+  config.train.best_is_highest = True
+  config.train.tensorboard = True
+  config.train.wandb_project = ""  # "": no Weights & Biases
+  return config
