@@ -98,9 +98,7 @@ def fixed(weights: Sequence[float]) -> AlphaFn:
     del noise
     batch, contexts, _ = moments.length.shape
     if contexts != len(shares):
-      raise InputError(
-        f"alpha fixed: {len(shares)} weights for {contexts} contexts; give one weight per context"
-      )
+      raise InputError(f"alpha fixed: {len(shares)} weights for {contexts} contexts; give one weight per context")
     return jnp.broadcast_to(jnp.asarray(shares, moments.length.dtype)[None, :], (batch, contexts))
 
   return fixed_alpha

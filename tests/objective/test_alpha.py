@@ -93,9 +93,7 @@ def test_whole_batch_names_exactly_those_that_see_other_pairs(make_responses, ma
   moments, noise = make_responses(1, 3, 4).moments(), make_noise(1, 3, 4)
   first = ResponseMoments(*(field[:1] for field in moments))
   differs = {
-    name
-    for name, fn in ALPHAS.items()
-    if not np.allclose(fn(moments, noise)[:1], fn(first, noise[:1]), rtol=1e-5)
+    name for name, fn in ALPHAS.items() if not np.allclose(fn(moments, noise)[:1], fn(first, noise[:1]), rtol=1e-5)
   }
   assert differs == WHOLE_BATCH
 

@@ -42,9 +42,7 @@ def terms(policy: str, gap: np.ndarray) -> list[tuple[int, int]]:
   return [(k, 1 if gap[k] > 0 else -1) for k in range(len(gap)) if gap[k] != 0]
 
 
-def oracle(
-  responses, alpha, gaps, *, beta, target_margin, policy="keep", gap_margin=0.0, sft_weight=0.0
-) -> float:
+def oracle(responses, alpha, gaps, *, beta, target_margin, policy="keep", gap_margin=0.0, sft_weight=0.0) -> float:
   """L of method.md §1 with loops: a mean over pairs of weighted sums over contexts."""
   r, losses = beta * responses.mean_logps, []
   for b in range(len(gaps)):
@@ -74,9 +72,7 @@ def test_agrees_with_the_formula(contexts, policy, make_responses, make_pairs, m
     extras = dict(gap_margin=gap_margin, sft_weight=sft_weight)
     objective = make_amopo(alpha_fn=gaussian, tie_policy=TIE_POLICIES[policy], **RECIPE, **extras)
     loss, _ = objective(responses.moments(), noise, info)
-    np.testing.assert_allclose(
-      loss, oracle(responses, alpha, gaps, policy=policy, **RECIPE, **extras), rtol=1e-5
-    )
+    np.testing.assert_allclose(loss, oracle(responses, alpha, gaps, policy=policy, **RECIPE, **extras), rtol=1e-5)
 
 
 def released_loss(responses, noise: np.ndarray, *, beta: float, gamma: float, ftx: float) -> float:
@@ -196,9 +192,7 @@ def test_shifting_both_responses_changes_nothing(seed, shift, make_responses, ma
   moments, noise, info = make_responses(seed, 3, 2).moments(), make_noise(seed, 3, 2), make_pairs(seed, 3, 2)
   shifted = moments._replace(sum_logp=moments.sum_logp + shift * moments.length)
   objective = make_amopo(alpha_fn=gaussian, **RECIPE)
-  np.testing.assert_allclose(
-    objective(shifted, noise, info)[0], objective(moments, noise, info)[0], rtol=1e-4
-  )
+  np.testing.assert_allclose(objective(shifted, noise, info)[0], objective(moments, noise, info)[0], rtol=1e-4)
 
 
 @pytest.mark.parametrize("policy", TIE_POLICIES)
@@ -249,10 +243,7 @@ def test_beta_and_target_margin_can_be_traced(make_responses, make_pairs, make_n
 
   grid = jax.vmap(jax.vmap(loss, in_axes=(None, 0)), in_axes=(0, None))(betas, gammas)
   expected = [
-    [
-      make_amopo(alpha_fn=gaussian, beta=float(b), target_margin=float(g))(moments, noise, info)[0]
-      for g in gammas
-    ]
+    [make_amopo(alpha_fn=gaussian, beta=float(b), target_margin=float(g))(moments, noise, info)[0] for g in gammas]
     for b in betas
   ]
   np.testing.assert_allclose(grid, expected, rtol=1e-6)

@@ -60,9 +60,7 @@ def test_simpo_is_amopo_with_uniform_weights(case):
     np.testing.assert_allclose(ours, theirs, rtol=1e-6)
 
 
-@pytest.mark.parametrize(
-  "objective", [make_sft(), make_simpo(beta=0.8, target_margin=1.5)], ids=("sft", "simpo")
-)
+@pytest.mark.parametrize("objective", [make_sft(), make_simpo(beta=0.8, target_margin=1.5)], ids=("sft", "simpo"))
 def test_gradient_agrees_with_finite_differences(
   objective, make_responses, make_pairs, make_noise, central_differences
 ):

@@ -29,9 +29,7 @@ def test_std_is_exact_in_float64(make_responses, x64):
 def test_std_is_the_sample_deviation(responses_of):
   """Two tokens of probability 0.2 and 0.8: √(2 · 0.3² / 1), where the population's deviation would be 0.3."""
   tokens = np.log([0.2, 0.8])
-  np.testing.assert_allclose(
-    std_probs(responses_of([[[tokens, tokens]]]).moments()), np.sqrt(0.18), rtol=1e-6
-  )
+  np.testing.assert_allclose(std_probs(responses_of([[[tokens, tokens]]]).moments()), np.sqrt(0.18), rtol=1e-6)
 
 
 def test_one_token_has_a_mean_and_no_spread(responses_of):
