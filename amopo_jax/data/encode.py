@@ -6,9 +6,10 @@ prompts keep what they have in common.
 
 import dataclasses
 import functools
+import itertools
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int32
+from jaxtyping import Bool, Float32
 
 from amopo_jax.data.contexts import ContextSpec, order, render
 from amopo_jax.data.records import Message, Pair
@@ -77,9 +78,7 @@ class EncodedPair:
     """
     keys = [prompt.astype(">u4").tobytes() for prompt in self.prompts]
     contexts = sorted(range(len(keys)), key=lambda k: (keys[k], k))
-    shared = [
-      _common_prefix(self.prompts[one], self.prompts[two]) for one, two in zip(contexts, contexts[1:])
-    ]
+    shared = [_common_prefix(self.prompts[one], self.prompts[two]) for one, two in itertools.pairwise(contexts)]
     return tuple(contexts), (0, *shared)
 
   @property
@@ -150,9 +149,7 @@ def fits_by_bytes(pair: Pair, contexts: ContextSpec, tokenizer: Tokenizer, max_l
   Returns:
     True if it cannot be too long; False if one has to look.
   """
-  prompt = max(
-    _num_bytes(tokenizer.prompt_text(messages)) for messages in _conditioned(pair.prompt, pair, contexts)
-  )
+  prompt = max(map(_num_bytes, _prompt_texts(pair.prompt, pair, contexts, tokenizer)))
   response = max(_num_bytes(pair.chosen.content), _num_bytes(pair.rejected.content)) + len(tokenizer.end)
   return prompt + response + _PREFIX_TOKENS <= max_length
 
@@ -161,18 +158,18 @@ _PREFIX_TOKENS = 4
 """SentencePiece vocabularies begin a text with a token of their own; generously bounded."""
 
 
-def _conditioned(prompt: tuple[Message, ...], pair: Pair, contexts: ContextSpec) -> list[tuple[Message, ...]]:
-  return [render(prompt, pair, context, contexts.place) for context in contexts.contexts]
-
-
 def _encode_prompts(
   prompt: tuple[Message, ...], pair: Pair, contexts: ContextSpec, tokenizer: Tokenizer
 ) -> tuple[TokenIds, ...]:
+  return tuple(tokenizer.encode(_prompt_texts(prompt, pair, contexts, tokenizer)))
+
+
+def _prompt_texts(prompt: tuple[Message, ...], pair: Pair, contexts: ContextSpec, tokenizer: Tokenizer) -> list[str]:
+  rendered = [render(prompt, pair, context, contexts.place) for context in contexts.contexts]
   try:
-    texts = [tokenizer.prompt_text(messages) for messages in _conditioned(prompt, pair, contexts)]
+    return [tokenizer.prompt_text(messages) for messages in rendered]
   except InputError as error:
-    raise InputError(f"{pair.origin}: {str(error).removeprefix(f'{pair.origin}: ')}") from None
-  return tuple(tokenizer.encode(texts))
+    raise InputError(f"{pair.origin}: {error}") from None
 
 
 def _prompt_room(responses: tuple[TokenIds, ...], limits: Limits) -> int:
@@ -214,9 +211,7 @@ def _refuse(pair: Pair, num_tokens: int, limits: Limits) -> Dropped:
   reason = f"{num_tokens} tokens, max_length is {limits.max_length}"
   if limits.too_long == "drop":
     return Dropped(pair.origin, reason)
-  raise InputError(
-    f"{pair.origin}: prompt longer than the row: {reason}; raise it, or set too_long to cut or drop"
-  )
+  raise InputError(f"{pair.origin}: prompt longer than the row: {reason}; raise it, or set too_long to cut or drop")
 
 
 def _common_prefix(one: TokenIds, two: TokenIds) -> int:

@@ -106,9 +106,7 @@ class _Choice(NamedTuple):
   rest: Run | None
 
 
-def plan_group(
-  pending: Sequence[Sized], *, rows: int, row_length: int, max_pairs: int
-) -> list[tuple[Run, ...]]:
+def plan_group(pending: Sequence[Sized], *, rows: int, row_length: int, max_pairs: int) -> list[tuple[Run, ...]]:
   """Fills the rows of one group.
 
   Args:
@@ -195,7 +193,7 @@ def _splits(pending: Sequence[Sized], left: list[int], gap: int, row_length: int
       halves = (Run(number, 0, cut), Run(number, cut, end))
       head, tail = pair.sizes[0][cut], pair.sizes[cut][end]
       repeated = head + tail - pair.whole
-      for (here, here_size), (there, there_size) in itertools.permutations(zip(halves, (head, tail))):
+      for (here, here_size), (there, there_size) in itertools.permutations(zip(halves, (head, tail), strict=True)):
         if here_size <= gap and there_size <= row_length:
           yield _Choice(gap - here_size + repeated, (here,), there)
 
@@ -216,7 +214,7 @@ class _SubsetSums:
     for size in sizes:
       reached = self._history[-1]
       longer = [(sums << size) & mask if size <= limit else 0 for sums in reached[:-1]]
-      self._history.append([reached[0], *(old | new for old, new in zip(reached[1:], longer))])
+      self._history.append([reached[0], *(old | new for old, new in zip(reached[1:], longer, strict=True))])
 
   def best(self, gap: int) -> int:
     """The largest sum that is at most `gap`."""

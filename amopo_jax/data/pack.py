@@ -135,9 +135,19 @@ def pack_all(pairs: Sequence[EncodedPair], spec: PackSpec, *, lookahead: int) ->
   return groups
 
 
-def _write_row(
-  row: PackedRows, runs: Sequence[Run], pending: Sequence[Sized], taken: list[int], slots_per_pair: int
-):
+def padding(groups: Sequence[Group]) -> float:
+  """Share of the tokens that is padding.
+
+  Args:
+    groups: at least one.
+
+  Returns:
+    In [0, 1].
+  """
+  return float(np.mean([group.rows.subtree_end == 0 for group in groups]))
+
+
+def _write_row(row: PackedRows, runs: Sequence[Run], pending: Sequence[Sized], taken: list[int], slots_per_pair: int):
   """Writes tries one after the other into views of a row, their fields moved to where they stand."""
   start = 0
   for run in runs:

@@ -1,20 +1,19 @@
-"""Streams of packed groups whose state is a handful of integers.
+"""Streams of packed groups whose state is a handful of integers, and the batches made of them.
 
-    recipe = Recipe(source, rule, contexts, tokenizer, limits, pack)           # dataset.py
-    counts = survey(recipe)                                                    # one pass: validates and counts
+    recipe = Recipe(source, rule, contexts, tokenizer, limits, pack)    # recipe.py
+    counts = survey(recipe)                                             # dataset.py: validates and counts
     stream = make_stream([PairDataset(recipe, counts.table)], pack, seed=0, num_epochs=None, num_streams=G,
                          owned=range(G), num_workers=0, shuffle=True)
-    for groups in stream:                                                      # one group per owned stream
-      batch = collate(groups, accumulation=A, num_pairs=count_pairs(groups))   # collate.py
-      state = stream.get_state()                                               # goes into the checkpoint
+    for groups in stream:                                               # one group per owned stream
+      batch = collate(groups, accumulation=A, num_pairs=count_pairs(groups))
+      state = stream.get_state()                                        # goes into the checkpoint
 
-The order of the data is a function from position to pair: a Grain MapDataset, shuffled anew in every epoch.
-Stream g of G reads the positions g, g + G, g + 2G, … and packs groups from a look-ahead buffer. All there is to know
-of it is the next position and the positions of the pairs still in the buffer; resuming encodes these again. So the
-streams do not depend on how many processes or workers read them.
+The order of the data is a function from position to pair: a Grain MapDataset, shuffled anew in every epoch. Stream
+g of G reads the positions g, g + G, g + 2G, … and packs groups from a look-ahead buffer. All there is to know of it
+is the next position and the positions of the pairs still in the buffer; resuming encodes these again. So the streams
+do not depend on how many processes or workers read them.
 """
 
-import dataclasses
 import functools
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,19 +23,15 @@ import numpy as np
 from absl import flags
 
 from amopo_jax.data.dataset import PairDataset
-from amopo_jax.data.encode import EncodedPair
-from amopo_jax.data.fit import Sized
-from amopo_jax.data.pack import Group, PackSpec, empty_group, pack_group
-from amopo_jax.types import InputError
+from amopo_jax.data.pack import EMPTY_PLACE, Group, PackSpec, empty_group
+from amopo_jax.data.streams import PackedStreams, StreamState, order_pairs
+from amopo_jax.types import NO_SLOT, Batch, InputError, PackedRows, PairInfo
 
 LOOKAHEAD = 48
 """Pairs a stream packs from. On the UltraFeedback pairs, four contexts, 8 rows of 4,096: 2.4 % padding (32: 2.7 %)."""
 
 _PREFETCHED = 2
 """Steps that a worker process prepares ahead."""
-
-StreamState = dict
-"""{"next": position to read next, "pending": positions in the look-ahead buffer, oldest first}; plain JSON."""
 
 
 def make_stream(
@@ -75,7 +70,7 @@ def make_stream(
   """
   if not owned or not all(0 <= stream < num_streams for stream in owned):
     raise InputError(f"streams: {list(owned)} are not streams of 0 to {num_streams - 1}; check num_streams")
-  order = _order(datasets, weights, seed=seed, num_epochs=num_epochs, shuffle=shuffle)
+  order = order_pairs(datasets, weights, seed=seed, num_epochs=num_epochs, shuffle=shuffle)
   packing = functools.partial(PackedStreams, order, pack, num_streams, lookahead)
   return Stream(
     packing,
@@ -117,7 +112,7 @@ class Stream(Iterator[list[Group]]):
     if self._parts is None:
       self._parts = self._open()
     emitted = {stream: pair for part in self._parts for stream, pair in next(part).items()}
-    if all((group.index < 0).all() for group, _ in emitted.values()):
+    if not count_pairs([group for group, _ in emitted.values()]):
       raise StopIteration
     self._states = {stream: emitted[stream][1] for stream in self._owned}
     return [emitted[stream][0] for stream in self._owned]
@@ -129,9 +124,7 @@ class Stream(Iterator[list[Group]]):
       {"num_streams": G, "num_pairs": N, "streams": {"g": StreamState}} with the owned streams, plain JSON. The
       states of several processes are merged by merging "streams".
     """
-    streams = {
-      str(stream): {**state, "pending": list(state["pending"])} for stream, state in self._states.items()
-    }
+    streams = {str(stream): {**state, "pending": list(state["pending"])} for stream, state in self._states.items()}
     return {"num_streams": self._num_streams, "num_pairs": self.num_pairs, "streams": streams}
 
   def set_state(self, state: Mapping) -> None:
@@ -145,9 +138,7 @@ class Stream(Iterator[list[Group]]):
     """
     for name, now in (("num_streams", self._num_streams), ("num_pairs", self.num_pairs)):
       if state[name] != now:
-        raise InputError(
-          f"data state: {name} was {state[name]}, now it is {now}; restore the data and its settings"
-        )
+        raise InputError(f"data state: {name} was {state[name]}, now it is {now}; restore the data and its settings")
     missing = [stream for stream in self._owned if str(stream) not in state["streams"]]
     if missing:
       raise InputError(f"data state: has no streams {missing}; restore it with the files of all processes")
@@ -161,8 +152,7 @@ class Stream(Iterator[list[Group]]):
   def epoch(self) -> float:
     """Passes over the data that were handed out, pairs in the look-ahead buffers not counted."""
     handed_out = sum(
-      (state["next"] - stream) / self._num_streams - len(state["pending"])
-      for stream, state in self._states.items()
+      (state["next"] - stream) / self._num_streams - len(state["pending"]) for stream, state in self._states.items()
     )
     return handed_out * self._num_streams / len(self._owned) / self.num_pairs
 
@@ -185,72 +175,6 @@ class Stream(Iterator[list[Group]]):
     return parts
 
 
-class PackedStreams(grain.IterDataset):
-  """Some streams in lockstep, for Grain: emits {stream: (group, state after it)}, and never ends.
-
-  Args:
-    order: position -> encoded pair.
-    pack: shapes of a group.
-    num_streams: G.
-    lookahead: pairs a stream packs from.
-    states: where each of these streams begins.
-  """
-
-  def __init__(
-    self,
-    order: grain.MapDataset,
-    pack: PackSpec,
-    num_streams: int,
-    lookahead: int,
-    states: Mapping[int, StreamState],
-  ):
-    super().__init__(order)
-    self._order, self._pack = order, pack
-    self._num_streams, self._lookahead, self._states = num_streams, lookahead, dict(states)
-
-  def __iter__(self) -> "_PackedStreamsIterator":
-    return _PackedStreamsIterator(self._order, self._pack, self._num_streams, self._lookahead, self._states)
-
-
-class _PackedStreamsIterator(grain.DatasetIterator):
-  def __init__(
-    self,
-    order: grain.MapDataset,
-    pack: PackSpec,
-    num_streams: int,
-    lookahead: int,
-    states: Mapping[int, StreamState],
-  ):
-    super().__init__()
-    self._order, self._pack = order, pack
-    self._num_streams, self._lookahead = num_streams, lookahead
-    self.set_state({"streams": {str(stream): state for stream, state in states.items()}})
-
-  def __next__(self) -> dict[int, tuple[Group, StreamState]]:
-    return {stream: self._emit(stream) for stream in self._next}
-
-  def get_state(self) -> dict:
-    return {"streams": {str(stream): self._state(stream) for stream in self._next}}
-
-  def set_state(self, state: dict) -> None:
-    self._next, self._pending = {}, {}
-    for name, kept in state["streams"].items():
-      self._next[int(name)] = kept["next"]
-      self._pending[int(name)] = [(position, Sized(self._order[position])) for position in kept["pending"]]
-
-  def _state(self, stream: int) -> StreamState:
-    return {"next": self._next[stream], "pending": [position for position, _ in self._pending[stream]]}
-
-  def _emit(self, stream: int) -> tuple[Group, StreamState]:
-    pending = self._pending[stream]
-    while len(pending) < self._lookahead and self._next[stream] < len(self._order):
-      pending.append((self._next[stream], Sized(self._order[self._next[stream]])))
-      self._next[stream] += self._num_streams
-    group, taken = pack_group([pair for _, pair in pending], self._pack)
-    self._pending[stream] = [waiting for place, waiting in enumerate(pending) if place not in taken]
-    return group, self._state(stream)
-
-
 def _in_worker(streams: PackedStreams) -> grain.IterDataset:
   """Lets a process of its own do the work.
 
@@ -264,33 +188,55 @@ def _in_worker(streams: PackedStreams) -> grain.IterDataset:
   return unshared.mp_prefetch(grain.MultiprocessingOptions(num_workers=1, per_worker_buffer_size=_PREFETCHED))
 
 
-def _order(
-  datasets: Sequence[PairDataset],
-  weights: Sequence[float] | None,
-  *,
-  seed: int,
-  num_epochs: int | None,
-  shuffle: bool,
-) -> grain.MapDataset:
-  """Position -> encoded pair. Each data set is shuffled by itself, then they are mixed in fixed proportions."""
-  ordered, first = [], 0
-  for number, dataset in enumerate(datasets):
-    one = grain.MapDataset.source(dataset)
-    if (
-      shuffle
-    ):  # SeedSequence: Grain shuffles epoch e with seed + e, so neighbouring seeds would share orders
-      one = one.shuffle(seed=int(np.random.SeedSequence([seed, number]).generate_state(1)[0]))
-    ordered.append(one.map(functools.partial(_number_from, first=first)))
-    first += len(dataset)
-  if len(ordered) == 1:
-    return ordered[0].repeat(num_epochs)
-  if weights is not None and len(weights) != len(datasets):
-    raise InputError(f"data: {len(weights)} weights for {len(datasets)} data sets; give one each")
-  shares = [float(len(dataset)) for dataset in datasets] if weights is None else list(weights)
-  mixed = grain.MapDataset.mix([one.repeat() for one in ordered], shares)
-  return mixed if num_epochs is None else mixed[: min(num_epochs * first, sys.maxsize)]
+def collate(groups: Sequence[Group], *, accumulation: int, num_pairs: int, first_in_micro: int = 0) -> Batch:
+  """Stacks the groups of a step, stream by stream: micro-batch a holds the groups a G/A to (a+1) G/A - 1.
+
+  A group's slots are moved by the slots of the groups before it in its micro-batch, so that slot
+  `(b * K + k) * 2 + p` counts pairs b over the whole micro-batch. A pair weighs `1 / num_pairs`, an empty place 0.
+
+  Args:
+    groups: of all streams of this process, G of them, one shape.
+    accumulation: micro-batches A; divides G.
+    num_pairs: pairs in the whole step, over all processes (`count_pairs` of all their groups); at least 1.
+    first_in_micro: groups of other processes that come before this one's in every micro-batch.
+
+  Returns:
+    numpy arrays: rows [A, G/A * rows, S], pairs [A, G/A * max_pairs, ...].
+
+  Raises:
+    InputError: A does not divide G.
+  """
+  if len(groups) % accumulation:
+    raise InputError(f"accumulation: {accumulation} micro-batches do not divide {len(groups)} streams; change either")
+  in_micro = len(groups) // accumulation
+  num_slots = groups[0].is_ordered.size * 2
+  shifts = [(first_in_micro + number % in_micro) * num_slots for number in range(len(groups))]
+
+  def stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    stacked = np.stack(arrays)
+    return stacked.reshape(accumulation, in_micro * stacked.shape[1], *stacked.shape[2:])
+
+  rows = [_shift_slots(group.rows, shift) for group, shift in zip(groups, shifts, strict=True)]
+  index = stack([group.index for group in groups])
+  pairs = PairInfo(
+    is_ordered=stack([group.is_ordered for group in groups]),
+    score_gap=stack([group.score_gap for group in groups]),
+    weight=np.where(index == EMPTY_PLACE, 0, 1 / num_pairs).astype(np.float32),
+  )
+  return Batch(PackedRows(*(stack(field) for field in zip(*rows, strict=True))), pairs, index)
 
 
-def _number_from(encoded: EncodedPair, first: int) -> EncodedPair:
-  """Numbers the pairs of several data sets one after the other."""
-  return dataclasses.replace(encoded, index=encoded.index + first)
+def count_pairs(groups: Sequence[Group]) -> int:
+  """Pairs in some groups.
+
+  Args:
+    groups: any.
+
+  Returns:
+    Places that are not empty.
+  """
+  return sum(int((group.index != EMPTY_PLACE).sum()) for group in groups)
+
+
+def _shift_slots(rows: PackedRows, shift: int) -> PackedRows:
+  return rows._replace(slot=np.where(rows.slot == NO_SLOT, NO_SLOT, rows.slot + np.int32(shift)))

@@ -55,12 +55,8 @@ class Tokenizer:
   def fingerprint(self) -> str:
     """sha256 over vocabulary, merges, normalisation, special tokens and chat template."""
     pieces = json.loads(self._backend.to_str())
-    pieces = {
-      name: piece for name, piece in pieces.items() if name not in ("version", "truncation", "padding")
-    }
-    pieces["special_tokens"] = {
-      name: str(token) for name, token in self._tokenizer.special_tokens_map.items()
-    }
+    pieces = {name: piece for name, piece in pieces.items() if name not in ("version", "truncation", "padding")}
+    pieces["special_tokens"] = {name: str(token) for name, token in self._tokenizer.special_tokens_map.items()}
     pieces["chat_template"] = self._tokenizer.chat_template
     return hashlib.sha256(json.dumps(pieces, sort_keys=True).encode()).hexdigest()
 
@@ -145,9 +141,7 @@ class Tokenizer:
     try:
       return self._tokenizer.apply_chat_template(turns, tokenize=False)
     except jinja2.TemplateError as error:
-      raise InputError(
-        f"chat template of {self.name}: {error}; change the dialogue or the template"
-      ) from None
+      raise InputError(f"chat template of {self.name}: {error}; change the dialogue or the template") from None
 
   def _probe_template(self) -> tuple[tuple[str | None, str | None], str]:
     """What the template strips off both ends of a response, and what it writes behind one."""
@@ -168,9 +162,7 @@ class Tokenizer:
     if special.any():
       return ids[: int(special.argmax()) + 1]
     if self._tokenizer.eos_token_id is None:
-      raise InputError(
-        f"tokenizer {self.name}: no end-of-turn token in its chat template and no eos_token; name one"
-      )
+      raise InputError(f"tokenizer {self.name}: no end-of-turn token in its chat template and no eos_token; name one")
     return np.append(ids, np.int32(self._tokenizer.eos_token_id))
 
 
@@ -197,9 +189,7 @@ def load_tokenizer(name: str | os.PathLike[str]) -> Tokenizer:
   if not tokenizer.is_fast:
     raise InputError(f"tokenizer {name}: has no tokenizer.json form; convert it with `transformers` first")
   if not isinstance(tokenizer.chat_template, str):
-    raise InputError(
-      f"tokenizer {name}: has no chat template; add chat_template.jinja or take an instruct tokenizer"
-    )
+    raise InputError(f"tokenizer {name}: has no chat template; add chat_template.jinja or take an instruct tokenizer")
   return Tokenizer(tokenizer, name)
 
 

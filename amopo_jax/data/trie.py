@@ -115,7 +115,7 @@ def _prompts_in_order(encoded: EncodedPair, leaves: Iterable[Leaf]) -> list[tupl
   wanted = {k for k, _ in leaves}
   chosen: list[tuple[int, int]] = []
   shared_since = 0
-  for context, shared in zip(*encoded.branching):
+  for context, shared in zip(*encoded.branching, strict=True):
     shared_since = min(shared_since, shared)
     if context in wanted:
       chosen.append((context, shared_since))
