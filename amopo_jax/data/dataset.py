@@ -1,52 +1,16 @@
-"""Random access to encoded pairs, and the one pass over the data that comes before it.
+"""Random access to encoded pairs.
 
-`survey` reads every record once: it validates, counts, and finds which pairs there are. `PairDataset` then encodes
-pair i whenever somebody asks for it, so that nothing but two integers per pair is held in memory, and resuming
-needs no stored tokens.
+Pair i is encoded whenever somebody asks for it, so that nothing but two integers per pair is held in memory, and
+resuming needs no stored tokens.
 """
-
-import array
-import dataclasses
 
 import numpy as np
 from jaxtyping import Int32
 
 from amopo_jax.data.encode import Dropped, EncodedPair
-from amopo_jax.data.findings import FoundPair, FoundRecord, find_pairs
 from amopo_jax.data.recipe import Recipe
 from amopo_jax.data.records import Pair
 from amopo_jax.types import InputError
-
-_KEPT_REASONS = 10
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Survey:
-  """What a pass over the data found.
-
-  Attributes:
-    num_records: records read; bad ones that the source left out are not among them.
-    num_skipped: records left out here because of an error in a pair, 0 unless `on_error` is "skip".
-    skip_reasons: messages of the first of them.
-    num_undecided: records that gave no pair, because the rule found no difference.
-    num_pairs: pairs to train on.
-    num_cut: pairs of them that lose tokens.
-    num_dropped: pairs left out because they are too long.
-    num_tied: pairs without a difference in the dimension, per context.
-    num_inverted: pairs in which the dimension prefers the rejected response, per context.
-    table: (number of the record, number of the pair in it) of every pair.
-  """
-
-  num_records: int
-  num_skipped: int
-  skip_reasons: tuple[str, ...]
-  num_undecided: int
-  num_pairs: int
-  num_cut: int
-  num_dropped: int
-  num_tied: tuple[int, ...]
-  num_inverted: tuple[int, ...]
-  table: Int32[np.ndarray, "N 2"]
 
 
 class PairDataset:
@@ -73,65 +37,3 @@ class PairDataset:
     if isinstance(encoded, Dropped):
       raise InputError(f"{encoded.origin}: {encoded.reason}; the file has changed since it was surveyed, start again")
     return encoded
-
-
-def survey(recipe: Recipe, *, num_workers: int = 0) -> Survey:
-  """Reads every record once: validates, counts, and finds the pairs. Memory does not grow with the texts.
-
-  Only pairs whose bytes could exceed the limits are tokenised.
-
-  Args:
-    recipe: how records become pairs.
-    num_workers: processes to spread the pass over; 0 stays in this one.
-
-  Returns:
-    The counts and the table of pairs.
-
-  Raises:
-    InputError: a bad record or pair unless `on_error` is "skip"; no pair at all.
-  """
-  tally = _Tally(len(recipe.contexts.contexts))
-  for found in find_pairs(recipe, num_workers):
-    tally.add(found)
-  if not tally.table:
-    raise InputError("data: no pair to train on; look at the rule, the score ranges and max_length")
-  return Survey(
-    num_records=tally.num_records,
-    num_skipped=tally.num_skipped,
-    skip_reasons=tuple(tally.skip_reasons),
-    num_undecided=tally.num_undecided,
-    num_pairs=len(tally.table) // 2,
-    num_cut=tally.num_cut,
-    num_dropped=tally.num_dropped,
-    num_tied=tuple(tally.num_tied.tolist()),
-    num_inverted=tuple(tally.num_inverted.tolist()),
-    table=np.asarray(tally.table, np.int32).reshape(-1, 2),
-  )
-
-
-class _Tally:
-  """Running counts; of a pair it keeps two integers."""
-
-  def __init__(self, num_contexts: int):
-    self.num_records = self.num_skipped = self.num_undecided = self.num_cut = self.num_dropped = 0
-    self.num_tied, self.num_inverted = np.zeros((2, num_contexts), np.int64)
-    self.skip_reasons: list[str] = []
-    self.table = array.array("i")
-
-  def add(self, found: FoundRecord):
-    self.num_records += 1
-    if found.error is not None:
-      self.num_skipped += 1
-      self.skip_reasons += [found.error] if len(self.skip_reasons) < _KEPT_REASONS else []
-    self.num_undecided += found.error is None and not found.pairs
-    for pair in found.pairs:
-      self._add_pair(pair)
-
-  def _add_pair(self, pair: FoundPair):
-    if pair.is_dropped:
-      self.num_dropped += 1
-      return
-    self.num_cut += pair.is_cut
-    self.num_tied += pair.score_gap == 0
-    self.num_inverted += pair.score_gap < 0
-    self.table.extend((pair.record, pair.number))

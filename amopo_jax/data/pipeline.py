@@ -1,11 +1,11 @@
-"""Streams of packed groups whose state is a handful of integers, and the batches made of them.
+"""Streams of packed groups whose state is a handful of integers.
 
     recipe = Recipe(source, rule, contexts, tokenizer, limits, pack)    # recipe.py
-    counts = survey(recipe)                                             # dataset.py: validates and counts
+    counts = survey(recipe)                                             # survey.py: validates and counts
     stream = make_stream([PairDataset(recipe, counts.table)], pack, seed=0, num_epochs=None, num_streams=G,
                          owned=range(G), num_workers=0, shuffle=True)
     for groups in stream:                                               # one group per owned stream
-      batch = collate(groups, accumulation=A, num_pairs=count_pairs(groups))
+      batch = collate(groups, accumulation=A, num_pairs=count_pairs(groups))  # collate.py
       state = stream.get_state()                                        # goes into the checkpoint
 
 The order of the data is a function from position to pair: a Grain MapDataset, shuffled anew in every epoch. Stream
@@ -19,13 +19,13 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import grain
-import numpy as np
 from absl import flags
 
+from amopo_jax.data.collate import count_pairs
 from amopo_jax.data.dataset import PairDataset
-from amopo_jax.data.pack import EMPTY_PLACE, Group, PackSpec, empty_group
+from amopo_jax.data.pack import Group, PackSpec, empty_group
 from amopo_jax.data.streams import PackedStreams, StreamState, order_pairs
-from amopo_jax.types import NO_SLOT, Batch, InputError, PackedRows, PairInfo
+from amopo_jax.types import InputError
 
 LOOKAHEAD = 48
 """Pairs a stream packs from. On the UltraFeedback pairs, four contexts, 8 rows of 4,096: 2.4 % padding (32: 2.7 %)."""
@@ -186,57 +186,3 @@ def _in_worker(streams: PackedStreams) -> grain.IterDataset:
   options = grain.experimental.DatasetOptions(min_shm_size=sys.maxsize)
   unshared = grain.experimental.WithOptionsIterDataset(streams, options)
   return unshared.mp_prefetch(grain.MultiprocessingOptions(num_workers=1, per_worker_buffer_size=_PREFETCHED))
-
-
-def collate(groups: Sequence[Group], *, accumulation: int, num_pairs: int, first_in_micro: int = 0) -> Batch:
-  """Stacks the groups of a step, stream by stream: micro-batch a holds the groups a G/A to (a+1) G/A - 1.
-
-  A group's slots are moved by the slots of the groups before it in its micro-batch, so that slot
-  `(b * K + k) * 2 + p` counts pairs b over the whole micro-batch. A pair weighs `1 / num_pairs`, an empty place 0.
-
-  Args:
-    groups: of all streams of this process, G of them, one shape.
-    accumulation: micro-batches A; divides G.
-    num_pairs: pairs in the whole step, over all processes (`count_pairs` of all their groups); at least 1.
-    first_in_micro: groups of other processes that come before this one's in every micro-batch.
-
-  Returns:
-    numpy arrays: rows [A, G/A * rows, S], pairs [A, G/A * max_pairs, ...].
-
-  Raises:
-    InputError: A does not divide G.
-  """
-  if len(groups) % accumulation:
-    raise InputError(f"accumulation: {accumulation} micro-batches do not divide {len(groups)} streams; change either")
-  in_micro = len(groups) // accumulation
-  num_slots = groups[0].is_ordered.size * 2
-  shifts = [(first_in_micro + number % in_micro) * num_slots for number in range(len(groups))]
-
-  def stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    stacked = np.stack(arrays)
-    return stacked.reshape(accumulation, in_micro * stacked.shape[1], *stacked.shape[2:])
-
-  rows = [_shift_slots(group.rows, shift) for group, shift in zip(groups, shifts, strict=True)]
-  index = stack([group.index for group in groups])
-  pairs = PairInfo(
-    is_ordered=stack([group.is_ordered for group in groups]),
-    score_gap=stack([group.score_gap for group in groups]),
-    weight=np.where(index == EMPTY_PLACE, 0, 1 / num_pairs).astype(np.float32),
-  )
-  return Batch(PackedRows(*(stack(field) for field in zip(*rows, strict=True))), pairs, index)
-
-
-def count_pairs(groups: Sequence[Group]) -> int:
-  """Pairs in some groups.
-
-  Args:
-    groups: any.
-
-  Returns:
-    Places that are not empty.
-  """
-  return sum(int((group.index != EMPTY_PLACE).sum()) for group in groups)
-
-
-def _shift_slots(rows: PackedRows, shift: int) -> PackedRows:
-  return rows._replace(slot=np.where(rows.slot == NO_SLOT, NO_SLOT, rows.slot + np.int32(shift)))
