@@ -1,11 +1,11 @@
 """What a run says before its first step: where it runs, on which pairs, and what the model will see of one of them."""
 
+from collections.abc import Sequence
+
 import jax
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
-from amopo_jax import build
 from amopo_jax.data.sample import show_sample
 from amopo_jax.data.survey import Survey
 from amopo_jax.models.transformer import abstract_params
@@ -16,8 +16,8 @@ def announce(run: Run, console: Console) -> None:
   """Prints devices, model, batch, counts of pairs, and one decoded sample per context."""
   console.print(_where(run))
   console.print(_batch(run))
-  console.print(survey_table(run.data))
   for name, found in run.data.surveys.items():
+    console.print(describe_survey(name, found, run.data.contexts.names))
     for reason in found.skip_reasons:
       console.print(f"skipped in {name}: {reason}")
   dataset = run.data.train[0]
@@ -25,31 +25,14 @@ def announce(run: Run, console: Console) -> None:
   console.print(show_sample(dataset[0], run.data.tokenizer, run.data.contexts.names))
 
 
-def survey_table(data: build.Data) -> Table:
-  """Pairs per source: kept, cut, dropped, skipped, and ties and inversions per context."""
-  table = Table(
-    title="pairs (tied / inverted: the dimension does not order them, or orders them the other way)"
+def describe_survey(name: str, found: Survey, contexts: Sequence[str]) -> str:
+  """Two lines: what became of a source's records, and which pairs each context's dimension does not order."""
+  by_context = zip(contexts, found.num_tied, found.num_inverted, strict=True)
+  return (
+    f"data {name}: {found.num_pairs} pairs of {found.num_records} records; "
+    f"{found.num_cut} cut, {found.num_dropped} dropped, {found.num_skipped} skipped, {found.num_undecided} undecided\n"
+    f"  tied / inverted: {', '.join(f'{context} {tied} / {inverted}' for context, tied, inverted in by_context)}"
   )
-  for column in ("source", "records", "skipped", "undecided", "pairs", "cut", "dropped"):
-    table.add_column(column, justify="left" if column == "source" else "right")
-  for context in data.contexts.names:
-    table.add_column(f"{context}\ntied / inverted", justify="right")
-  for name, found in data.surveys.items():
-    table.add_row(name, *_counts(found))
-  return table
-
-
-def _counts(found: Survey) -> list[str]:
-  whole = (
-    found.num_records,
-    found.num_skipped,
-    found.num_undecided,
-    found.num_pairs,
-    found.num_cut,
-    found.num_dropped,
-  )
-  by_context = [f"{t} / {i}" for t, i in zip(found.num_tied, found.num_inverted, strict=True)]
-  return [str(count) for count in whole] + by_context
 
 
 def _where(run: Run) -> str:

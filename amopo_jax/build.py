@@ -70,9 +70,7 @@ class Data(NamedTuple):
 def build_contexts(entries: Mapping[str, ContextEntry], place: str) -> ContextSpec:
   """The contexts in the order of the config."""
   contexts = [
-    Context(
-      name, entry.dimension or None, entry.template, *((entry.low, entry.high) if entry.dimension else ())
-    )
+    Context(name, entry.dimension or None, entry.template, *((entry.low, entry.high) if entry.dimension else ()))
     for name, entry in entries.items()
   ]
   return ContextSpec(tuple(contexts), place)
@@ -92,9 +90,7 @@ def build_data(spec: RunSpec, source: PolicySource) -> Data:
   if not spec.data.train:
     raise InputError("config.data.train: no data set; add one with base.source(path, format)")
   for name, entry in spec.data.train.items():
-    surveys[name], kept, out = _open(
-      recipe(entry), 0.0 if spec.data.heldout else spec.data.heldout_fraction, spec
-    )
+    surveys[name], kept, out = _open(recipe(entry), 0.0 if spec.data.heldout else spec.data.heldout_fraction, spec)
     train.append(kept)
     heldout += [out] if out is not None else []
   for name, entry in spec.data.heldout.items():
@@ -108,9 +104,7 @@ def build_tokenizer(spec: DataSpec, source: PolicySource) -> Tokenizer:
   """The run's tokenizer, whose every token must have a row in the model's embedding."""
   path = spec.tokenizer or source.tokenizer
   if not path:
-    raise InputError(
-      "config.data.tokenizer: not set, and random weights bring none; name a directory or hub name"
-    )
+    raise InputError("config.data.tokenizer: not set, and random weights bring none; name a directory or hub name")
   tokenizer = load_tokenizer(path)
   if tokenizer.vocab_size > source.config.vocab_size:
     raise InputError(
@@ -128,16 +122,15 @@ def pack_spec(batch: BatchSpec, num_contexts: int) -> PackSpec:
   groups, odd = divmod(batch.rows, batch.group_rows)
   if odd or groups % batch.accumulation:
     raise InputError(
-      f"config.batch: rows={batch.rows} must be a multiple of group_rows={batch.group_rows} * accumulation={batch.accumulation}"
+      f"config.batch: rows={batch.rows} must be a multiple of group_rows * accumulation = "
+      f"{batch.group_rows} * {batch.accumulation}"
     )
   if batch.max_pairs and (batch.max_pairs < groups or batch.max_pairs % groups):
     raise InputError(
-      f"config.batch.max_pairs: {batch.max_pairs} is not a multiple of the {groups} groups of a step (rows / group_rows)"
+      f"config.batch.max_pairs: {batch.max_pairs} is not a multiple of the {groups} groups of a step, rows / group_rows"
     )
   places = batch.max_pairs // groups or max(1, batch.group_rows * batch.row_length // TOKENS_PER_PAIR)
-  return PackSpec(
-    row_length=batch.row_length, rows=batch.group_rows, max_pairs=places, num_contexts=num_contexts
-  )
+  return PackSpec(row_length=batch.row_length, rows=batch.group_rows, max_pairs=places, num_contexts=num_contexts)
 
 
 def num_streams(batch: BatchSpec) -> int:
@@ -151,7 +144,7 @@ def build_mesh(spec: RunSpec) -> Mesh:
   rows, shards = spec.batch.rows // spec.batch.accumulation, meshes.row_shards(mesh)
   if rows % shards:
     raise InputError(
-      f"config.batch: {rows} rows per micro-batch (rows / accumulation) do not divide over data * fsdp = {shards} devices"
+      f"config.batch: {rows} rows per micro-batch do not divide over {shards} devices, data * fsdp"
     )
   return mesh
 
@@ -213,9 +206,7 @@ def param_shardings(spec: RunSpec, params: Any, mesh: Mesh) -> Any:
 def _alpha_fn(spec: ObjectiveSpec, num_contexts: int, parts: int) -> AlphaFn:
   if spec.alpha == "fixed":
     if len(spec.fixed_alpha) != num_contexts:
-      raise InputError(
-        f"config.objective.fixed_alpha: {len(spec.fixed_alpha)} weights for {num_contexts} contexts"
-      )
+      raise InputError(f"config.objective.fixed_alpha: {len(spec.fixed_alpha)} weights for {num_contexts} contexts")
     return fixed(spec.fixed_alpha)
   if spec.fixed_alpha:
     raise InputError(
@@ -231,15 +222,11 @@ def _alpha_fn(spec: ObjectiveSpec, num_contexts: int, parts: int) -> AlphaFn:
 
 def _named(key: str, name: str, choices: Mapping[str, Any]) -> Any:
   if name not in choices:
-    raise InputError(
-      f"config.objective.{key}: {name!r} is unknown; choose one of {', '.join(sorted(choices))}"
-    )
+    raise InputError(f"config.objective.{key}: {name!r} is unknown; choose one of {', '.join(sorted(choices))}")
   return choices[name]
 
 
-def _recipe(
-  spec: RunSpec, entry: SourceSpec, contexts: ContextSpec, tokenizer: Tokenizer, pack: PackSpec
-) -> Recipe:
+def _recipe(spec: RunSpec, entry: SourceSpec, contexts: ContextSpec, tokenizer: Tokenizer, pack: PackSpec) -> Recipe:
   data, max_length = spec.data, spec.data.max_length or spec.batch.row_length
   if max_length > spec.batch.row_length:
     raise InputError(
@@ -269,7 +256,5 @@ def _open(recipe: Recipe, fraction: float, spec: RunSpec) -> tuple[Survey, PairD
   chosen = np.random.default_rng(spec.seed).permutation(records)[: math.ceil(fraction * len(records))]
   is_out = np.isin(found.table[:, 0], chosen)
   if is_out.all():
-    raise InputError(
-      "config.data.heldout_fraction: holds out every record; give more data or a smaller fraction"
-    )
+    raise InputError("config.data.heldout_fraction: holds out every record; give more data or a smaller fraction")
   return found, PairDataset(recipe, found.table[~is_out]), PairDataset(recipe, found.table[is_out])

@@ -45,9 +45,7 @@ class Checkpoints:
 
   def __init__(self, workdir: str, *, keep: int = 3, best_metric: str = "", best_is_highest: bool = True):
     self.path = (
-      epath.Path(workdir).absolute() / "checkpoints"
-      if "://" not in workdir
-      else epath.Path(workdir) / "checkpoints"
+      epath.Path(workdir).absolute() / "checkpoints" if "://" not in workdir else epath.Path(workdir) / "checkpoints"
     )
     kept = [policies.LatestN(n=keep)]
     if best_metric:
@@ -74,9 +72,7 @@ class Checkpoints:
     """All complete steps, oldest first."""
     return sorted(self._manager.all_steps())
 
-  def save(
-    self, state: TrainState, meta: Mapping[str, Any], metrics: Mapping[str, float] | None = None
-  ) -> None:
+  def save(self, state: TrainState, meta: Mapping[str, Any], metrics: Mapping[str, float] | None = None) -> None:
     """Starts to save; returns once the arrays are copied off the devices.
 
     Args:
@@ -114,14 +110,10 @@ class Checkpoints:
       try:
         return self.restore_step(step, target)
       except (ValueError, OSError, KeyError, TypeError) as error:
-        logging.warning(
-          "checkpoint %s/%d cannot be read (%s); trying the one before", self.path, step, _line(error)
-        )
+        logging.warning("checkpoint %s/%d cannot be read (%s); trying the one before", self.path, step, _line(error))
         self._set_aside(step)
     if steps:
-      raise InputError(
-        f"{self.path}: none of the checkpoints {steps} can be read; they are kept in ../unreadable"
-      )
+      raise InputError(f"{self.path}: none of the checkpoints {steps} can be read; they are kept in ../unreadable")
     return None
 
   def restore_step(self, step: int, target: TrainState) -> Restored:

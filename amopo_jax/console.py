@@ -62,9 +62,7 @@ class RunProgress:
     self._done = step
     now = time.monotonic()
     last = step >= self._total
-    if not self._console.is_terminal and (
-      last or now - self._spoke >= QUIET_SECONDS or step == self._begun + 1
-    ):
+    if not self._console.is_terminal and (last or now - self._spoke >= QUIET_SECONDS or step == self._begun + 1):
       self._spoke = now
       self._console.print(f"step {step}/{self._total}  {figures}  left {self._left(now)}")
 

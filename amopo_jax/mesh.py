@@ -80,9 +80,7 @@ def place_batch(batch: Batch, mesh: Mesh) -> Batch:
   split = NamedSharding(mesh, PartitionSpec(None, ROW_AXES))
   whole = split if batch.index.shape[1] % row_shards(mesh) == 0 else replicated(mesh)
   shardings = Batch(rows=PackedRows(*[split] * 5), pairs=PairInfo(*[whole] * 3), index=whole)
-  return jax.tree.map(
-    lambda x, sharding: jax.make_array_from_process_local_data(sharding, x), batch, shardings
-  )
+  return jax.tree.map(lambda x, sharding: jax.make_array_from_process_local_data(sharding, x), batch, shardings)
 
 
 def param_shardings(params: Any, mesh: Mesh, rules: Rules = DEFAULT_RULES) -> Any:
@@ -160,5 +158,5 @@ def _check_divides(name: str, shape: tuple[int, ...], axes: Sequence[str | None]
   for size, axis in zip(shape, axes, strict=False):
     if axis is not None and size % mesh.shape[axis]:
       raise InputError(
-        f"config.mesh.{axis}={mesh.shape[axis]} does not divide dimension {size} of {name} {shape}; choose another split"
+        f"config.mesh.{axis}={mesh.shape[axis]} does not divide {size} of {name} {shape}; choose another split"
       )

@@ -86,9 +86,7 @@ def summarize(sums: MetricSums, contexts: Sequence[str], prefix: str = "") -> di
     the pairs that the context's dimension orders; NaN where there is none.
   """
   s = jax.tree.map(lambda x: np.asarray(x, np.float64), sums)
-  mean = lambda total, count: np.divide(
-    total, count, out=np.full_like(total, np.nan), where=np.asarray(count) > 0
-  )
+  mean = lambda total, count: np.divide(total, count, out=np.full_like(total, np.nan), where=np.asarray(count) > 0)
   by_context = {
     "rewards/chosen": mean(s.rewards[:, CHOSEN], s.pairs),
     "rewards/rejected": mean(s.rewards[:, REJECTED], s.pairs),
@@ -99,11 +97,7 @@ def summarize(sums: MetricSums, contexts: Sequence[str], prefix: str = "") -> di
   }
   out = {"loss": float(mean(s.loss, s.pairs)), "num_pairs": float(s.pairs), "num_tokens": float(s.tokens)}
   out |= {name: _mean_of_known(values) for name, values in by_context.items()}
-  out |= {
-    f"{name}/{c}": float(v)
-    for name, values in by_context.items()
-    for c, v in zip(contexts, values, strict=True)
-  }
+  out |= {f"{name}/{c}": float(v) for name, values in by_context.items() for c, v in zip(contexts, values, strict=True)}
   out |= {f"alpha/{c}": float(v) for c, v in zip(contexts, mean(s.alpha, s.pairs), strict=True)}
   return {prefix + name: value for name, value in out.items()}
 

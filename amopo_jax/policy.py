@@ -59,14 +59,10 @@ def find_policy(path: str, arch: dict[str, Any], *, step: int | None = None) -> 
   """
   if not path:
     if not arch:
-      raise InputError(
-        "config.model: neither path nor arch is set; name a model, or give the fields of a config.json"
-      )
+      raise InputError("config.model: neither path nor arch is set; name a model, or give the fields of a config.json")
     return PolicySource(from_hf(arch, "config.model.arch"), dict(arch), "", None, "")
   if arch:
-    raise InputError(
-      "config.model: both path and arch are set; arch is for random weights only, leave it empty"
-    )
+    raise InputError("config.model: both path and arch are set; arch is for random weights only, leave it empty")
   if step is not None and not is_workdir(path):
     raise InputError(f"{path}: a step was named, but this is not a workdir (it has no {RUN_FILE})")
   return _find_in_workdir(path, step) if is_workdir(path) else _find_pretrained(path)
@@ -145,13 +141,7 @@ def _find_pretrained(path: str) -> PolicySource:
 def _find_in_workdir(path: str, step: int | None) -> PolicySource:
   model = epath.Path(path) / MODEL_FOLDER
   hf_config = json.loads((model / "config.json").read_text())
-  found = sorted(
-    int(entry.name) for entry in (epath.Path(path) / "checkpoints").iterdir() if entry.name.isdigit()
-  )
+  found = sorted(int(entry.name) for entry in (epath.Path(path) / "checkpoints").iterdir() if entry.name.isdigit())
   if not found or (step is not None and step not in found):
-    raise InputError(
-      f"{path}: no checkpoint{'' if step is None else f' {step}'}; there are {found or 'none yet'}"
-    )
-  return PolicySource(
-    from_hf(hf_config, str(model)), hf_config, path, found[-1] if step is None else step, str(model)
-  )
+    raise InputError(f"{path}: no checkpoint{'' if step is None else f' {step}'}; there are {found or 'none yet'}")
+  return PolicySource(from_hf(hf_config, str(model)), hf_config, path, found[-1] if step is None else step, str(model))

@@ -127,9 +127,7 @@ def open_workdir(run: Run, workdir: str) -> Checkpoints:
     run.data.tokenizer.save(model)
     write_run(workdir, RunRecord(run.spec, run.num_steps, run.data.tokenizer.fingerprint))
   loop = run.spec.train
-  return Checkpoints(
-    workdir, keep=loop.keep, best_metric=loop.best_metric, best_is_highest=loop.best_is_highest
-  )
+  return Checkpoints(workdir, keep=loop.keep, best_metric=loop.best_metric, best_is_highest=loop.best_is_highest)
 
 
 def start_or_resume(run: Run, checkpoints: Checkpoints) -> Restored:
@@ -141,9 +139,7 @@ def start_or_resume(run: Run, checkpoints: Checkpoints) -> Restored:
 def build_optimizer(spec: RunSpec, num_steps: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
   """The optimizer and the schedule that it follows."""
   o = spec.optim
-  schedule = make_schedule(
-    o.schedule, peak=o.learning_rate, steps=num_steps, warmup_fraction=o.warmup_fraction
-  )
+  schedule = make_schedule(o.schedule, peak=o.learning_rate, steps=num_steps, warmup_fraction=o.warmup_fraction)
   tx = make_optimizer(o.name, schedule, clip=o.clip, weight_decay=o.weight_decay, b1=o.b1, b2=o.b2, eps=o.eps)
   return tx, schedule
 

@@ -7,7 +7,6 @@ directions and without defaults, so that a mistyped or missing key is found by n
 
 import dataclasses
 import json
-import types
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -147,12 +146,9 @@ def difference(a: RunSpec, b: RunSpec) -> list[str]:
   """Keys in which two runs differ, as `config.a.b: 1 != 2`."""
   flat_a, flat_b = (_flatten(to_dict(spec), "config") for spec in (a, b))
   keys = sorted(set(flat_a) | set(flat_b))
-  absent = "(absent)"
-  show = lambda flat, key: flat[key] if key in flat else absent
+  show = lambda flat, key: flat.get(key, "(absent)")
   return [
-    f"{key}: {show(flat_a, key)} != {show(flat_b, key)}"
-    for key in keys
-    if show(flat_a, key) != show(flat_b, key)
+    f"{key}: {show(flat_a, key)} != {show(flat_b, key)}" for key in keys if show(flat_a, key) != show(flat_b, key)
   ]
 
 
@@ -163,7 +159,7 @@ def _build(kind: Any, value: Any, where: str) -> Any:
   if origin is not None and issubclass(origin, Mapping):
     inner = typing.get_args(kind)[1]
     _expect(isinstance(value, Mapping), where, "a ConfigDict", value)
-    return types.MappingProxyType({str(k): _build(inner, v, f"{where}.{k}") for k, v in value.items()})
+    return {str(k): _build(inner, v, f"{where}.{k}") for k, v in value.items()}
   if origin is tuple or kind is tuple:
     _expect(isinstance(value, tuple | list), where, "a tuple", value)
     inner = typing.get_args(kind)[:1]
@@ -172,9 +168,7 @@ def _build(kind: Any, value: Any, where: str) -> Any:
     return value
   if kind is float and isinstance(value, int) and not isinstance(value, bool):
     return float(value)
-  _expect(
-    isinstance(value, kind) and (kind is not int or not isinstance(value, bool)), where, kind.__name__, value
-  )
+  _expect(isinstance(value, kind) and (kind is not int or not isinstance(value, bool)), where, kind.__name__, value)
   return value
 
 

@@ -87,9 +87,7 @@ def _lines(
 ) -> Iterator[dict[str, Any]]:
   record, pair = (int(number) for number in dataset.table[index])
   batched = jax.tree.map(lambda x: x[None], moments)
-  mean_p, std_p, reward = (
-    np.asarray(x)[0] for x in (mean_probs(batched), std_probs(batched), rewards(batched, beta))
-  )
+  mean_p, std_p, reward = (np.asarray(x)[0] for x in (mean_probs(batched), std_probs(batched), rewards(batched, beta)))
   for k, context in enumerate(contexts):
     for p, member in enumerate(PAIR_MEMBERS):
       yield {

@@ -1,8 +1,8 @@
 """What a run is made of between two steps: arrays, nothing else."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
@@ -11,7 +11,7 @@ from jaxtyping import Array, Int, UInt32
 from amopo_jax.types import Params
 
 
-class TrainState(flax.struct.PyTreeNode):
+class TrainState(NamedTuple):
   """State of training after `step` steps; the functions that use it live in closures.
 
   Attributes:

@@ -55,9 +55,7 @@ def make_train_step(
     clipping), `param_norm`, `update_norm` and `learning_rate`. Not yet jitted.
   """
 
-  def micro_loss(
-    params: Params, rows: PackedRows, pairs: PairInfo, noise: Array
-  ) -> tuple[Scalar, MetricSums]:
+  def micro_loss(params: Params, rows: PackedRows, pairs: PairInfo, noise: Array) -> tuple[Scalar, MetricSums]:
     moments = score_fn(params, rows, pairs.weight.shape[0])
     loss, aux = objective(moments, noise, pairs)
     return loss, metric_sums(loss, aux, moments, pairs)
@@ -78,7 +76,7 @@ def make_train_step(
       "update_norm": optax.tree.norm(updates),
       "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
     }
-    return state.replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
+    return state._replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
 
   return train_step
 

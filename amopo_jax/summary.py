@@ -28,15 +28,12 @@ def before_and_after(
   return (evaluations[0], evaluations[-1]) if len(evaluations) > 1 else None
 
 
-def summary_rows(
-  before: Mapping[str, Any], after: Mapping[str, Any], contexts: Sequence[str]
-) -> list[list[str]]:
+def summary_rows(before: Mapping[str, Any], after: Mapping[str, Any], contexts: Sequence[str]) -> list[list[str]]:
   """One row per context and one for their mean: accuracy, margin and chosen reward, each before and after."""
   keys = [(name, f"/{name}") for name in contexts] + [("mean", "")]
   show = lambda line, metric, suffix: _number(line[f"eval_{metric}{suffix}"])
   return [
-    [name, *(show(line, metric, suffix) for _, metric in _COLUMNS for line in (before, after))]
-    for name, suffix in keys
+    [name, *(show(line, metric, suffix) for _, metric in _COLUMNS for line in (before, after))] for name, suffix in keys
   ]
 
 
@@ -83,9 +80,7 @@ def draw_margins(lines: Sequence[Mapping[str, Any]], contexts: Sequence[str], ou
     )
     alpha.plot(*_curve(train, f"alpha/{name}"), color=colour, linewidth=1.5, label=name)
   margins.axhline(0, color="0.6", linewidth=0.8)
-  margins.set(
-    title="Reward margin (thin: training, thick: held out)", xlabel="step", ylabel="chosen − rejected reward"
-  )
+  margins.set(title="Reward margin (thin: training, thick: held out)", xlabel="step", ylabel="chosen − rejected reward")
   alpha.axhline(1 / len(contexts), color="0.6", linewidth=0.8, linestyle="--")
   alpha.set(title="Weight α (dashed: uniform)", xlabel="step", ylabel="mean α over pairs")
   for axis in (margins, alpha):

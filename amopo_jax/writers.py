@@ -53,9 +53,7 @@ class MetricWriter:
     if tensorboard:
       from tensorboardX import SummaryWriter
 
-      self._board = SummaryWriter(
-        str(epath.Path(workdir) / "tensorboard"), purge_step=start_step + 1, flush_secs=30
-      )
+      self._board = SummaryWriter(str(epath.Path(workdir) / "tensorboard"), purge_step=start_step + 1, flush_secs=30)
     if wandb_project:
       self._wandb = _start_wandb(wandb_project, str(workdir), config)
 
@@ -114,9 +112,7 @@ def _start_wandb(project: str, workdir: str, config: Mapping[str, Any]) -> Any:
   try:
     import wandb
   except ImportError:
-    raise InputError(
-      "config.train.wandb_project: the package wandb is not installed; pip install wandb"
-    ) from None
+    raise InputError("config.train.wandb_project: the package wandb is not installed; pip install wandb") from None
   return wandb.init(project=project, dir=workdir, config=dict(config), resume="allow", id=_run_id(workdir))
 
 
