@@ -120,7 +120,8 @@ def _forward(hidden: Array, weight: Array, scored: _Scored, chunk: int) -> tuple
 def _backward(chunk: int, kept: tuple[Any, ...], d_logp: Array) -> tuple[Any, ...]:
   hidden, weight, scored, lse = kept
   d_logp = jnp.where(_is_real(scored), d_logp, 0.0)
-  shard = jnp.arange(hidden.shape[0])[:, None]
+  # Mapped over the shards, not indexed by them: else the compiler sums d_hidden over all devices in each turn.
+  add_at = jax.vmap(lambda into, at, x: into.at[at].add(x))
 
   def pull_back(i: Array, grads: tuple[Array, Array]) -> tuple[Array, Array]:
     d_hidden, d_weight = grads
@@ -129,7 +130,7 @@ def _backward(chunk: int, kept: tuple[Any, ...], d_logp: Array) -> tuple[Any, ..
     softmax = jnp.exp(logits - cut(lse)[..., None])
     d_logits = (cut(d_logp)[..., None] * (is_target.astype(jnp.float32) - softmax)).astype(hidden.dtype)
     d_states = jnp.einsum("gcv,vd->gcd", d_logits, weight)
-    d_hidden = d_hidden.at[shard, cut(scored.source)].add(d_states)
+    d_hidden = add_at(d_hidden, cut(scored.source), d_states)
     return d_hidden, d_weight + _product("gcv,gcd->gvd", d_logits, states)
 
   # One gradient of the weight per shard, summed once at the end: no communication inside the loop.

@@ -1,0 +1,201 @@
+"""Oracle: all logits of all tokens, a log-softmax, and a Python loop over the scored tokens."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as Spec
+
+from amopo_jax.models.head import MomentSums, moments_head
+from amopo_jax.types import NO_SLOT, PackedRows
+
+ROWS, LENGTH, WIDTH, VOCAB, SLOTS = 4, 11, 6, 17, 5
+
+
+def random_rows(seed: int, scored_share: float = 0.6, rows: int = ROWS, length: int = LENGTH) -> PackedRows:
+  """Any tokens, any earlier parents (several tokens may share one), any slots; slot 3 never occurs."""
+  draw = np.random.default_rng(seed)
+  index = np.arange(length)
+  parent = np.maximum(index - draw.integers(1, 4, size=(rows, length)), 0)
+  slot = draw.choice([s for s in range(SLOTS) if s != 3], size=(rows, length))
+  slot = np.where(draw.random((rows, length)) < scored_share, slot, NO_SLOT)
+  slot[:, 0] = NO_SLOT
+  fields = {"parent": parent, "slot": slot, "tokens": draw.integers(0, VOCAB, size=(rows, length))}
+  fields |= {"positions": np.zeros((rows, length)), "subtree_end": np.full((rows, length), length)}
+  return PackedRows(**{name: jnp.asarray(x, jnp.int32) for name, x in fields.items()})
+
+
+def random_inputs(seed: int, dtype=jnp.float32, rows: int = ROWS, length: int = LENGTH, vocab: int = VOCAB):
+  draw = np.random.default_rng(seed)
+  hidden = jnp.asarray(draw.normal(size=(rows, length, WIDTH)), dtype)
+  return hidden, jnp.asarray(draw.normal(size=(vocab, WIDTH)), dtype)
+
+
+def oracle(hidden, weight, rows: PackedRows) -> np.ndarray:
+  hidden, weight = np.asarray(hidden, np.float64), np.asarray(weight, np.float64)
+  sums = np.zeros((4, SLOTS))
+  for r, j in np.ndindex(rows.slot.shape):
+    slot = int(rows.slot[r, j])
+    if slot == NO_SLOT:
+      continue
+    logits = weight @ hidden[r, int(rows.parent[r, j])]
+    logp = logits[int(rows.tokens[r, j])] - np.log(np.sum(np.exp(logits)))
+    sums[:, slot] += [1.0, logp, np.exp(logp), np.exp(2 * logp)]
+  return sums
+
+
+def plain_head(hidden, weight, rows: PackedRows) -> MomentSums:
+  """The same in jnp with all logits at once and no hand-written gradient."""
+  states = jnp.take_along_axis(hidden, rows.parent[..., None], axis=1)
+  logps = jax.nn.log_softmax(jnp.einsum("rsd,vd->rsv", states, weight, preferred_element_type=jnp.float32))
+  logp = jnp.take_along_axis(logps, rows.tokens[..., None], axis=2)[..., 0]
+  one_hot = jax.nn.one_hot(rows.slot, SLOTS)
+  terms = (jnp.ones_like(logp), logp, jnp.exp(logp), jnp.exp(2 * logp))
+  return MomentSums(*(jnp.einsum("rs,rsn->n", term, one_hot) for term in terms))
+
+
+def scalar(sums: MomentSums) -> jax.Array:
+  """Depends on every moment of every slot, each with a weight of its own."""
+  weights = jax.random.normal(jax.random.key(5), (len(sums), SLOTS))
+  return jnp.sum(weights * jnp.stack(sums))
+
+
+LAYOUTS = [(1, 1), (4, 1), (100, 1), (3, 2), (7, 4)]
+
+
+@pytest.mark.parametrize(("chunk", "shards"), LAYOUTS)
+def test_moments_are_those_of_the_full_softmax(chunk: int, shards: int):
+  hidden, weight = random_inputs(0)
+  rows = random_rows(0)
+  ours = jax.jit(lambda h, w: moments_head(h, w, rows, SLOTS, chunk=chunk, shards=shards))(hidden, weight)
+  np.testing.assert_allclose(jnp.stack(ours), oracle(hidden, weight, rows), rtol=1e-5, atol=1e-6)
+  np.testing.assert_array_equal(jnp.stack(ours)[:, 3], 0.0)
+
+
+@pytest.mark.parametrize(("chunk", "shards"), LAYOUTS)
+def test_the_hand_written_gradient_is_that_of_the_full_softmax(chunk: int, shards: int):
+  inputs = random_inputs(1)
+  rows = random_rows(1)
+  ours = lambda h, w: scalar(moments_head(h, w, rows, SLOTS, chunk=chunk, shards=shards))
+  found = jax.jit(jax.grad(ours, (0, 1)))(*inputs)
+  expected = jax.grad(lambda h, w: scalar(plain_head(h, w, rows)), (0, 1))(*inputs)
+  for mine, theirs in zip(found, expected, strict=True):
+    np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("field", range(4))
+def test_the_gradient_of_each_moment_agrees_with_differences_of_the_oracle(field: int):
+  inputs = random_inputs(2)
+  rows = random_rows(2)
+  draw = np.random.default_rng(2)
+  weights = draw.normal(size=SLOTS)
+  value = lambda h, w: jnp.sum(moments_head(h, w, rows, SLOTS, chunk=4)[field] * jnp.asarray(weights, jnp.float32))
+  grads = jax.jit(jax.grad(value, (0, 1)))(*inputs)
+  for which in range(2):
+    direction = draw.normal(size=inputs[which].shape)
+    sides = []
+    for sign in (1, -1):
+      moved = [np.asarray(x, np.float64) for x in inputs]
+      moved[which] = moved[which] + sign * 1e-5 * direction
+      sides.append(oracle(*moved, rows)[field] @ weights)
+    slope = (sides[0] - sides[1]) / 2e-5
+    np.testing.assert_allclose(np.sum(grads[which] * direction), slope, rtol=1e-4, atol=1e-6)
+
+
+def test_no_scored_token_at_all_gives_exact_zeros():
+  inputs = random_inputs(3)
+  rows = random_rows(3, scored_share=0.0)
+  ours = lambda h, w: scalar(moments_head(h, w, rows, SLOTS, chunk=4))
+  value, grads = jax.value_and_grad(ours, (0, 1))(*inputs)
+  assert value == 0.0
+  assert all((g == 0.0).all() for g in grads)
+
+
+def test_a_shard_without_scored_tokens_waits_for_the_others():
+  hidden, weight = random_inputs(4)
+  rows = random_rows(4)
+  rows = rows._replace(slot=rows.slot.at[: ROWS // 2].set(NO_SLOT))
+  ours = moments_head(hidden, weight, rows, SLOTS, chunk=2, shards=2)
+  np.testing.assert_allclose(jnp.stack(ours), oracle(hidden, weight, rows), rtol=1e-5, atol=1e-6)
+
+
+def test_impossible_tokens_and_certain_tokens_stay_finite():
+  hidden, weight = random_inputs(5)
+  rows = random_rows(5)
+  ours = lambda h, w: scalar(moments_head(h, w, rows, SLOTS, chunk=4))
+  value, grads = jax.value_and_grad(ours, (0, 1))(1e3 * hidden, 1e2 * weight)
+  sums = moments_head(1e3 * hidden, 1e2 * weight, rows, SLOTS, chunk=4)
+  assert sums.sum_logp.min() < -1e4
+  assert np.isfinite(value)
+  assert all(np.isfinite(g).all() for g in grads)
+
+
+def test_bfloat16_products_with_float32_logits_and_moments():
+  hidden, weight = random_inputs(6, jnp.bfloat16)
+  rows = random_rows(6)
+  ours = lambda h, w: moments_head(h, w, rows, SLOTS, chunk=4)
+  sums = ours(hidden, weight)
+  assert {x.dtype for x in sums} == {jnp.dtype(jnp.float32)}
+  # The inputs are bfloat16 for both; the logits are not rounded again, so the agreement is that of float32.
+  np.testing.assert_allclose(jnp.stack(sums), oracle(hidden, weight, rows), rtol=1e-5, atol=1e-6)
+  grads = jax.grad(lambda h, w: scalar(ours(h, w)), (0, 1))(hidden, weight)
+  plain = lambda h, w: scalar(plain_head(h, w, rows))
+  expected = jax.grad(plain, (0, 1))(hidden.astype(jnp.float32), weight.astype(jnp.float32))
+  for mine, theirs in zip(grads, expected, strict=True):
+    assert mine.dtype == jnp.bfloat16
+    np.testing.assert_allclose(mine.astype(jnp.float32), theirs, atol=0.02 * float(jnp.abs(theirs).max()))
+
+
+def test_a_float32_weight_gets_a_float32_gradient():
+  hidden, _ = random_inputs(6, jnp.bfloat16)
+  _, weight = random_inputs(6)
+  value = lambda w: scalar(moments_head(hidden, w, random_rows(6), SLOTS, chunk=4))
+  assert jax.grad(value)(weight).dtype == jnp.float32
+
+
+def test_rows_that_do_not_split_evenly_are_an_error():
+  hidden, weight = random_inputs(7)
+  with pytest.raises(ValueError, match="4 rows cannot be split into 3"):
+    moments_head(hidden, weight, random_rows(7), SLOTS, chunk=4, shards=3)
+
+
+def compiled_gradient(rows: int, length: int, vocab: int, chunk: int):
+  hidden, weight = random_inputs(8, rows=rows, length=length, vocab=vocab)
+  packed = random_rows(8, rows=rows, length=length)
+  value = lambda h, w, packed: scalar(moments_head(h, w, packed, SLOTS, chunk=chunk))
+  return jax.jit(jax.grad(value, (0, 1))).lower(hidden, weight, packed).compile()
+
+
+def test_memory_does_not_grow_with_row_length_times_vocabulary():
+  vocab, chunk = 2048, 16
+  short, long = (
+    compiled_gradient(1, length, vocab, chunk).memory_analysis().temp_size_in_bytes for length in (128, 1024)
+  )
+  all_logits = 1024 * vocab * 4
+  assert long - short < 0.02 * all_logits
+  assert long < 0.25 * all_logits
+
+
+def test_tokens_that_are_not_scored_are_never_projected():
+  hidden, weight = random_inputs(9)
+  rows = random_rows(9)
+  rows = rows._replace(slot=jnp.full_like(rows.slot, NO_SLOT).at[0, 1:6].set(0))
+  ours = moments_head(hidden.at[1:].set(jnp.nan), weight, rows, SLOTS, chunk=5)
+  np.testing.assert_allclose(jnp.stack(ours), oracle(hidden, weight, rows), rtol=1e-5, atol=1e-6)
+
+
+def test_shards_on_four_devices_meet_only_after_the_loop():
+  mesh = Mesh(np.array(jax.devices()[:4]), ("data",))
+  place = lambda x, *spec: jax.device_put(x, NamedSharding(mesh, Spec(*spec)))
+  hidden, weight = random_inputs(10)
+  rows = random_rows(10)
+  value = lambda h, w, rows: scalar(moments_head(h, w, rows, SLOTS, chunk=3, shards=4))
+  inputs = place(hidden, "data"), place(weight), PackedRows(*(place(x, "data") for x in rows))
+  program = jax.jit(jax.grad(value, (0, 1))).lower(*inputs).compile()
+  found = program(*inputs)
+  expected = jax.grad(lambda h, w: scalar(plain_head(h, w, rows)), (0, 1))(hidden, weight)
+  for mine, theirs in zip(found, expected, strict=True):
+    np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-5)
+  in_loops = [line for line in program.as_text().splitlines() if "all-" in line and "while/body" in line]
+  assert in_loops == []
