@@ -59,9 +59,7 @@ def to_native(record: Record) -> dict:
   """A record as an object of the native format; the `native` adapter reads it back."""
   row = {
     "prompt": [{"role": message.role, "content": message.content} for message in record.prompt],
-    "responses": [
-      {"content": response.content, "scores": dict(response.scores)} for response in record.responses
-    ],
+    "responses": [{"content": response.content, "scores": dict(response.scores)} for response in record.responses],
   }
   return row if record.chosen is None else {**row, "chosen": record.chosen}
 
@@ -88,8 +86,9 @@ def usr_records(rows: Rows) -> Iterator[Record]:
   groups: dict[tuple[str, str], list[int]] = {}
   for number in range(len(rows)):
     row, origin = rows[number], rows.origin(number)
-    key = tuple(as_text(field(row, name, origin), f"'{name}'", origin) for name in ("source", "context"))
-    groups.setdefault(key, []).append(number)
+    source = as_text(field(row, "source", origin), "'source'", origin)
+    knowledge = as_text(field(row, "context", origin), "'context'", origin)
+    groups.setdefault((source, knowledge), []).append(number)
   for (source, knowledge), members in groups.items():
     responses = tuple(_usr_response(rows[number], rows.origin(number)) for number in members)
     yield Record(_usr_prompt(source, knowledge), responses, None, rows.origin(members[0]))

@@ -57,8 +57,6 @@ def _plain(value: object) -> object:
     return {name: _plain(entry) for name, entry in value.items()}
   if isinstance(value, list | tuple):
     return [_plain(entry) for entry in value]
-  if isinstance(value, np.ndarray):
+  if isinstance(value, np.ndarray | np.generic):
     return _plain(value.tolist())
-  if isinstance(value, np.generic):
-    return _plain(value.item())
   return value.decode() if isinstance(value, bytes) else value

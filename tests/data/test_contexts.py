@@ -76,6 +76,11 @@ def test_order_and_gap_per_context(chosen, rejected, ordered, gap):
   np.testing.assert_array_equal(score_gap, np.asarray([1.0, gap], np.float32))
 
 
+def test_the_gap_is_a_share_of_the_declared_range():
+  spec = ContextSpec((Context("tone", "tone", "rubric", 1, 5),), "before")
+  assert order(make_pair(4.0, 1.0), spec)[1].item() == 0.75
+
+
 @pytest.mark.parametrize("member", ["chosen", "rejected"])
 def test_order_needs_both_scores_inside_the_range(member):
   spec = ContextSpec((TONE,), "before")

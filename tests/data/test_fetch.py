@@ -80,8 +80,8 @@ def test_a_remote_file_is_copied_once_and_again_when_it_changes(tmp_path, bucket
   stamp = first.path.stat().st_mtime_ns
   assert local_files("memory://bucket/a.jsonl", tmp_path) == [first]
   assert first.path.stat().st_mtime_ns == stamp
-  bucket.pipe_file("/bucket/a.jsonl", b"another")
-  assert local_files("memory://bucket/a.jsonl", tmp_path)[0].path.read_bytes() == b"another"
+  bucket.pipe_file("/bucket/a.jsonl", b"two")
+  assert local_files("memory://bucket/a.jsonl", tmp_path)[0].path.read_bytes() == b"two"
 
 
 def test_a_remote_glob(tmp_path, bucket):

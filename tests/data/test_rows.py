@@ -54,7 +54,9 @@ def test_a_byte_order_mark_is_no_part_of_the_data(path):
   assert read(path, b'\xef\xbb\xbf[{"a": 1}]') == [{"a": 1}]
 
 
-def test_an_element_is_placed_by_its_first_line(path):
+@pytest.mark.parametrize("chunk", [1, 7, 1 << 20])
+def test_an_element_is_placed_by_its_first_line(path, monkeypatch, chunk):
+  monkeypatch.setattr(rows, "_CHUNK", chunk)
   path.write_bytes(json.dumps([{"a": "x\n]"}, {"a": 2}, {"a": 3}], indent=2).encode())
   opened = FileRows(path, "set")
   assert [opened.origin(number) for number in range(3)] == ["set:2", "set:5", "set:8"]
@@ -89,6 +91,7 @@ def test_rows_survive_pickling_and_are_read_from_many_threads(path):
   opened = FileRows(path, "set")
   assert opened[7] == {"number": 7}
   again = pickle.loads(pickle.dumps(opened))
+  del opened  # and with it its handle
   order = np.random.default_rng(0).integers(0, 200, 2000).tolist()
   with concurrent.futures.ThreadPoolExecutor(8) as pool:
     assert [row["number"] for row in pool.map(again.__getitem__, order)] == order

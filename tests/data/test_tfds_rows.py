@@ -3,6 +3,7 @@
 import json
 import pickle
 
+import numpy as np
 import pytest
 
 from amopo_jax.data.tfds_builder import build_tfds
@@ -25,6 +26,18 @@ def test_examples_are_plain_python_values(data_dir):
   assert rows[3] == {"prompt": "p1 é", "response": "r3", "tone": 1.5}
   assert type(rows[3]["tone"]) is float
   assert rows.origin(3) == "tfds:ours:3"
+
+
+def test_nested_examples_are_plain_too(monkeypatch):
+  example = {
+    "responses": [{"content": b"\xc3\xa9", "scores": {"tone": np.float32(0.5)}}],
+    "names": np.asarray([b"a", b"b"], object),
+    "chosen": np.int64(1),
+  }
+  monkeypatch.setattr("tensorflow_datasets.data_source", lambda name, **options: [example])
+  assert repr(TfdsRows("tfds:any")[0]) == repr(
+    {"responses": [{"content": "é", "scores": {"tone": 0.5}}], "names": ["a", "b"], "chosen": 1}
+  )
 
 
 def test_a_split_can_be_sliced(data_dir):
