@@ -159,9 +159,7 @@ def to_hf(
     "pad_token_id": pad_token_id,
   }
   if from_hf(fields, origin) != config:
-    raise InputError(
-      f"{origin}: it has no qkv_bias, qk_norm or sliding_window like these; export it as another one"
-    )
+    raise InputError(f"{origin}: it has no qkv_bias, qk_norm or sliding_window like these; export it as another one")
   return fields
 
 
@@ -172,9 +170,7 @@ def _family(config: Mapping[str, Any], origin: str) -> Family:
     raise InputError(f"{origin}: architectures is {names}; supported is one of {', '.join(FAMILIES)}")
   family = FAMILIES[names[0]]
   if "model_type" in config and config["model_type"] != family.model_type:
-    raise InputError(
-      f"{origin}: model_type is {config['model_type']!r}, but {names[0]} has {family.model_type!r}"
-    )
+    raise InputError(f"{origin}: model_type is {config['model_type']!r}, but {names[0]} has {family.model_type!r}")
   return family
 
 
@@ -187,9 +183,7 @@ def _refuse_unknown(config: Fields, family: Family, origin: str) -> None:
   unknown = [key for key in config if key not in known | set(only) and config[key] is not None]
   if missing:
     raise InputError(f"{origin}: {', '.join(missing)} missing; take the file from the model's author")
-  problems = [
-    f"{key}={json.dumps(config[key])} (only {json.dumps(only[key])} is supported)" for key in changed
-  ]
+  problems = [f"{key}={json.dumps(config[key])} (only {json.dumps(only[key])} is supported)" for key in changed]
   problems += [f"{key}={json.dumps(config[key])} (unknown)" for key in unknown]
   if problems:
     raise InputError(
@@ -207,9 +201,7 @@ def _heads(fields: Fields, origin: str) -> dict[str, int]:
   if fields["head_dim"] is not None:
     head_dim = integer_from(fields, "head_dim", 1, origin)
   elif fields["hidden_size"] % num_heads:
-    raise InputError(
-      f"{origin}: hidden_size is not a multiple of num_attention_heads {num_heads}; give head_dim"
-    )
+    raise InputError(f"{origin}: hidden_size is not a multiple of num_attention_heads {num_heads}; give head_dim")
   if num_heads % num_kv_heads:
     raise InputError(
       f"{origin}: num_attention_heads {num_heads} is not a multiple of num_key_value_heads {num_kv_heads}; "

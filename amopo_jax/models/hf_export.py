@@ -83,9 +83,7 @@ def save_model(
     shutil.rmtree(partial, ignore_errors=True)
 
 
-def _check(
-  params: Params, config: ModelConfig, hf_config: dict[str, Any], out_dir: Path, type_name: str
-) -> None:
+def _check(params: Params, config: ModelConfig, hf_config: dict[str, Any], out_dir: Path, type_name: str) -> None:
   """Everything that can be known before a byte is written."""
   if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
     raise InputError(f"{out_dir}: exists and is not an empty directory; choose another one or delete it")
@@ -94,10 +92,7 @@ def _check(
   if from_hf(hf_config, "hf_config") != config:
     raise ValueError("hf_config describes another model than config")
   expected = {leaf.path: leaf.shape for leaf in leaves(config)}
-  found = {
-    tuple(key.key for key in path): leaf.shape
-    for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]
-  }
+  found = {tuple(key.key for key in path): leaf.shape for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]}
   if found != expected:
     differing = sorted("/".join(path) for path, _ in found.items() ^ expected.items())
     raise ValueError(f"the parameters are not those of the model: {', '.join(differing)}")
@@ -109,9 +104,7 @@ def _plan(config: ModelConfig, itemsize: int) -> list[Tensor]:
   for leaf in leaves(config):
     num_bytes = int(np.prod(leaf.file_shape)) * itemsize
     for layer, name in enumerate(leaf.names):
-      tensors.append(
-        Tensor(name=name, leaf=leaf, layer=layer if leaf.is_stacked else None, num_bytes=num_bytes)
-      )
+      tensors.append(Tensor(name=name, leaf=leaf, layer=layer if leaf.is_stacked else None, num_bytes=num_bytes))
   # Stable: what belongs to no layer keeps its place before or after the layers.
   is_end = {"final_norm": 2, "lm_head": 2, "layers": 1, "embed": 0}
   return sorted(tensors, key=lambda tensor: (is_end[tensor.leaf.path[0]], tensor.layer or 0))
@@ -161,15 +154,15 @@ def _write_shard(file: Path, params: Params, tensors: list[Tensor], dtype: np.dt
   with file.open("wb") as stream:
     stream.write(len(text).to_bytes(8, "little") + text)
     for tensor in tensors:
-      stream.write(_to_host(tensor, params, dtype).tobytes())
+      stream.write(_to_host(tensor, params, dtype).view(np.uint8).data)
     _sync(stream)
 
 
 def _to_host(tensor: Tensor, params: Params, dtype: np.dtype) -> np.ndarray:
   """The tensor as it goes into the file."""
   value = get_leaf(params, tensor.leaf.path)
-  host = np.asarray(jax.device_get(value if tensor.layer is None else value[tensor.layer])).astype(dtype)
-  return host.T if tensor.leaf.is_transposed else host
+  host = np.asarray(jax.device_get(value if tensor.layer is None else value[tensor.layer]))
+  return np.ascontiguousarray((host.T if tensor.leaf.is_transposed else host).astype(dtype, copy=False))
 
 
 def _without_dtype(hf_config: dict[str, Any]) -> dict[str, Any]:

@@ -56,9 +56,7 @@ def resolve_model(path_or_hub_name: str | Path, *, with_weights: bool) -> Path:
   if directory.is_dir():
     return directory
   if directory.exists() or not _HUB_NAME.fullmatch(name):
-    raise InputError(
-      f"{name}: not a directory; give a model directory with {CONFIG}, or ORGANISATION/NAME of the Hub"
-    )
+    raise InputError(f"{name}: not a directory; give a model directory with {CONFIG}, or ORGANISATION/NAME of the Hub")
   patterns = _SMALL_FILES + (["*.safetensors"] if with_weights else [])
   try:
     # Sub-directories hold the weights in other formats ("original/", "onnx/"), and so does "consolidated".
@@ -81,9 +79,7 @@ def read_json(file: Path) -> dict[str, Any]:
   try:
     content = json.loads(file.read_text(encoding="utf-8"))
   except FileNotFoundError as error:
-    raise InputError(
-      f"{file}: missing; this directory holds no model, give one that has a {file.name}"
-    ) from error
+    raise InputError(f"{file}: missing; this directory holds no model, give one that has a {file.name}") from error
   except ValueError as error:
     raise InputError(f"{file}: broken JSON ({error}); copy the file again") from error
   if not isinstance(content, dict):
@@ -148,9 +144,7 @@ def _read_index(file: Path) -> dict[str, str]:
   content = read_json(file)
   shard_of = content.get("weight_map")
   if not isinstance(shard_of, dict) or not all(Path(str(shard)).name == shard for shard in shard_of.values()):
-    raise InputError(
-      f"{file}: weight_map does not give a file of this directory for each tensor; fetch the file again"
-    )
+    raise InputError(f"{file}: weight_map does not give a file of this directory for each tensor; fetch the file again")
   return shard_of
 
 

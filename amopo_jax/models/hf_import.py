@@ -119,16 +119,13 @@ def check_headers(headers: dict[str, TensorHeader], config: ModelConfig, directo
   shapes = {name: leaf.file_shape for leaf in leaves(config) for name in leaf.names}
   missing = sorted(shapes.keys() - headers.keys())
   if missing:
-    raise InputError(
-      f"{directory}: {_first(missing)} missing; fetch the model again, or correct its {CONFIG}"
-    )
+    raise InputError(f"{directory}: {_first(missing)} missing; fetch the model again, or correct its {CONFIG}")
   if config.tie_embeddings:
     shapes[HEAD] = shapes[EMBEDDING]
   extra = sorted(name for name in headers.keys() - shapes.keys() if not HARMLESS_TENSORS.fullmatch(name))
   if extra:
     raise InputError(
-      f"{headers[extra[0]].file}: {_first(extra)} unknown to {config.architecture}, would be ignored; "
-      "use another model"
+      f"{headers[extra[0]].file}: {_first(extra)} unknown to {config.architecture}, would be ignored; use another model"
     )
   for name, header in headers.items():
     if name in shapes and header.shape != shapes[name]:
@@ -137,9 +134,7 @@ def check_headers(headers: dict[str, TensorHeader], config: ModelConfig, directo
         f"{header.file}: tensor {name} has shape {found}, but {CONFIG} means {expected}; correct one of them"
       )
     if header.dtype not in _FLOATS:
-      raise InputError(
-        f"{header.file}: tensor {name} has type {header.dtype}; only {', '.join(_FLOATS)} are read"
-      )
+      raise InputError(f"{header.file}: tensor {name} has type {header.dtype}; only {', '.join(_FLOATS)} are read")
 
 
 def _place(leaf: Leaf, view: Callable[[str], Any], dtype: np.dtype, sharding: Sharding) -> jax.Array:
@@ -153,12 +148,14 @@ def _place(leaf: Leaf, view: Callable[[str], Any], dtype: np.dtype, sharding: Sh
     holders.setdefault(bounds, []).append(device)
   arrays: list[jax.Array] = []
   for bounds, devices in holders.items():
-    part = _read_part(leaf, view, dtype, bounds)
-    places = [SingleDeviceSharding(device, memory_kind=sharding.memory_kind) for device in devices]
-    # A copy even on CPU, where devices could share it: the train step donates these buffers.
-    arrays += [jax.device_put(part, place, may_alias=False) for place in places]
-    jax.block_until_ready(arrays)
+    arrays += _put(_read_part(leaf, view, dtype, bounds), devices, sharding.memory_kind)
   return jax.make_array_from_single_device_arrays(leaf.shape, sharding, arrays)
+
+
+def _put(part: np.ndarray, devices: list[jax.Device], memory_kind: str | None) -> list[jax.Array]:
+  """Puts the same part onto several devices and waits, so that the host can forget it."""
+  places = [SingleDeviceSharding(device, memory_kind=memory_kind) for device in devices]
+  return jax.block_until_ready([jax.device_put(part, place) for place in places])
 
 
 def _read_part(leaf: Leaf, view: Callable[[str], Any], dtype: np.dtype, bounds: Bounds) -> np.ndarray:

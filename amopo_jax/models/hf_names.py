@@ -83,9 +83,7 @@ def _layer_leaves(config: ModelConfig) -> Iterator[Leaf]:
   def leaf(path: str, shape: tuple[int, ...], name: str) -> Leaf:
     names = tuple(f"model.layers.{layer}.{name}" for layer in range(config.num_layers))
     shape = (config.num_layers, *shape)
-    return Leaf(
-      path=("layers", *path.split("/")), shape=shape, names=names, is_transposed=path.endswith("kernel")
-    )
+    return Leaf(path=("layers", *path.split("/")), shape=shape, names=names, is_transposed=path.endswith("kernel"))
 
   yield leaf("attn_norm/scale", (width,), "input_layernorm.weight")
   for key, out in (("q", q_width), ("k", kv_width), ("v", kv_width)):

@@ -39,9 +39,7 @@ def read_rope(fields: Fields, origin: str) -> tuple[float, RopeScaling | None]:
   given = [table for table in (fields, *tables) if "rope_theta" in table and table["rope_theta"] is not None]
   thetas = {number_above(table, "rope_theta", 0.0, origin) for table in given}
   if len(thetas) > 1 or len(scalings) > 1:
-    raise InputError(
-      f"{origin}: rope_theta, rope_scaling and rope_parameters contradict each other; keep one of them"
-    )
+    raise InputError(f"{origin}: rope_theta, rope_scaling and rope_parameters contradict each other; keep one of them")
   return thetas.pop() if thetas else DEFAULT_THETA, scalings.pop() if scalings else None
 
 
@@ -66,9 +64,7 @@ def _read_table(table: object, origin: str) -> RopeScaling | None:
   kind = table.get("rope_type", table.get("type", "default"))
   if kind not in list(_SCALING_KEYS):
     known = ", ".join(_SCALING_KEYS)
-    raise InputError(
-      f"{origin}: rope_type {kind!r} is not supported, only {known}; use a model with one of these"
-    )
+    raise InputError(f"{origin}: rope_type {kind!r} is not supported, only {known}; use a model with one of these")
   _check_keys(table, kind, origin)
   if kind == "default":
     return None
@@ -95,6 +91,4 @@ def _check_keys(table: Fields, kind: str, origin: str) -> None:
       f"they must be exactly {list(_SCALING_KEYS[kind])}"
     )
   if "partial_rotary_factor" in table and table["partial_rotary_factor"] != 1.0:
-    raise InputError(
-      f"{origin}: partial_rotary_factor {table['partial_rotary_factor']} is not supported, only 1.0"
-    )
+    raise InputError(f"{origin}: partial_rotary_factor {table['partial_rotary_factor']} is not supported, only 1.0")
