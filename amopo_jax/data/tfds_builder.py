@@ -7,6 +7,7 @@ The rows keep their order: TFDS shuffles by default, which would part the two ro
 """
 
 import re
+import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -27,10 +28,8 @@ class _HelpSteerStyle(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   VERSION = tfds.core.Version("1.0.0")
   url_infos = None  # nothing to download; TFDS would look for checksums through a package it does not require
 
-  def __init__(
-    self, *, name: str, splits: Mapping[str, list[Rows]], dimensions: tuple[str, ...], data_dir: Path
-  ):
-    self.name, self._rows, self._dimensions = name, splits, dimensions
+  def __init__(self, *, splits: Mapping[str, list[Rows]], dimensions: tuple[str, ...], data_dir: Path):
+    self._rows, self._dimensions = splits, dimensions
     super().__init__(data_dir=data_dir, file_format="array_record")
 
   def _info(self) -> tfds.core.DatasetInfo:
@@ -51,6 +50,12 @@ class _HelpSteerStyle(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     for key, (row, origin) in enumerate(rows):
       scores = {name: as_score(row[name], name, origin) for name in self._dimensions}
       yield key, {**{name: row[name] for name in _TEXTS}, **scores}
+
+
+def _named(name: str) -> type[_HelpSteerStyle]:
+  """The builder under a data set's name, which TFDS keeps on the class."""
+  options = {"skip_registration": True}
+  return types.new_class("Named", (_HelpSteerStyle,), options, lambda body: body.update(name=name))
 
 
 def build_tfds(path: str | Mapping[str, str], data_dir: str | Path, *, name: str) -> int:
@@ -74,7 +79,7 @@ def build_tfds(path: str | Mapping[str, str], data_dir: str | Path, *, name: str
   first = next(iter(splits.values()))[0]
   dimensions = tuple(key for key in first[0] if key not in _TEXTS)
   count = sum(_checked(parts, dimensions) for parts in splits.values())
-  builder = _HelpSteerStyle(name=name, splits=splits, dimensions=dimensions, data_dir=Path(data_dir))
+  builder = _named(name)(splits=splits, dimensions=dimensions, data_dir=Path(data_dir))
   if Path(builder.data_path).exists():
     raise InputError(f"{builder.data_path}: exists already; name another data set or remove it")
   builder.download_and_prepare()

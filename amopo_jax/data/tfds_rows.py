@@ -1,6 +1,8 @@
 """Random access to the rows of a prepared TFDS data set (array_record), without TensorFlow."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -26,7 +28,7 @@ class TfdsRows:
     import tensorflow_datasets as tfds  # here, not above: it takes seconds, and few runs read TFDS
 
     try:
-      self._examples = tfds.data_source(name, split=split, data_dir=data_dir, download=False)
+      examples = tfds.data_source(name, split=split, data_dir=data_dir, download=False)
     except (
       tfds.core.DatasetNotFoundError,
       OSError,
@@ -39,6 +41,7 @@ class TfdsRows:
         f"{path}: no prepared array_record data set ({reason}); build it first (docs/data.md), "
         "or set TFDS_DATA_DIR to where it is"
       ) from None
+    self._examples = cast(Sequence[Row], examples)  # one split, therefore no tree of them
 
   def __len__(self) -> int:
     return len(self._examples)
