@@ -189,8 +189,8 @@ def _cut_prompts(
     rest = tokenizer.without_start(question.content, count)
     if not rest.strip():
       raise InputError(
-        f"{pair.origin}: prompt longer than the row leaves room for ({_longest(prompts)} tokens without its question, "
-        f"{room} allowed); raise max_length or shorten the instruction or the system message"
+        f"{pair.origin}: prompt longer than the row: its instruction and system message leave the question no room "
+        f"in {room} tokens; shorten them or raise max_length"
       )
     cut = (*history, Message(question.role, rest))
     prompts = _encode_prompts(cut, pair, contexts, tokenizer)

@@ -44,7 +44,7 @@ def make_stream(
   owned: Sequence[int],
   num_workers: int,
   shuffle: bool,
-  weights: Sequence[float] | None = None,
+  weights: Sequence[float | int] | None = None,
   lookahead: int = LOOKAHEAD,
 ) -> "Stream":
   """Opens the streams of this process.
@@ -106,12 +106,15 @@ class Stream(Iterator[list[Group]]):
     self._packing, self._empty = packing, empty
     self._owned, self._num_streams, self._num_workers = owned, num_streams, num_workers
     self._states: dict[int, StreamState] = {stream: {"next": stream, "pending": []} for stream in owned}
-    self._parts: list[grain.DatasetIterator] | None = None
+    self._iterator: grain.DatasetIterator | None = None
 
   def __next__(self) -> list[Group]:
-    if self._parts is None:
-      self._parts = self._open()
-    emitted = {stream: pair for part in self._parts for stream, pair in next(part).items()}
+    if self._iterator is None:
+      packed = self._packing(self._states)
+      self._iterator = iter(_in_workers(packed, self._num_workers) if self._num_workers else packed)
+    emitted = {}
+    for _ in range(max(1, self._num_workers)):  # the workers' shares come one after the other
+      emitted |= next(self._iterator)
     if not count_pairs([group for group, _ in emitted.values()]):
       raise StopIteration
     self._states = {stream: emitted[stream][1] for stream in self._owned}
@@ -162,21 +165,13 @@ class Stream(Iterator[list[Group]]):
 
   def close(self) -> None:
     """Ends the worker processes; the next step starts new ones from the current state."""
-    for part in self._parts or ():
-      part.close()
-    self._parts = None
-
-  def _open(self) -> list[grain.DatasetIterator]:
-    num_parts = max(1, self._num_workers)
-    parts = []
-    for number in range(num_parts):
-      streams = self._packing({stream: self._states[stream] for stream in self._owned[number::num_parts]})
-      parts.append(iter(_in_worker(streams) if self._num_workers else streams))
-    return parts
+    if self._iterator is not None:
+      self._iterator.close()
+    self._iterator = None
 
 
-def _in_worker(streams: PackedStreams) -> grain.IterDataset:
-  """Lets a process of its own do the work.
+def _in_workers(packed: PackedStreams, num_workers: int) -> grain.IterDataset:
+  """Divides the streams among processes.
 
   Grain reads absl flags for this, also outside absl programs. Groups travel through a pipe (under a megabyte each):
   shared memory would leak what is still underway when the streams are closed.
@@ -184,5 +179,6 @@ def _in_worker(streams: PackedStreams) -> grain.IterDataset:
   if not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()
   options = grain.experimental.DatasetOptions(min_shm_size=sys.maxsize)
-  unshared = grain.experimental.WithOptionsIterDataset(streams, options)
-  return unshared.mp_prefetch(grain.MultiprocessingOptions(num_workers=1, per_worker_buffer_size=_PREFETCHED))
+  unshared = grain.experimental.WithOptionsIterDataset(packed, options)
+  workers = grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=_PREFETCHED)
+  return unshared.mp_prefetch(workers)

@@ -20,7 +20,7 @@ StreamState = dict
 
 def order_pairs(
   datasets: Sequence[PairDataset],
-  weights: Sequence[float] | None,
+  weights: Sequence[float | int] | None,
   *,
   seed: int,
   num_epochs: int | None,
@@ -70,6 +70,10 @@ class PackedStreams(grain.IterDataset):
     super().__init__(order)
     self._order, self._pack = order, pack
     self._num_streams, self._lookahead, self._states = num_streams, lookahead, dict(states)
+
+  def set_slice(self, sl: slice, sequential_slice: bool = False) -> None:
+    """Called by Grain in a worker process: leaves it its share of the streams."""
+    self._states = dict(list(self._states.items())[sl])
 
   def __iter__(self) -> "_PackedStreamsIterator":
     return _PackedStreamsIterator(self._order, self._pack, self._num_streams, self._lookahead, self._states)

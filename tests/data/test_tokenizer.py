@@ -1,0 +1,167 @@
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from amopo_jax.data.records import Message
+from amopo_jax.data.tokenizer import Tokenizer, load_tokenizer
+from amopo_jax.types import InputError
+
+DIALOGUE = (Message("system", "Be kind."), Message("user", "Hi"), Message("assistant", "Yes?"), Message("user", "Why?"))
+
+TRIMMING = (
+  "{{ '<|endoftext|>' }}{% for m in messages %}{{ '<|im_start|>' + m.role + '\n\n' + (m.content | trim) + '<|im_end|>' }}"
+  "{% endfor %}"
+)
+THINKING = (
+  "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}"
+  "{% if m.role == 'assistant' and loop.last %}{{ '<think>\n\n</think>\n\n' + m.content.lstrip('\n') }}"
+  "{% else %}{{ m.content }}{% endif %}{{ '<|im_end|>\n' }}{% endfor %}"
+)
+WITHOUT_SYSTEM = (
+  "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+  "{{ m.role + ': ' + m.content + '<|im_end|>' }}{% endfor %}"
+)
+
+
+@pytest.fixture
+def with_template(fixtures):
+  def load(template, **changes):
+    tokenizer = AutoTokenizer.from_pretrained(fixtures / "tokenizer")
+    tokenizer.chat_template = template
+    for name, value in changes.items():
+      setattr(tokenizer, name, value)
+    return Tokenizer(tokenizer, "changed")
+
+  return load
+
+
+def test_prompt_ends_where_the_response_begins(tokenizer):
+  assert tokenizer.prompt_text(DIALOGUE) == (
+    "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nYes?<|im_end|>\n"
+    "<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n"
+  )
+
+
+def test_prompt_and_response_are_the_dialogue_as_the_template_writes_it(tokenizer):
+  turns = [{"role": m.role, "content": m.content} for m in (*DIALOGUE, Message("assistant", "Because of it."))]
+  hf = AutoTokenizer.from_pretrained(tokenizer.name)
+  whole = hf.apply_chat_template(turns, tokenize=True, return_dict=False)
+  (prompt,) = tokenizer.encode([tokenizer.prompt_text(DIALOGUE)])
+  (response,) = tokenizer.encode_responses(["Because of it."])
+  joined = np.concatenate([prompt, response]).tolist()
+  assert joined == whole[: len(joined)]
+  assert tokenizer.decode(np.asarray(whole[len(joined) :], np.int32)) == "\n"
+
+
+def test_response_ends_with_the_end_of_turn(tokenizer):
+  (response,) = tokenizer.encode_responses(["Yes"])
+  assert tokenizer.decode(response) == "Yes<|im_end|>"
+  assert tokenizer.decode(tokenizer.end) == "<|im_end|>"
+
+
+def test_nothing_is_added_that_the_template_does_not_write(with_template):
+  tokenizer = with_template(TRIMMING, bos_token="<|endoftext|>", add_bos_token=True)
+  (prompt,) = tokenizer.encode([tokenizer.prompt_text(DIALOGUE)])
+  bos = tokenizer.encode(["<|endoftext|>"])[0][0]
+  assert (prompt == bos).sum() == 1
+
+
+def test_white_space_is_stripped_where_the_template_strips_it(tokenizer, with_template):
+  content = "\n  Yes. \n"
+  decoded = lambda t: t.decode(t.encode_responses([content])[0])
+  assert decoded(tokenizer) == content + "<|im_end|>"
+  assert decoded(with_template(TRIMMING)) == "Yes.<|im_end|>"
+  assert decoded(with_template(THINKING)) == "  Yes. \n<|im_end|>"
+
+
+def test_think_block_of_the_template_belongs_to_the_prompt(with_template):
+  prompt = with_template(THINKING).prompt_text(DIALOGUE)
+  assert prompt.endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
+  assert prompt.count("<think>") == 1
+
+
+def test_padding_token_equal_to_the_end_of_turn_changes_nothing(tokenizer, with_template):
+  same = with_template(AutoTokenizer.from_pretrained(tokenizer.name).chat_template, pad_token="<|im_end|>")
+  for one, two in zip(tokenizer.encode_responses(["a", "b c"]), same.encode_responses(["a", "b c"]), strict=True):
+    np.testing.assert_array_equal(one, two)
+
+
+def test_placeholder_in_a_message_does_no_harm(tokenizer):
+  dialogue = (Message("user", "What is @@response@@?"),)
+  assert tokenizer.prompt_text(dialogue).endswith("What is @@response@@?<|im_end|>\n<|im_start|>assistant\n")
+
+
+def test_turn_without_a_special_token_ends_with_eos(with_template):
+  plain = "{% for m in messages %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}"
+  tokenizer = with_template(plain)
+  assert tokenizer.decode(tokenizer.end) == "\n<|im_end|>"
+  with pytest.raises(InputError, match="no end-of-turn token"):
+    with_template(plain, eos_token=None)
+
+
+def test_refusal_of_the_template_is_an_input_error(with_template):
+  with pytest.raises(InputError, match="chat template of changed: System role not supported; "):
+    with_template(WITHOUT_SYSTEM).prompt_text(DIALOGUE)
+
+
+def test_template_that_drops_the_response_is_refused(with_template):
+  with pytest.raises(InputError, match="does not write the assistant's text"):
+    with_template("{{ messages[0].content }}")
+
+
+def test_tokenizer_without_a_chat_template_is_refused(tmp_path, fixtures):
+  tokenizer = AutoTokenizer.from_pretrained(fixtures / "tokenizer")
+  tokenizer.chat_template = None
+  tokenizer.save_pretrained(tmp_path)
+  with pytest.raises(InputError, match="has no chat template; add"):
+    load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["no/such_tokenizer", "/no/such/directory"])
+def test_missing_tokenizer_is_one_line(name):
+  with pytest.raises(InputError, match="cannot be loaded") as caught:
+    load_tokenizer(name)
+  assert "\n" not in str(caught.value)
+
+
+def test_saved_tokenizer_is_the_same(tokenizer, tmp_path):
+  tokenizer.save(tmp_path / "copy")
+  assert load_tokenizer(tmp_path / "copy").fingerprint == tokenizer.fingerprint
+  assert pickle.loads(pickle.dumps(tokenizer)).fingerprint == tokenizer.fingerprint
+
+
+def test_fingerprint_knows_template_special_tokens_and_vocabulary(tokenizer, with_template, fixtures):
+  template = AutoTokenizer.from_pretrained(fixtures / "tokenizer").chat_template
+  larger = AutoTokenizer.from_pretrained(fixtures / "tokenizer")
+  larger.add_tokens(["<new>"])
+  others = [with_template(THINKING), with_template(template, pad_token="<|im_end|>"), Tokenizer(larger, "larger")]
+  prints = {tokenizer.fingerprint, *(other.fingerprint for other in others)}
+  assert len(prints) == 4
+  assert with_template(template).fingerprint == tokenizer.fingerprint
+
+
+def test_vocab_size_covers_every_id(tokenizer):
+  assert tokenizer.vocab_size == 512
+  assert max(ids.max() for ids in tokenizer.encode(["<|im_end|>", "é🙂 the"])) < 512
+
+
+@given(text=st.text(max_size=40), count=st.integers(0, 50))
+def test_without_start_keeps_an_end_of_the_text(tokenizer, text, count):
+  rest = tokenizer.without_start(text, count)
+  assert text.endswith(rest)
+  (ids,) = tokenizer.encode([text])
+  assert (rest == "") == (count >= len(ids))
+  if count == 0:
+    assert rest == text
+
+
+def test_left_over_truncation_of_the_file_is_ignored(fixtures):
+  hf = AutoTokenizer.from_pretrained(fixtures / "tokenizer")
+  hf.backend_tokenizer.enable_truncation(3)
+  hf.backend_tokenizer.enable_padding(length=8)
+  (ids,) = Tokenizer(hf, "truncating").encode(["the river was quiet and the boats lay at the shore"])
+  assert len(ids) > 8
