@@ -59,7 +59,7 @@ def test_a_plan_keeps_its_promises(random_pair, seed, num_contexts, rows, row_le
   rng = np.random.default_rng(seed)
   pending = [Sized(random_pair(rng, num_contexts)) for _ in range(rng.integers(1, 12))]
   if not pending[0].fits(rows, row_length):
-    with pytest.raises(InputError, match="pair -1: .* tokens do not fit"):
+    with pytest.raises(InputError, match=r"pair -1: .* tokens do not fit"):
       plan_group(pending, rows=rows, row_length=row_length, max_pairs=max_pairs)
     return
   plan = plan_group(pending, rows=rows, row_length=row_length, max_pairs=max_pairs)

@@ -63,9 +63,8 @@ def test_weights_must_match(dataset, small):
 
 
 def test_lockstep_emits_each_stream_with_the_state_after_it(dataset):
-  streams = iter(
-    PackedStreams(order([dataset]), PACK, 3, 4, {0: {"next": 0, "pending": []}, 2: {"next": 2, "pending": []}})
-  )
+  begin = {stream: {"next": stream, "pending": []} for stream in (0, 2)}
+  streams = iter(PackedStreams(order([dataset]), PACK, 3, 4, begin))
   first = next(streams)
   assert set(first) == {0, 2}
   for stream, (group, state) in first.items():

@@ -13,8 +13,8 @@ from amopo_jax.types import InputError
 DIALOGUE = (Message("system", "Be kind."), Message("user", "Hi"), Message("assistant", "Yes?"), Message("user", "Why?"))
 
 TRIMMING = (
-  "{{ '<|endoftext|>' }}{% for m in messages %}{{ '<|im_start|>' + m.role + '\n\n' + (m.content | trim) + '<|im_end|>' }}"
-  "{% endfor %}"
+  "{{ '<|endoftext|>' }}{% for m in messages %}"
+  "{{ '<|im_start|>' + m.role + '\n\n' + (m.content | trim) + '<|im_end|>' }}{% endfor %}"
 )
 THINKING = (
   "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}"
