@@ -1,0 +1,111 @@
+"""A small world with ground truth: seeded preference records whose scores are given by programs.
+
+Every record is a function of (spec, seed, split, number): asking for more records leaves the first ones as
+they were. Training and held-out records never share a question.
+"""
+
+import random
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from amopo_jax.lab.graders import GRADERS, grade
+from amopo_jax.lab.responders import draw_skill, respond
+from amopo_jax.lab.spec import WorldSpec
+from amopo_jax.lab.tasks import CLOSINGS, LAYOUTS, NOUNS, OPERATIONS, Task
+
+DIMENSIONS = tuple(GRADERS)
+"""Names of the scores, in the order of the graders."""
+
+SPLITS = ("train", "heldout")
+
+HELDOUT_PARTS = 8
+"""One question in this many, by its checksum, is kept for the held-out records."""
+
+KINDS = ("tied", "inverted", "clear")
+"""What the dimensions make of a pair; see `WorldSpec`."""
+
+GradedResponse = dict[str, Any]
+"""{"content": text, "scores": {dimension: grade}}, as in the native record format."""
+
+
+def kind_of(chosen: Mapping[str, int], rejected: Mapping[str, int]) -> str:
+  """What the dimensions make of a pair.
+
+  Args:
+    chosen: dimension -> grade of the chosen response.
+    rejected: the same of the rejected response.
+
+  Returns:
+    One of KINDS.
+  """
+  lowest_gap = min(chosen[dimension] - rejected[dimension] for dimension in chosen)
+  return "inverted" if lowest_gap < 0 else "tied" if lowest_gap == 0 else "clear"
+
+
+def draw_task(spec: WorldSpec, rng: random.Random) -> Task:
+  """A question; its verb, words, layout and demand are drawn on their own."""
+  items = tuple(rng.sample(NOUNS, rng.randint(*spec.num_items)))
+  limited = rng.random() < spec.conflict
+  return Task(
+    verb=rng.choice(tuple(OPERATIONS)),
+    items=items,
+    layout=rng.choice(tuple(LAYOUTS)),
+    closing=None if limited else rng.choice(CLOSINGS),
+    max_words=len(items) + rng.randint(*spec.slack) if limited else None,
+  )
+
+
+def make_record(spec: WorldSpec, seed: int, split: str, number: int) -> dict[str, Any]:
+  """One record in the native format of docs/data.md.
+
+  Two responders answer until their grades make a pair of the kind that was drawn. The response with the higher
+  sum of grades is the chosen one; equal sums do not occur.
+
+  Args:
+    spec: shares of the difficulties.
+    seed: names the world.
+    split: one of SPLITS.
+    number: of the record in its split, from 0.
+
+  Returns:
+    {"prompt": [message], "responses": [response, response], "chosen": 0 or 1}.
+  """
+  rng = random.Random(f"{seed}/{split}/{number}")
+  task = draw_task(spec, rng)
+  while split_of(task) != split:
+    task = draw_task(spec, rng)
+  shares = (spec.tied, spec.inverted, 1 - spec.tied - spec.inverted)
+  chosen, rejected = _draw_pair(task, rng.choices(KINDS, shares)[0], rng)
+  first = rng.randrange(2)
+  return {
+    "prompt": [{"role": "user", "content": task.question}],
+    "responses": [rejected, chosen] if first else [chosen, rejected],
+    "chosen": first,
+  }
+
+
+def make_records(spec: WorldSpec, seed: int, split: str, count: int) -> Iterator[dict[str, Any]]:
+  """The first `count` records of a split; see `make_record`."""
+  return (make_record(spec, seed, split, number) for number in range(count))
+
+
+def split_of(task: Task) -> str:
+  """The only split in which this question may occur."""
+  return "train" if zlib.crc32(task.question.encode()) % HELDOUT_PARTS else "heldout"
+
+
+def _draw_pair(task: Task, kind: str, rng: random.Random) -> tuple[GradedResponse, GradedResponse]:
+  while True:
+    rejected, chosen = sorted((_draw_response(task, rng) for _ in range(2)), key=_total)
+    if _total(chosen) > _total(rejected) and kind_of(chosen["scores"], rejected["scores"]) == kind:
+      return chosen, rejected
+
+
+def _draw_response(task: Task, rng: random.Random) -> GradedResponse:
+  text = respond(task, draw_skill(rng), rng)
+  return {"content": text, "scores": grade(task, text)}
+
+
+def _total(response: GradedResponse) -> int:
+  return sum(response["scores"].values())

@@ -1,0 +1,79 @@
+"""Questions and tasks say the same, and the tables of words do not overlap."""
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from amopo_jax.lab.tasks import CLOSINGS, ITEM_FORMS, LAYOUTS, NOUNS, OFFERS, OPENINGS, OPERATIONS, Task, parse
+from amopo_jax.types import InputError
+
+DEMANDS = st.fixed_dictionaries({"closing": st.sampled_from(CLOSINGS)})
+DEMANDS |= st.fixed_dictionaries({"max_words": st.integers(0, 20)})
+
+
+@given(
+  st.sampled_from(sorted(OPERATIONS)),
+  st.lists(st.sampled_from(NOUNS), min_size=1, max_size=6, unique=True).map(tuple),
+  st.sampled_from(sorted(LAYOUTS)),
+  DEMANDS,
+)
+def test_parse_is_the_inverse_of_question(verb, items, layout, demand):
+  task = Task(verb, items, layout, **demand)
+  assert parse(task.question) == task
+
+
+def test_a_question_as_it_is_read():
+  task = Task("sort", ("yak", "bat", "fig"), "dashes", max_words=5)
+  assert task.question == "sort : yak bat fig . with dashes . at most 5 words ."
+
+
+@pytest.mark.parametrize(
+  "verb, answer",
+  [
+    ("capitals", ("HEN", "ANT", "ZIP")),
+    ("plurals", ("hens", "ants", "zips")),
+    ("reverse", ("zip", "ant", "hen")),
+    ("sort", ("ant", "hen", "zip")),
+  ],
+)
+def test_the_answer_by_hand(verb, answer):
+  assert Task(verb, ("hen", "ant", "zip"), "commas", closing="done").answer == answer
+
+
+@pytest.mark.parametrize(
+  "question",
+  [
+    "",
+    "sort",
+    "shuffle : ant bat . with commas . end with done .",
+    "sort : ant bee . with commas . end with done .",
+    "sort : ant ant . with commas . end with done .",
+    "sort : . with commas . end with done .",
+    "sort : ant bat . with colons . end with done .",
+    "sort : ant bat . with commas . end with amen .",
+    "sort : ant bat . with commas . at most few words .",
+    "sort : ant bat . with commas . at most 05 words .",
+    "sort : ant bat . with commas . at most ² words .",
+    "sort : ant bat . with commas .",
+    "sort : ant  bat . with commas . end with done .",
+    "sort : ant bat . with commas . end with done . thanks",
+  ],
+)
+def test_other_lines_are_refused_in_one_line(question):
+  with pytest.raises(InputError, match="not of this world; write it like 'reverse : ") as error:
+    parse(question)
+  assert "\n" not in str(error.value)
+
+
+def test_each_noun_has_a_first_letter_of_its_own():
+  assert len({noun[0] for noun in NOUNS}) == len(NOUNS)
+  assert len(ITEM_FORMS) == 3 * len(NOUNS)
+
+
+def test_no_word_of_a_response_has_two_meanings():
+  tables = [ITEM_FORMS, CLOSINGS, OPENINGS, OFFERS, LAYOUTS.values()]
+  tables += [table for operation in OPERATIONS.values() for table in (operation.announcements, operation.explanations)]
+  for one, other in itertools.combinations(tables, 2):
+    assert set(one).isdisjoint(other)
