@@ -141,7 +141,7 @@ def _write_shard(file: Path, params: Params, tensors: list[Tensor], dtype: np.dt
   """Writes one safetensors file: length of the header (8 bytes, little endian), header (JSON), tensors.
 
   By hand, because the library's `save_file` wants all tensors of the file in memory at once.
-  Source: the format section of the safetensors README. `"format": "pt"` is what transformers asks for.
+  Source: the format section of the safetensors README. transformers 4 asks for `"format": "pt"`.
   """
   header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
   end = 0

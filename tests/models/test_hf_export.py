@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from amopo_jax.models.hf_config import from_hf
@@ -34,6 +35,8 @@ def test_export_of_import_is_the_same_file(model, hf_tensors, tmp_path):
   assert files_in(tmp_path / "out") == ["config.json", "model.safetensors"]
   written = load_file(tmp_path / "out" / "model.safetensors")
   assert written.keys() == hf_tensors.keys()
+  with safe_open(tmp_path / "out" / "model.safetensors", framework="numpy") as file:
+    assert file.metadata() == {"format": "pt"}  # transformers 4 refuses a file without
   for name, tensor in hf_tensors.items():
     np.testing.assert_array_equal(written[name], tensor, err_msg=name)
 

@@ -21,10 +21,10 @@ def load(directory, *, dtype=jnp.float32, shardings=None):
 
 
 def shardings_for(mesh, config):
-  """Every kind of part: layers are never cut; inputs over fsdp, outputs over tensor; norms everywhere."""
+  """Every kind of part: cut along both axes, along the layers, the same on two devices, or on all of them."""
 
   def rule(leaf):
-    spec = {1: P(), 2: P("tensor", "fsdp"), 3: P(None, "fsdp", "tensor")}[leaf.ndim]
+    spec = {1: P("fsdp"), 2: P("tensor", "fsdp"), 3: P(None, "fsdp", "tensor")}[leaf.ndim]
     cuts = [mesh.shape[axis] if axis else 1 for axis in spec] + [1] * (leaf.ndim - len(spec))
     fits = all(size % cut == 0 for size, cut in zip(leaf.shape, cuts, strict=True))
     return NamedSharding(mesh, spec if fits else P())
@@ -62,6 +62,12 @@ def test_the_tree_is_that_of_the_transformer(write_model, hf_fields, hf_tensors)
   expected = abstract_params(from_hf(hf_fields, "config.json"), jnp.bfloat16)
   found = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), load(directory, dtype=jnp.bfloat16))
   assert found == jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), expected)
+
+
+def test_a_kernel_longer_than_a_strip_is_transposed(monkeypatch, write_model, hf_fields, hf_tensors):
+  monkeypatch.setattr(hf_import, "_STRIP_ROWS", 7)  # 24 rows: three strips and a rest
+  gate = load(write_model(hf_fields, hf_tensors))["layers"]["mlp"]["gate"]["kernel"]
+  np.testing.assert_array_equal(gate[1], hf_tensors["model.layers.1.mlp.gate_proj.weight"].T)
 
 
 def test_bfloat16_files_lose_nothing(write_model, hf_fields, hf_tensors):
