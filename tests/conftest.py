@@ -10,19 +10,78 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
   os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 
+import io
+import pathlib
+import sys
+
 import jax
 import pytest
 from jaxtyping import install_import_hook
+from rich.console import Console
 
-install_import_hook("amopo_jax", "beartype.beartype").install()
+install_import_hook("amopo_jax", "beartype.beartype")
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
+
+from amopo_jax.cli.configs import spec_from_config
+from configs import base
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-jax.config.update("jax_threefry_partitionable", True)
 
 
 @pytest.fixture(scope="session")
 def fixtures():
   """The folder of small files written by this project."""
-  import pathlib
-
   return pathlib.Path(__file__).parent / "fixtures"
+
+
+@pytest.fixture(scope="session")
+def make_config(fixtures):
+  """Makes the ConfigDict of a tiny run on the fixtures; keyword "a__b" overrides config.a.b."""
+
+  def make(**overrides):
+    config = base.get_config()
+    config.model.arch = {
+      "architectures": ["Qwen2ForCausalLM"],
+      "model_type": "qwen2",
+      "vocab_size": 640,
+      "hidden_size": 32,
+      "num_hidden_layers": 2,
+      "num_attention_heads": 4,
+      "num_key_value_heads": 2,
+      "intermediate_size": 64,
+      "rms_norm_eps": 1e-6,
+      "rope_theta": 10000.0,
+      "max_position_embeddings": 1024,
+      "tie_word_embeddings": True,
+      "hidden_act": "silu",
+    }
+    config.data.train.fixture = base.source(str(fixtures / "records" / "native.jsonl"))
+    config.data.tokenizer = str(fixtures / "tokenizer")
+    for name in ("helpfulness", "correctness"):
+      config.data.contexts[name] = base.context(dimension=name, template="{dimension}: {score}", high=4)
+    config.data.heldout_fraction = 0.2
+    config.batch.update(rows=4, group_rows=2, row_length=384, accumulation=1)
+    config.optim.update(learning_rate=1e-2, warmup_fraction=0.0)
+    config.train.update(tensorboard=False, epochs=1)
+    for key, value in overrides.items():
+      with config.unlocked():
+        section, _, name = key.rpartition("__")
+        node = config
+        for part in section.split("__") if section else ():
+          node = node[part]
+        node[name] = value
+    return config
+
+  return make
+
+
+@pytest.fixture(scope="session")
+def make_spec(make_config):
+  """Makes the `RunSpec` of a tiny run; overrides as `make_config`."""
+  return lambda **overrides: spec_from_config(make_config(**overrides))
+
+
+@pytest.fixture
+def console():
+  """A console that keeps what it is told: `console.file.getvalue()`."""
+  return Console(file=io.StringIO(), width=200, force_terminal=False)

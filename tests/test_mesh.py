@@ -73,7 +73,9 @@ def test_rules_that_cannot_be_are_refused_by_name(mesh, rules, message):
     meshes.param_shardings(abstract_params(CONFIG, jnp.float32), mesh, rules)
 
 
-@pytest.mark.parametrize("tx", [optax.adamw(1e-3), optax.adafactor(1e-3), optax.lion(1e-3)], ids=["adamw", "adafactor", "lion"])
+@pytest.mark.parametrize(
+  "tx", [optax.adamw(1e-3), optax.adafactor(1e-3), optax.lion(1e-3)], ids=["adamw", "adafactor", "lion"]
+)
 def test_optimizer_moments_lie_where_their_parameter_lies(mesh, tx):
   params = abstract_params(CONFIG, jnp.float32)
   placed = meshes.param_shardings(params, mesh)

@@ -1,0 +1,134 @@
+"""Real checkpoints in real folders: what is kept, what is restored, and what happens to broken ones."""
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from amopo_jax import mesh
+from amopo_jax.checkpoint import Checkpoints
+from amopo_jax.state import init_state
+from amopo_jax.types import InputError
+
+TX = optax.adamw(1e-3)
+
+
+def state_at(step: int):
+  params = {"layers": {"q": {"kernel": jnp.arange(32.0).reshape(8, 4) + step}}, "norm": {"scale": jnp.ones(3)}}
+  return init_state(params, TX, seed=0)._replace(step=jnp.asarray(step, jnp.int32))
+
+
+def target_on(sharding):
+  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state_at(0))
+
+
+@pytest.fixture
+def target():
+  return target_on(jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+
+
+def save_steps(workdir, steps, **kwargs):
+  checkpoints = Checkpoints(str(workdir), **kwargs)
+  for step in steps:
+    checkpoints.save(state_at(step), {"stream": {"next": step}}, {"eval_loss": float(abs(step - 2))})
+  checkpoints.wait()
+  return checkpoints
+
+
+def test_what_was_saved_comes_back_bit_for_bit(tmp_path, target):
+  restored = save_steps(tmp_path, [1, 2]).restore(target)
+  assert restored is not None
+  assert (restored.step, restored.meta) == (2, {"stream": {"next": 2}})
+  assert jax.tree.structure(restored.state) == jax.tree.structure(state_at(2))
+  jax.tree.map(np.testing.assert_array_equal, restored.state, state_at(2))
+
+
+def test_an_empty_workdir_restores_nothing(tmp_path, target):
+  assert Checkpoints(str(tmp_path)).restore(target) is None
+
+
+def test_the_newest_and_the_best_are_kept(tmp_path):
+  lowest = save_steps(tmp_path, range(1, 7), keep=2, best_metric="eval_loss", best_is_highest=False)
+  assert lowest.steps() == [2, 5, 6]
+
+
+def test_without_a_best_metric_only_the_newest_are_kept(tmp_path):
+  assert save_steps(tmp_path, range(1, 7), keep=2).steps() == [5, 6]
+
+
+def test_a_step_that_is_there_is_left_alone(tmp_path, target):
+  checkpoints = save_steps(tmp_path, [1])
+  checkpoints.save(state_at(5)._replace(step=jnp.asarray(1, jnp.int32)), {"stream": {}})
+  checkpoints.wait()
+  restored = checkpoints.restore(target)
+  assert restored is not None
+  assert restored.meta == {"stream": {"next": 1}}
+
+
+def test_it_restores_onto_another_mesh(tmp_path):
+  save_steps(tmp_path, [3])
+  grid = mesh.make_mesh(data=2, fsdp=4, tensor=1)
+  target = target_on(NamedSharding(grid, PartitionSpec()))
+  split = NamedSharding(grid, PartitionSpec("fsdp"))
+  kernel = target.params["layers"]["q"]
+  kernel["kernel"] = jax.ShapeDtypeStruct((8, 4), jnp.float32, sharding=split)
+  restored = Checkpoints(str(tmp_path)).restore(target)
+  assert restored is not None
+  found = restored.state.params["layers"]["q"]["kernel"]
+  assert found.sharding.is_equivalent_to(split, 2)
+  np.testing.assert_array_equal(found, state_at(3).params["layers"]["q"]["kernel"])
+
+
+def test_parameters_are_restored_without_the_optimizer(tmp_path, target):
+  params = save_steps(tmp_path, [4]).restore_params(4, target.params)
+  jax.tree.map(np.testing.assert_array_equal, params, state_at(4).params)
+
+
+def truncate(path):
+  for file in sorted((path / "state").rglob("d/*")):
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def flip_bytes(path):
+  for file in sorted((path / "state").rglob("d/*")):
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    file.write_bytes(content)
+
+
+def lose_metadata(path):
+  for file in (path / "meta").iterdir():
+    file.write_text("{")
+
+
+@pytest.mark.parametrize("breaking", [truncate, flip_bytes, lose_metadata])
+def test_a_broken_newest_checkpoint_is_set_aside_and_the_one_before_is_used(tmp_path, target, breaking, caplog):
+  save_steps(tmp_path, [1, 2]).close()
+  breaking(tmp_path / "checkpoints" / "2")
+  checkpoints = Checkpoints(str(tmp_path))
+  restored = checkpoints.restore(target)
+  assert restored is not None
+  assert restored.step == 1
+  jax.tree.map(np.testing.assert_array_equal, restored.state, state_at(1))
+  assert (tmp_path / "unreadable" / "2").is_dir()
+  assert "2 cannot be read" in caplog.text
+  checkpoints.save(state_at(2), {"stream": {"next": 2}})
+  checkpoints.wait()
+  assert checkpoints.steps() == [1, 2]
+
+
+def test_all_broken_is_an_error_that_says_so(tmp_path, target):
+  save_steps(tmp_path, [1]).close()
+  truncate(tmp_path / "checkpoints" / "1")
+  with pytest.raises(InputError, match=r"none of the checkpoints \[1\] can be read"):
+    Checkpoints(str(tmp_path)).restore(target)
+
+
+def test_a_half_written_folder_of_a_killed_save_does_not_count(tmp_path, target):
+  save_steps(tmp_path, [1]).close()
+  pathlib.Path(tmp_path / "checkpoints" / "2.orbax-checkpoint-tmp").mkdir()
+  assert Checkpoints(str(tmp_path)).latest_step() == 1

@@ -1,0 +1,104 @@
+"""The step's promise: the same loss and the same new parameters whatever the devices, the mesh or the micro-batches."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from amopo_jax import build, mesh
+from amopo_jax.data.collate import collate, count_pairs
+from amopo_jax.data.pipeline import make_stream
+from amopo_jax.metrics import summarize
+from amopo_jax.models.transformer import abstract_params
+from amopo_jax.policy import find_policy, load_policy
+from amopo_jax.prepare import build_optimizer
+from amopo_jax.state import init_state
+from amopo_jax.step import draw_noise, make_eval_step, make_moments_step, make_train_step
+
+
+@pytest.fixture(scope="module")
+def spec(make_spec):
+  return make_spec(batch__rows=8, batch__group_rows=1, objective__target_margin=0.5, data__heldout_fraction=0.0)
+
+
+@pytest.fixture(scope="module")
+def groups(spec):
+  data = build.build_data(spec, find_policy("", dict(spec.model.arch)))
+  stream = make_stream(
+    data.train, data.pack, seed=0, num_epochs=1, num_streams=8, owned=range(8), num_workers=0, shuffle=False
+  )
+  return next(stream)
+
+
+def one_step(spec, groups, *, sizes=(1, 1, 1), accumulation=1, with_evaluation=False):
+  devices = jax.devices()[: int(np.prod(sizes))]
+  grid = mesh.make_mesh(**dict(zip(mesh.AXES, sizes, strict=True)), devices=devices)
+  source = find_policy("", dict(spec.model.arch))
+  placed = build.param_shardings(spec, abstract_params(source.config, jnp.float32), grid)
+  params = load_policy(source, dtype=jnp.float32, shardings=placed)
+  tx, schedule = build_optimizer(spec, 10)
+  score_fn = build.build_score_fn(spec.model, source.config, 2, grid)
+  objective = build.build_objective(spec.objective, 2, parts=1)
+  batch = mesh.place_batch(collate(groups, accumulation=accumulation, num_pairs=count_pairs(groups)), grid)
+  state, metrics = jax.jit(make_train_step(score_fn, objective, tx, schedule))(init_state(params, tx, seed=3), batch)
+  if not with_evaluation:
+    return jax.device_get((state, metrics, None, None, batch.index))
+  sums = jax.jit(make_eval_step(score_fn, objective))(params, batch)
+  moments = jax.jit(make_moments_step(score_fn))(params, batch)
+  return jax.device_get((state, metrics, sums, moments, batch.index))
+
+
+@pytest.fixture(scope="module")
+def reference(spec, groups):
+  return one_step(spec, groups, with_evaluation=True)
+
+
+SPLITS = [((8, 1, 1), 1), ((1, 1, 4), 1), ((2, 2, 2), 2)]
+MORE_SPLITS = [((2, 1, 1), 1), ((1, 4, 1), 1), ((1, 8, 1), 1), ((1, 1, 1), 4), ((1, 2, 1), 4), ((1, 1, 1), 8)]
+
+
+@pytest.mark.parametrize(
+  "sizes, accumulation", [*SPLITS, *(pytest.param(*split, marks=pytest.mark.slow) for split in MORE_SPLITS)], ids=str
+)
+def test_loss_and_gradient_do_not_depend_on_the_split(spec, groups, reference, sizes, accumulation):
+  state, metrics, *_ = one_step(spec, groups, sizes=sizes, accumulation=accumulation)
+  assert_same(metrics["sums"], reference[1]["sums"])
+  np.testing.assert_allclose(metrics["grad_norm"], reference[1]["grad_norm"], rtol=1e-5)
+  np.testing.assert_allclose(metrics["update_norm"], reference[1]["update_norm"], rtol=1e-3)
+  assert int(state.step) == 1
+
+
+def test_evaluation_and_moments_do_not_depend_on_the_micro_batches(spec, groups, reference):
+  _, metrics, sums, moments, index = one_step(spec, groups, accumulation=2, with_evaluation=True)
+  assert_same(metrics["sums"], reference[1]["sums"])
+  assert_same(sums, reference[2])
+  by_index = lambda m, i: {int(n): np.asarray(m.sum_logp)[place] for place, n in enumerate(i.reshape(-1)) if n >= 0}
+  ours, theirs = by_index(moments, index), by_index(reference[3], reference[4])
+  assert ours.keys() == theirs.keys()
+  for number, value in theirs.items():
+    np.testing.assert_allclose(ours[number], value, rtol=1e-5)
+
+
+def assert_same(ours, theirs):
+  a, b = (summarize(sums, ["helpfulness", "correctness"]) for sums in (ours, theirs))
+  for key, value in a.items():
+    np.testing.assert_allclose(value, b[key], rtol=1e-5, atol=1e-6, err_msg=key)
+
+
+def test_the_loss_is_the_mean_over_the_pairs_of_the_step(reference, groups):
+  _, metrics, sums, _, _ = reference
+  assert float(metrics["sums"].pairs) == count_pairs(groups) == float(sums.pairs)
+  np.testing.assert_allclose(float(metrics["sums"].loss) / count_pairs(groups), 0.98, atol=0.2)  # -log σ(-0.5)
+
+
+def test_evaluation_uses_no_noise(reference):
+  _, metrics, sums, _, _ = reference
+  assert not np.array_equal(np.asarray(sums.alpha), np.asarray(metrics["sums"].alpha))
+
+
+def test_noise_depends_on_the_step_and_not_on_the_split():
+  key = jax.random.key_data(jax.random.key(1, impl="threefry2x32"))
+  whole, split = draw_noise(key, jnp.asarray(5), (1, 8, 3, 2)), draw_noise(key, jnp.asarray(5), (4, 2, 3, 2))
+  np.testing.assert_array_equal(whole.reshape(-1), split.reshape(-1))
+  assert not np.array_equal(whole, draw_noise(key, jnp.asarray(6), (1, 8, 3, 2)))
+  assert abs(float(jnp.mean(draw_noise(key, jnp.asarray(0), (1, 500, 4, 2))))) < 0.1
