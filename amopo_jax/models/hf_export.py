@@ -62,9 +62,11 @@ def save_model(
     add_files: called with the directory before it is renamed, for the tokenizer.
 
   Raises:
-    InputError: `out_dir` is a file or not empty; a type that is not written; a full or protected disk.
+    InputError: `out_dir` is remote, a file or not empty; a type that is not written; a full or protected disk.
     ValueError: `params` or `hf_config` are not those of `config`.
   """
+  if "://" in str(out_dir):
+    raise InputError(f"{out_dir}: an export needs a local directory; give one, and copy it from there")
   out_dir, type_name = Path(out_dir), np.dtype(dtype).name
   _check(params, config, hf_config, out_dir, type_name)
   partial = out_dir.parent / f".{out_dir.name}.partial-{os.getpid()}"

@@ -120,6 +120,13 @@ def test_a_file_is_left_alone(model, tmp_path):
   assert (tmp_path / "out").read_text() == "mine"
 
 
+def test_a_remote_place_is_refused(model, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(InputError, match="gs://bucket/out: an export needs a local directory"):
+    save_model(*model, "gs://bucket/out", dtype=jnp.float32)
+  assert files_in(tmp_path) == ["model"]  # and not "gs:"
+
+
 def test_an_empty_directory_is_filled(model, tmp_path):
   (tmp_path / "out").mkdir()
   save_model(*model, tmp_path / "out", dtype=jnp.float32)
