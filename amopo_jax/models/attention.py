@@ -170,9 +170,7 @@ def _spans(length: int, chunk: int) -> Iterator[_Span]:
     yield _Span(whole * chunk, length % chunk, 1)
 
 
-def _scores(
-  inputs: _Inputs, start: Array, span: _Span, window: int | None
-) -> Float[Array, "R G queries M keys"]:
+def _scores(inputs: _Inputs, start: Array, span: _Span, window: int | None) -> Float[Array, "R G queries M keys"]:
   """Scaled products of a chunk's queries with the span's keys, hidden ones at the lowest float."""
   q = jax.lax.dynamic_slice_in_dim(inputs.q, start, span.size, axis=1)
   k = inputs.k[:, : span.end]

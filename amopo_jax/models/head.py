@@ -100,7 +100,7 @@ def _gather_scored(rows: PackedRows, num_slots: int, chunk: int, shards: int) ->
 def _primal(
   hidden: Float[Array, "G tokens D"], weight: Float[Array, "V D"], scored: _Scored, chunk: int
 ) -> Float[Array, "G T"]:
-  """Log-probability of each scored token, 0 where void."""
+  """Log-probability of each scored token; where void, anything finite, for the slot of those does not exist."""
   return _forward(hidden, weight, scored, chunk)[0]
 
 
@@ -114,12 +114,11 @@ def _forward(hidden: Array, weight: Array, scored: _Scored, chunk: int) -> tuple
 
   zeros = jnp.zeros(scored.slot.shape, jnp.float32)
   logp, lse = jax.lax.fori_loop(0, _num_chunks(scored, chunk), project, (zeros, zeros))
-  return jnp.where(_is_real(scored), logp, 0.0), (hidden, weight, scored, lse)
+  return logp, (hidden, weight, scored, lse)
 
 
 def _backward(chunk: int, kept: tuple[Any, ...], d_logp: Array) -> tuple[Any, ...]:
   hidden, weight, scored, lse = kept
-  d_logp = jnp.where(_is_real(scored), d_logp, 0.0)
   # Mapped over the shards, not indexed by them: else the compiler sums d_hidden over all devices in each turn.
   add_at = jax.vmap(lambda into, at, x: into.at[at].add(x))
 
@@ -157,10 +156,6 @@ def _project(
 
 def _num_chunks(scored: _Scored, chunk: int) -> Int[Array, ""]:
   return jnp.max(-(-scored.count // chunk))
-
-
-def _is_real(scored: _Scored) -> Array:
-  return jnp.arange(scored.slot.shape[1])[None, :] < scored.count[:, None]
 
 
 def _product(spec: str, x: Array, y: Array) -> Array:

@@ -70,7 +70,7 @@ class Transformer(nnx.Module):
     places = Places(rotation(self.config, rows.positions), rows.positions, rows.subtree_end)
     block, stacked = nnx.split(self.layers)
 
-    def layer(x: Array, params: nnx.State) -> tuple[Array, None]:
+    def layer(x: Array, params: Any) -> tuple[Array, None]:
       x = nnx.merge(block, params)(x, places, attention_chunk)
       return constrain(x, "residual"), None
 

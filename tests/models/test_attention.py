@@ -186,6 +186,17 @@ def test_keys_after_the_chunk_cost_nothing():
   assert chunked < 0.68 * whole
 
 
+@pytest.mark.parametrize(("length", "chunk"), [(4096, 512), (4096, 100), (300, 7), (5, 8)])
+def test_spans_cover_every_query_once_and_about_half_of_the_square(length: int, chunk: int):
+  spans = list(module._spans(length, chunk))
+  queries = [first for s in spans for first in range(s.start, s.end, s.size)]
+  assert queries == list(range(0, length, chunk))
+  assert spans[-1].end == length
+  assert all(s.size <= chunk for s in spans)
+  share = sum(s.size * s.count * s.end for s in spans) / length**2
+  assert share <= (0.57 if length >= 8 * chunk else 1.0)
+
+
 def test_memory_is_not_quadratic_in_the_row(monkeypatch: pytest.MonkeyPatch):
   monkeypatch.setattr(module, "_PREFIXES", 2)
   short, long = (compiled(length, 32).memory_analysis().temp_size_in_bytes for length in (512, 2048))

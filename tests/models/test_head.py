@@ -103,6 +103,18 @@ def test_the_gradient_of_each_moment_agrees_with_differences_of_the_oracle(field
     np.testing.assert_allclose(np.sum(grads[which] * direction), slope, rtol=1e-4, atol=1e-6)
 
 
+def test_a_last_chunk_may_overrun_the_row():
+  inputs = random_inputs(11)
+  rows = random_rows(11, scored_share=1.0)
+  # 20 of the 22 tokens of a shard are scored: four chunks of 6 reach beyond all of them.
+  ours = lambda h, w: moments_head(h, w, rows, SLOTS, chunk=6, shards=2)
+  np.testing.assert_allclose(jnp.stack(ours(*inputs)), oracle(*inputs, rows), rtol=1e-5, atol=1e-6)
+  found = jax.grad(lambda h, w: scalar(ours(h, w)), (0, 1))(*inputs)
+  expected = jax.grad(lambda h, w: scalar(plain_head(h, w, rows)), (0, 1))(*inputs)
+  for mine, theirs in zip(found, expected, strict=True):
+    np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
 def test_no_scored_token_at_all_gives_exact_zeros():
   inputs = random_inputs(3)
   rows = random_rows(3, scored_share=0.0)

@@ -23,9 +23,7 @@ CONFIG = ModelConfig(
   rope_theta=10_000.0,
 )
 PLAIN = np.array([10_000.0 ** (-2 * i / HEAD_DIM) for i in range(HEAD_DIM // 2)])
-LLAMA3 = RopeScaling(
-  kind="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_positions=256
-)
+LLAMA3 = RopeScaling(kind="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_positions=256)
 
 
 def turned(x: np.ndarray, positions: np.ndarray, per_position: np.ndarray) -> np.ndarray:
