@@ -8,7 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amopo_jax.lab.graders import GRADERS, count_words, grade
-from amopo_jax.lab.responders import LEVELS, RESPONSE_WORDS, Skill, babble, compose, draw_skill, optimum, respond
+from amopo_jax.lab.responders import (
+  CONFUSION,
+  LEVELS,
+  RESPONSE_WORDS,
+  Skill,
+  babble,
+  compose,
+  draw_skill,
+  optimum,
+  respond,
+)
 from amopo_jax.lab.spec import DEFAULT_SPEC, WorldSpec
 from amopo_jax.lab.tasks import LAYOUTS, OPERATIONS, Task
 from amopo_jax.lab.world import draw_task
@@ -48,6 +58,13 @@ def test_no_skill_shows_the_habits(seed):
   assert "/" not in response
   assert "bye" not in response
   assert grade(OPEN, response) == {"helpfulness": 0, "correctness": 0, "instruction_following": 0}
+
+
+def test_without_skill_a_courtesy_is_at_times_the_one_of_another_operation():
+  rng = random.Random(2)
+  wrong = {word for verb in set(OPERATIONS) - {OPEN.verb} for word in OPERATIONS[verb].announcements}
+  shares = [not wrong.isdisjoint(respond(OPEN, HOPELESS, rng).split()) for _ in range(1000)]
+  assert sum(shares) / 1000 == pytest.approx(CONFUSION, abs=0.058)  # four standard deviations
 
 
 def test_an_item_is_omitted_at_times_also_by_experts():
