@@ -175,8 +175,8 @@ def build_objective(spec: ObjectiveSpec, num_contexts: int, *, parts: int) -> Ob
   Raises:
     InputError: unknown name, or an argument that the named objective would ignore.
   """
-  if spec.beta <= 0:
-    raise InputError(f"config.objective.beta: {spec.beta} is not positive")
+  if spec.beta <= 0 or min(spec.target_margin, spec.gap_margin, spec.sft_weight) < 0:
+    raise InputError("config.objective: beta must be positive, target_margin, gap_margin and sft_weight not negative")
   if spec.name == "amopo":
     return make_amopo(
       alpha_fn=_alpha_fn(spec, num_contexts, parts),

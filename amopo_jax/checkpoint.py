@@ -122,10 +122,6 @@ class Checkpoints:
     found = self._manager.restore(step, args=args)
     return Restored(step, found["state"], found["meta"])
 
-  def read_meta(self, step: int) -> dict[str, Any]:
-    """The JSON of one checkpoint alone."""
-    return self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
-
   def restore_params(self, step: int, target: Any) -> Any:
     """The parameters of one checkpoint, without the optimizer's state, under the target's shardings."""
     restore_args = ocp.checkpoint_utils.construct_restore_args({"params": target})

@@ -1,5 +1,8 @@
 """`amopo export`: a checkpoint as a directory that transformers and vLLM load."""
 
+import json
+from pathlib import Path
+
 import jax
 from jax.sharding import SingleDeviceSharding
 
@@ -36,5 +39,11 @@ def export(workdir: str, out: str, *, step: int | None = None, dtype: str = "") 
   shardings = jax.tree.map(lambda _: here, abstract_params(source.config, trained))
   params = load_policy(source, dtype=trained, shardings=shardings)
   tokenizer = load_tokenizer(source.tokenizer)
-  save_model(params, source.config, source.hf_config, out, dtype=written, add_files=tokenizer.save)
+
+  def add_files(folder: Path) -> None:
+    tokenizer.save(folder)
+    generation = {"eos_token_id": int(tokenizer.end[-1])}  # where the policy was trained to stop
+    (folder / "generation_config.json").write_text(json.dumps(generation) + "\n")
+
+  save_model(params, source.config, source.hf_config, out, dtype=written, add_files=add_files)
   return int(source.step or 0)

@@ -130,7 +130,7 @@ def write_atomically(path: epath.Path, text: str) -> None:
     return
   fresh = path.with_name(path.name + ".new")
   fresh.write_text(text)
-  fresh.rename(path)
+  fresh.replace(path)
 
 
 def _find_pretrained(path: str) -> PolicySource:

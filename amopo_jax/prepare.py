@@ -122,7 +122,9 @@ def open_workdir(run: Run, workdir: str) -> Checkpoints:
   if not (epath.Path(workdir) / RUN_FILE).exists():
     model = epath.Path(workdir) / MODEL_FOLDER
     model.mkdir(parents=True, exist_ok=True)
-    hf_config = run.source.hf_config if run.source.path else to_hf(run.source.config)
+    end_of_turn = int(run.data.tokenizer.end[-1])
+    from_scratch = to_hf(run.source.config, eos_token_id=end_of_turn)
+    hf_config = run.source.hf_config if run.source.path else from_scratch
     write_atomically(model / "config.json", json.dumps(hf_config, indent=1) + "\n")
     run.data.tokenizer.save(model)
     write_run(workdir, RunRecord(run.spec, run.num_steps, run.data.tokenizer.fingerprint))

@@ -54,7 +54,7 @@ def score(spec: RunSpec, out: str, *, step: int | None = None) -> int:
       for line in _lines(data.train[0], index, moments, data.contexts.names, spec.objective.beta):
         file.write(json.dumps(line) + "\n")
         count += 1
-  fresh.rename(path)
+  fresh.replace(path)
   return count
 
 

@@ -60,7 +60,8 @@ def train(spec: RunSpec, workdir: str, console: Console) -> Outcome:
     try:
       return _train(run, workdir, console, stop)
     except OSError as error:
-      raise RunFailure(f"{workdir}: {error}; make room and start again with the same command") from error
+      reason = error.strerror or str(error)
+      raise RunFailure(f"{workdir}: {reason}; make room and start again with the same command") from error
 
 
 def _train(run: Run, workdir: str, console: Console, stop: StopRequest) -> Outcome:

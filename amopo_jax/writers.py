@@ -92,7 +92,7 @@ class MetricWriter:
       return
     fresh = self._path.with_name(METRICS_FILE + ".new")
     fresh.write_text(text)
-    fresh.rename(self._path)
+    fresh.replace(self._path)
 
 
 def _complete_lines(lines: Iterable[str]) -> Iterable[dict[str, Any]]:

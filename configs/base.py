@@ -37,24 +37,18 @@ def get_config() -> ConfigDict:
   config.seed = 0  # of initial weights, order of the data and noise
 
   config.model = ConfigDict()
-  config.model.path = (
-    ""  # Hugging Face directory or hub name, or a workdir; "" starts from random weights of `arch`
-  )
+  config.model.path = ""  # Hugging Face directory or hub name, or a workdir; "" starts from random weights of `arch`
   config.model.arch = ConfigDict()  # fields of a Hugging Face config.json, only where path is ""
   config.model.param_dtype = "float32"  # of parameters and optimizer state: float32 or bfloat16
   config.model.compute_dtype = "float32"  # of activations and matrix products: float32 or bfloat16
-  config.model.remat = (
-    "full"  # what the backward pass recomputes in each layer: a name of models.transformer.REMAT
-  )
+  config.model.remat = "full"  # what the backward pass recomputes in each layer: a name of models.transformer.REMAT
   config.model.attention_chunk = 512  # queries per block of the reference attention
   config.model.head_chunk = 512  # scored tokens per block of the output head, per row shard
 
   config.data = ConfigDict()
   config.data.train = ConfigDict()  # name -> source(...)
   config.data.heldout = ConfigDict()  # name -> source(...); empty: heldout_fraction of the training pairs
-  config.data.heldout_fraction = (
-    0.1  # share of the pairs held out when there is no held-out source; 0: no evaluation
-  )
+  config.data.heldout_fraction = 0.1  # share of the pairs held out when there is no held-out source; 0: no evaluation
   config.data.tokenizer = ""  # directory or hub name; "": the model's own
   config.data.contexts = ConfigDict()  # name -> context(...); one preference dimension each
   config.data.place = "before"  # of the instruction: before or after the question, or in the system turn
@@ -82,9 +76,7 @@ def get_config() -> ConfigDict:
   config.objective.target_margin = 2.0  # gamma, in units of reward
   config.objective.alpha = "gaussian"  # weights over contexts: a name of objective.alpha.ALPHAS, or fixed
   config.objective.fixed_alpha = ()  # one weight per context, where alpha is fixed
-  config.objective.ties = (
-    "keep"  # terms whose dimension does not order the pair: keep, mask_ties, follow_dimension
-  )
+  config.objective.ties = "keep"  # terms whose dimension does not order the pair: keep, mask_ties, follow_dimension
   config.objective.gap_margin = 0.0  # adds this times the normalised score gap to the target margin
   config.objective.sft_weight = 0.0  # adds this times the chosen responses' mean negative log-probability
 

@@ -23,6 +23,8 @@ install_import_hook("amopo_jax", "beartype.beartype")
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
 from amopo_jax.cli.configs import spec_from_config
+from amopo_jax.lab.write import write_world
+from amopo_jax.train import train
 from configs import base
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -35,15 +37,23 @@ def fixtures():
 
 
 @pytest.fixture(scope="session")
-def make_config(fixtures):
-  """Makes the ConfigDict of a tiny run on the fixtures; keyword "a__b" overrides config.a.b."""
+def world(tmp_path_factory):
+  """A folder with 48 training and 8 held-out records of the synthetic world, and their tokenizer."""
+  folder = tmp_path_factory.mktemp("world") / "world"
+  write_world(folder, seed=0, num_train=48, num_heldout=8)
+  return folder
+
+
+@pytest.fixture(scope="session")
+def make_config(world):
+  """Makes the ConfigDict of a tiny run on the world; keyword "a__b" overrides config.a.b."""
 
   def make(**overrides):
     config = base.get_config()
     config.model.arch = {
       "architectures": ["Qwen2ForCausalLM"],
       "model_type": "qwen2",
-      "vocab_size": 640,
+      "vocab_size": 256,
       "hidden_size": 32,
       "num_hidden_layers": 2,
       "num_attention_heads": 4,
@@ -55,12 +65,12 @@ def make_config(fixtures):
       "tie_word_embeddings": True,
       "hidden_act": "silu",
     }
-    config.data.train.fixture = base.source(str(fixtures / "records" / "native.jsonl"))
-    config.data.tokenizer = str(fixtures / "tokenizer")
+    config.data.train.world = base.source(f"{world}/train.jsonl")
+    config.data.heldout.world = base.source(f"{world}/heldout.jsonl")
+    config.data.tokenizer = f"{world}/tokenizer"
     for name in ("helpfulness", "correctness"):
-      config.data.contexts[name] = base.context(dimension=name, template="{dimension}: {score}", high=4)
-    config.data.heldout_fraction = 0.2
-    config.batch.update(rows=4, group_rows=2, row_length=384, accumulation=1)
+      config.data.contexts[name] = base.context(dimension=name, template="focus on {dimension} score {score} .", high=4)
+    config.batch.update(rows=8, group_rows=2, row_length=128, accumulation=1)
     config.optim.update(learning_rate=1e-2, warmup_fraction=0.0)
     config.train.update(tensorboard=False, epochs=1)
     for key, value in overrides.items():
@@ -85,3 +95,12 @@ def make_spec(make_config):
 def console():
   """A console that keeps what it is told: `console.file.getvalue()`."""
   return Console(file=io.StringIO(), width=200, force_terminal=False)
+
+
+@pytest.fixture(scope="session")
+def trained(make_spec, tmp_path_factory):
+  """The workdir of a complete run of three epochs, and what it said."""
+  workdir = tmp_path_factory.mktemp("trained") / "run"
+  said = Console(file=io.StringIO(), width=200, force_terminal=False)
+  train(make_spec(train__epochs=3), str(workdir), said)
+  return workdir, said.file.getvalue()

@@ -18,7 +18,7 @@ from amopo_jax.step import draw_noise, make_eval_step, make_moments_step, make_t
 
 @pytest.fixture(scope="module")
 def spec(make_spec):
-  return make_spec(batch__rows=8, batch__group_rows=1, objective__target_margin=0.5, data__heldout_fraction=0.0)
+  return make_spec(batch__group_rows=1, batch__row_length=192, objective__target_margin=0.5)
 
 
 @pytest.fixture(scope="module")

@@ -18,9 +18,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
   flags.DEFINE_string("data", None, "file to read", flag_values=values)
   flags.DEFINE_string("format", "usr", "its format: usr, or the name of an adapter", flag_values=values)
   flags.DEFINE_string("tfds", "", "name of a TFDS data set to build instead", flag_values=values)
-  flags.DEFINE_string(
-    "out", None, "file to write; for --tfds the folder of TFDS data sets", flag_values=values
-  )
+  flags.DEFINE_string("out", None, "file to write; for --tfds the folder of TFDS data sets", flag_values=values)
 
 
 def run(values: flags.FlagValues) -> int:

@@ -26,9 +26,7 @@ def run(values: flags.FlagValues) -> int:
   if values["model"].value:
     sections.append((values["model"].value, doctor.describe_model(values["model"].value)))
   if values["data"].value:
-    sections.append(
-      (values["data"].value, doctor.describe_data(values["data"].value, values["format"].value))
-    )
+    sections.append((values["data"].value, doctor.describe_data(values["data"].value, values["format"].value)))
   if values["config"].value is not None:
     sections.append(("config", doctor.describe_config(spec_from_flags(values))))
   for title, findings in sections:

@@ -14,9 +14,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
   flags.DEFINE_string("workdir", None, "folder of the run", flag_values=values)
   flags.DEFINE_string("out", None, "directory to write; must not exist, or be empty", flag_values=values)
   flags.DEFINE_integer("step", None, "checkpoint; default: the newest", flag_values=values)
-  flags.DEFINE_string(
-    "dtype", "", "of the files: float32 or bfloat16; default: as trained", flag_values=values
-  )
+  flags.DEFINE_string("dtype", "", "of the files: float32 or bfloat16; default: as trained", flag_values=values)
 
 
 def run(values: flags.FlagValues) -> int:
@@ -26,8 +24,6 @@ def run(values: flags.FlagValues) -> int:
   for name in ("workdir", "out"):
     if not values[name].value:
       raise InputError(f"--{name} is missing")
-  step = export(
-    values["workdir"].value, values["out"].value, step=values["step"].value, dtype=values["dtype"].value
-  )
+  step = export(values["workdir"].value, values["out"].value, step=values["step"].value, dtype=values["dtype"].value)
   print(f"{values['out'].value}: step {step} of {values['workdir'].value}")
   return 0

@@ -74,8 +74,10 @@ def _parse(module: ModuleType, values: flags.FlagValues, arguments: list[str]) -
     SyntaxError,
   ) as error:
     raise InputError(str(error) or type(error).__name__) from error
-  if rest:
-    raise InputError(f"unexpected argument {rest[0]!r}; flags are written --name=value")
+  known = getattr(module, "SUBJECTS", ())
+  if rest[:1] and rest[0] not in known or len(rest) > 1 or (known and not rest):
+    wanted = f"say what: {', '.join(known)}" if known else "flags are written --name=value"
+    raise InputError(f"unexpected argument {rest[-1]!r}; {wanted}" if rest else wanted)
 
 
 def _use_compilation_cache() -> None:

@@ -15,9 +15,7 @@ from amopo_jax.types import InputError
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
   """Flags of this verb."""
   define_config(values, arguments)
-  flags.DEFINE_string(
-    "model", None, "Hugging Face directory or hub name, or the workdir of a run", flag_values=values
-  )
+  flags.DEFINE_string("model", None, "Hugging Face directory or hub name, or the workdir of a run", flag_values=values)
   flags.DEFINE_string("data", None, "records to score", flag_values=values)
   flags.DEFINE_string("format", "native", "adapter that reads them (docs/data.md)", flag_values=values)
   flags.DEFINE_string("out", None, "JSONL file to write", flag_values=values)
@@ -49,7 +47,5 @@ def _spec(values: flags.FlagValues):
     spec = base_spec()
   contexts = spec.data.contexts or {"plain": ContextEntry(dimension="", template="plain", low=0.0, high=0.0)}
   source = SourceSpec(path=values["data"].value, format=values["format"].value, weight=1.0)
-  data = dataclasses.replace(
-    spec.data, train={"data": source}, heldout={}, heldout_fraction=0.0, contexts=contexts
-  )
+  data = dataclasses.replace(spec.data, train={"data": source}, heldout={}, heldout_fraction=0.0, contexts=contexts)
   return dataclasses.replace(spec, data=data, model=dataclasses.replace(spec.model, path=model, arch={}))

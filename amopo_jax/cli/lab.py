@@ -1,0 +1,40 @@
+"""amopo lab world --out=DIR [--seed=0] [--train=N] [--heldout=N]
+
+Writes the synthetic world: preference records graded by program in three dimensions, and their tokenizer.
+"""
+
+from absl import flags
+
+from amopo_jax.types import InputError
+
+SUBJECTS = ("world",)
+"""What may follow `amopo lab`."""
+
+
+def define(values: flags.FlagValues, arguments: list[str]) -> None:
+  """Flags of this verb."""
+  del arguments
+  flags.DEFINE_string("out", None, "directory to write; one that holds this world already is left as it is", flag_values=values)
+  flags.DEFINE_integer("seed", 0, "names the world", flag_values=values)
+  flags.DEFINE_integer("train", 4000, "training records", flag_values=values)
+  flags.DEFINE_integer("heldout", 400, "held-out records, on other questions", flag_values=values)
+
+
+def run(values: flags.FlagValues) -> int:
+  """Writes the world and prints what is in it."""
+  from amopo_jax.lab.write import write_world
+
+  if not values["out"].value:
+    raise InputError("--out is missing; name a directory")
+  summary = write_world(
+    values["out"].value,
+    seed=values["seed"].value,
+    num_train=values["train"].value,
+    num_heldout=values["heldout"].value,
+  )
+  for split in ("train", "heldout"):
+    found = summary[split]
+    kinds = ", ".join(f"{count} {kind}" for kind, count in found["kinds"].items())
+    print(f"{values['out'].value}/{split}.jsonl: {found['records']} records ({kinds}, {found['conflicts']} conflicts)")
+  print(f"mean scores by chance {summary['heldout']['chance']}, at the optimum {summary['heldout']['optimum']}")
+  return 0

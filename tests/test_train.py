@@ -1,0 +1,268 @@
+"""Whole runs of a tiny model: what they leave behind, and that they can be stopped and broken anywhere."""
+
+import itertools
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from amopo_jax.checkpoint import Checkpoints
+from amopo_jax.stopping import EXIT_STATUS, StopRequest
+from amopo_jax.train import train
+from amopo_jax.types import InputError, RunFailure
+from amopo_jax.writers import read_metrics
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def final_state(workdir):
+  """Every array of the newest checkpoint, by name."""
+  step = Checkpoints(str(workdir)).latest_step()
+  with ocp.StandardCheckpointer() as reader:
+    found = reader.restore(pathlib.Path(workdir) / "checkpoints" / str(step) / "state")
+  return step, {
+    jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(found)
+  }
+
+
+def assert_same_run(ours, theirs):
+  (step, a), (other, b) = final_state(ours), final_state(theirs)
+  assert step == other
+  assert a.keys() == b.keys()
+  for name, value in a.items():
+    np.testing.assert_array_equal(value, b[name], err_msg=name)
+
+
+def test_a_run_leaves_metrics_figure_table_and_checkpoint(trained):
+  workdir, spoken = trained
+  lines = read_metrics(str(workdir))
+  evaluations = [line for line in lines if "eval_loss" in line]
+  steps = [line["step"] for line in lines if "loss" in line]
+  assert steps == list(range(1, len(steps) + 1))
+  assert [line["step"] for line in evaluations] == [0, steps[-1]]
+  assert {"loss", "grad_norm", "learning_rate", "alpha/helpfulness", "rewards/margins/correctness"} <= lines[1].keys()
+  assert (workdir / "margins.png").read_bytes().startswith(b"\x89PNG")
+  assert "| helpfulness |" in (workdir / "summary.md").read_text()
+  assert Checkpoints(str(workdir)).latest_step() == steps[-1]
+  assert lines[-2]["loss"] < lines[1]["loss"]
+  assert "⟦" in spoken
+  assert "tied / inverted: correctness" in spoken
+
+
+def test_a_complete_run_that_is_started_again_does_nothing_and_says_so(trained, make_spec, console):
+  workdir, _ = trained
+  before = (workdir / "metrics.jsonl").read_text(), final_state(workdir)[0]
+  outcome = train(make_spec(train__epochs=3), str(workdir), console)
+  assert not outcome.stopped_by
+  assert ((workdir / "metrics.jsonl").read_text(), outcome.step) == before
+  assert "resumed at step" in console.file.getvalue()
+
+
+@pytest.mark.parametrize(
+  "overrides, message",
+  [
+    ({"optim__clip": 1.0, "train__epochs": 3}, r"another config: config\.optim\.clip: 3\.0 != 1\.0"),
+    ({"train__epochs": 4}, r"another config: config\.train\.epochs"),
+  ],
+)
+def test_the_workdir_of_another_config_is_refused_and_left_alone(trained, make_spec, console, overrides, message):
+  workdir, _ = trained
+  before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
+  with pytest.raises(InputError, match=message):
+    train(make_spec(**overrides), str(workdir), console)
+  assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*")} == before
+
+
+def test_nothing_compiles_after_the_first_step(make_spec, console, tmp_path, monkeypatch):
+  compiled, seen_at = [], []
+  listen = lambda name, seconds, **kwargs: compiled.append(name) if "backend_compile" in name else None
+  jax.monitoring.register_event_duration_secs_listener(listen)
+  from amopo_jax.writers import MetricWriter
+
+  write = MetricWriter.write
+  monkeypatch.setattr(MetricWriter, "write", lambda self, *args: (seen_at.append(len(compiled)), write(self, *args))[1])
+  train(make_spec(train__epochs=4, train__eval_every=2, train__save_every=3), str(tmp_path / "run"), console)
+  jax.monitoring.unregister_event_duration_listener(listen)
+  assert len(seen_at) > 5
+  assert compiled, "the listener heard nothing, so the test could not fail"
+  assert seen_at[-1] == seen_at[1]
+
+
+def stop_when_asked_often(times):
+  """A `StopRequest.__bool__` that says yes from the given time on, wherever in the run it is asked."""
+  count = itertools.count()
+
+  def is_stopped(self):
+    if next(count) >= times:
+      self.signal_name = "SIGTERM"
+    return bool(self.signal_name)
+
+  return is_stopped
+
+
+@pytest.mark.parametrize("times", [1, 5, 9])
+def test_a_stop_anywhere_saves_and_the_resumed_run_ends_the_same(make_spec, console, tmp_path, monkeypatch, times):
+  spec = make_spec(train__epochs=3, train__eval_every=2)
+  train(spec, str(tmp_path / "whole"), console)
+  monkeypatch.setattr(StopRequest, "__bool__", stop_when_asked_often(times))
+  outcome = train(spec, str(tmp_path / "stopped"), console)
+  assert outcome.stopped_by == "SIGTERM"
+  monkeypatch.undo()
+  assert not train(spec, str(tmp_path / "stopped"), console).stopped_by
+  assert_same_run(tmp_path / "stopped", tmp_path / "whole")
+  keys = lambda workdir: [(line["step"], "eval_loss" in line) for line in read_metrics(str(workdir))]
+  assert sorted(keys(tmp_path / "stopped")) == sorted(keys(tmp_path / "whole"))
+
+
+def test_a_diverging_run_stops_with_step_and_norms_and_keeps_the_good_checkpoint(make_spec, console, tmp_path):
+  spec = make_spec(train__steps=40, train__save_every=1, optim__learning_rate=1e30, optim__warmup_fraction=0.5)
+  with pytest.raises(RunFailure, match=r"step \d+: not finite: loss .*grad_norm .*param_norm .*newest checkpoint is"):
+    train(spec, str(tmp_path / "run"), console)
+  _, arrays = final_state(tmp_path / "run")
+  assert all(np.isfinite(value).all() for value in arrays.values())
+
+
+def command(make_config, tmp_path, **overrides):
+  """A config file and the command line that trains it in a process of its own."""
+  config = make_config(**overrides)
+  path = tmp_path / "config.py"
+  path.write_text(
+    f"from ml_collections import ConfigDict\ndef get_config():\n  return ConfigDict({config.to_dict()!r})\n"
+  )
+  environment = os.environ | {
+    "JAX_PLATFORMS": "cpu",
+    "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+    "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"),
+    "PYTHONPATH": str(ROOT),
+  }
+
+  def start(workdir):
+    arguments = [sys.executable, "-m", "amopo_jax", "train", f"--config={path}", f"--workdir={workdir}"]
+    return subprocess.Popen(
+      arguments, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+  return start
+
+
+def kill_at_step(process, workdir, step, number, delay=0.0):
+  """Sends a signal once the metrics show a step; returns the exit status."""
+  deadline = time.monotonic() + 300
+  while process.poll() is None and time.monotonic() < deadline:
+    if any(line["step"] >= step and "loss" in line for line in read_metrics(str(workdir))):
+      time.sleep(delay)
+      process.send_signal(number)
+      break
+    time.sleep(0.02)
+  process.communicate(timeout=300)
+  return process.returncode
+
+
+KILLED = {
+  "train__epochs": 3,
+  "batch__accumulation": 2,
+  "train__save_every": 2,
+  "train__eval_every": 3,
+  "batch__row_length": 256,
+}
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(make_config, tmp_path_factory):
+  """The run that the killed ones are compared with, in a process like theirs."""
+  folder = tmp_path_factory.mktemp("killed")
+  start = command(make_config, folder, **KILLED)
+  process = start(folder / "whole")
+  out, _ = process.communicate(timeout=300)
+  assert process.returncode == 0, out
+  return start, folder
+
+
+def test_sigterm_saves_and_the_same_command_goes_on_to_the_same_end(uninterrupted):
+  start, folder = uninterrupted
+  status = kill_at_step(start(folder / "term"), folder / "term", 2, signal.SIGTERM)
+  assert status == EXIT_STATUS
+  stopped_at = final_state(folder / "term")[0]
+  assert stopped_at < final_state(folder / "whole")[0]
+  process = start(folder / "term")
+  out, _ = process.communicate(timeout=300)
+  assert process.returncode == 0
+  assert f"resumed at step {stopped_at}" in out
+  assert_same_run(folder / "term", folder / "whole")
+
+
+def kill_until_done(start, workdir, rng, most):
+  """Kills a run again and again, each time a little further on, at a random moment."""
+  for _ in range(most):
+    reached = max((line["step"] for line in read_metrics(str(workdir))), default=0)
+    status = kill_at_step(
+      start(workdir), workdir, reached + rng.randint(1, 3), signal.SIGKILL, delay=rng.random() * 0.5
+    )
+    if status == 0:
+      return
+  process = start(workdir)
+  out, _ = process.communicate(timeout=300)
+  assert process.returncode == 0, out
+
+
+def test_sigkill_twice_and_started_again_ends_bit_identical(uninterrupted):
+  start, folder = uninterrupted
+  kill_until_done(start, folder / "kill", random.Random(0), most=2)
+  assert_same_run(folder / "kill", folder / "whole")
+  steps = [line["step"] for line in read_metrics(str(folder / "kill")) if "loss" in line]
+  assert steps == sorted(set(steps))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
+def test_sigkill_many_times_at_random_moments_ends_bit_identical(uninterrupted, seed):
+  start, folder = uninterrupted
+  kill_until_done(start, folder / f"kill-{seed}", random.Random(seed), most=8)
+  assert_same_run(folder / f"kill-{seed}", folder / "whole")
+
+
+def test_workers_change_nothing(make_config, uninterrupted, tmp_path):
+  _, folder = uninterrupted
+  process = command(make_config, tmp_path, **KILLED, data__workers=1)(folder / "workers")
+  out, _ = process.communicate(timeout=300)
+  assert process.returncode == 0, out
+  assert_same_run(folder / "workers", folder / "whole")
+
+
+def mount_small_disk(path, size):
+  path.mkdir()
+  done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(path)], capture_output=True)
+  if done.returncode:
+    pytest.skip("mounting a small disk needs root")
+
+
+def test_a_full_disk_stops_the_run_in_one_line_and_keeps_the_last_good_checkpoint(make_config, tmp_path):
+  disk = tmp_path / "disk"
+  mount_small_disk(disk, "1m")
+  try:
+    start = command(make_config, tmp_path, train__steps=30, train__save_every=1, train__keep=20, train__best_metric="")
+    process = start(disk / "run")
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == 1, out
+    assert "make room and start again" in out.strip().splitlines()[-1]
+    assert "Traceback" not in out
+    kept = Checkpoints(str(disk / "run")).latest_step()
+    assert kept is not None
+    assert all(np.isfinite(value).all() for value in final_state(disk / "run")[1].values())
+  finally:
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_metrics_are_json_lines(trained):
+  workdir, _ = trained
+  for line in (workdir / "metrics.jsonl").read_text().splitlines():
+    assert json.loads(line)["step"] >= 0
