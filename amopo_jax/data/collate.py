@@ -1,6 +1,7 @@
 """From groups to the batch of a step: micro-batches of rows with one numbering of slots."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -32,16 +33,17 @@ def collate(groups: Sequence[Group], *, accumulation: int, num_pairs: int, first
   num_slots = groups[0].is_ordered.size * 2
   shifts = [(first_in_micro + number % in_micro) * num_slots for number in range(len(groups))]
 
-  def stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
+  def stack(arrays: Sequence[Any]) -> Any:  # numpy in, numpy out; Batch is annotated with jax's Array
     stacked = np.stack(arrays)
     return stacked.reshape(accumulation, in_micro * stacked.shape[1], *stacked.shape[2:])
 
   rows = [_shift_slots(group.rows, shift) for group, shift in zip(groups, shifts, strict=True)]
   index = stack([group.index for group in groups])
+  weight: Any = np.where(index == EMPTY_PLACE, 0, 1 / num_pairs).astype(np.float32)
   pairs = PairInfo(
     is_ordered=stack([group.is_ordered for group in groups]),
     score_gap=stack([group.score_gap for group in groups]),
-    weight=np.where(index == EMPTY_PLACE, 0, 1 / num_pairs).astype(np.float32),
+    weight=weight,
   )
   return Batch(PackedRows(*(stack(field) for field in zip(*rows, strict=True))), pairs, index)
 

@@ -125,16 +125,18 @@ def encode_pair(
   """
   is_ordered, score_gap = order(pair, contexts)
   prompts = _encode_prompts(pair.prompt, pair, contexts, tokenizer)
-  responses = tuple(tokenizer.encode_responses([pair.chosen.content, pair.rejected.content]))
-  num_cut, num_tokens = 0, _longest(prompts) + _longest(responses)
+  chosen, rejected = tokenizer.encode_responses([pair.chosen.content, pair.rejected.content])
+  num_cut, num_tokens = 0, _longest(prompts) + _longest((chosen, rejected))
   if num_tokens > limits.max_length:
     if limits.too_long != "cut":
       return _refuse(pair, num_tokens, limits)
-    before = _longest(prompts) + sum(map(len, responses))
-    prompts = _cut_prompts(prompts, pair, contexts, tokenizer, room=_prompt_room(responses, limits))
-    responses = tuple(response[: limits.max_length - _longest(prompts)] for response in responses)
-    num_cut = before - _longest(prompts) - sum(map(len, responses))
-  return EncodedPair(prompts, responses, is_ordered, score_gap, index, num_cut, pair.origin)
+    before = _longest(prompts) + len(chosen) + len(rejected)
+    prompt_room = limits.max_length - min(_longest((chosen, rejected)), limits.max_response)
+    prompts = _cut_prompts(prompts, pair, contexts, tokenizer, room=prompt_room)
+    room = limits.max_length - _longest(prompts)
+    chosen, rejected = chosen[:room], rejected[:room]
+    num_cut = before - _longest(prompts) - len(chosen) - len(rejected)
+  return EncodedPair(prompts, (chosen, rejected), is_ordered, score_gap, index, num_cut, pair.origin)
 
 
 def fits_by_bytes(pair: Pair, contexts: ContextSpec, tokenizer: Tokenizer, max_length: int) -> bool:
@@ -170,10 +172,6 @@ def _prompt_texts(prompt: tuple[Message, ...], pair: Pair, contexts: ContextSpec
     return [tokenizer.prompt_text(messages) for messages in rendered]
   except InputError as error:
     raise InputError(f"{pair.origin}: {error}") from None
-
-
-def _prompt_room(responses: tuple[TokenIds, ...], limits: Limits) -> int:
-  return limits.max_length - min(_longest(responses), limits.max_response)
 
 
 def _cut_prompts(

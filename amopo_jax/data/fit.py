@@ -7,7 +7,6 @@ the next. A pair larger than a row is spread over several. Leaves are only ever 
 depth-first order, where neighbours share the most. Everything is deterministic.
 """
 
-import itertools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -137,7 +136,7 @@ def plan_group(pending: Sequence[Sized], *, rows: int, row_length: int, max_pair
     choice = _fill(pending, left, rest, rows_left, row_length, places)
     plan.append(choice.runs)
     rest = choice.rest
-    taken = {run.pair for run in (*choice.runs, *filter(None, [rest]))}
+    taken = {run.pair for run in choice.runs}  # of a split pair, too, a part is in this row
     left = [number for number in left if number not in taken]
   return plan
 
@@ -190,12 +189,13 @@ def _splits(pending: Sequence[Sized], left: list[int], gap: int, row_length: int
     pair = pending[number]
     end = len(pair.leaves)
     for cut in range(1, end):
-      halves = (Run(number, 0, cut), Run(number, cut, end))
-      head, tail = pair.sizes[0][cut], pair.sizes[cut][end]
-      repeated = head + tail - pair.whole
-      for (here, here_size), (there, there_size) in itertools.permutations(zip(halves, (head, tail), strict=True)):
-        if here_size <= gap and there_size <= row_length:
-          yield _Choice(gap - here_size + repeated, (here,), there)
+      head, tail = Run(number, 0, cut), Run(number, cut, end)
+      head_size, tail_size = pair.sizes[0][cut], pair.sizes[cut][end]
+      repeated = head_size + tail_size - pair.whole
+      if head_size <= gap and tail_size <= row_length:
+        yield _Choice(gap - head_size + repeated, (head,), tail)
+      if tail_size <= gap and head_size <= row_length:
+        yield _Choice(gap - tail_size + repeated, (tail,), head)
 
 
 class _SubsetSums:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int32
@@ -78,9 +78,10 @@ def empty_group(spec: PackSpec) -> Group:
     Fresh arrays.
   """
   shape = (spec.rows, spec.row_length)
-  rows = PackedRows(*(np.zeros(shape, np.int32) for _ in PackedRows._fields))
+  fields: Any = [np.zeros(shape, np.int32) for _ in PackedRows._fields]  # annotated with jax's Array
+  slot: Any = np.full(shape, NO_SLOT, np.int32)
   return Group(
-    rows._replace(slot=np.full(shape, NO_SLOT, np.int32)),
+    PackedRows(*fields)._replace(slot=slot),
     is_ordered=np.zeros((spec.max_pairs, spec.num_contexts), bool),
     score_gap=np.zeros((spec.max_pairs, spec.num_contexts), np.float32),
     index=np.full(spec.max_pairs, EMPTY_PLACE, np.int32),

@@ -10,9 +10,11 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import jinja2
 import numpy as np
+import tokenizers
 import transformers
 from jaxtyping import Int32
 
@@ -40,7 +42,7 @@ class Tokenizer:
 
   def __init__(self, tokenizer: transformers.PreTrainedTokenizerBase, name: str):
     self.name = name
-    self._tokenizer = tokenizer
+    self._tokenizer: Any = tokenizer  # the types of its results depend on its arguments
     self._backend.no_truncation()
     self._backend.no_padding()
     self._strip, tail = self._probe_template()
@@ -132,7 +134,7 @@ class Tokenizer:
     self._tokenizer.save_pretrained(str(directory))
 
   @property
-  def _backend(self):
+  def _backend(self) -> tokenizers.Tokenizer:
     return self._tokenizer.backend_tokenizer
 
   def _render(self, messages: Sequence[Message], response: str) -> str:
