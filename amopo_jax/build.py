@@ -41,7 +41,7 @@ from amopo_jax.run_spec import (
 )
 from amopo_jax.types import InputError
 
-TOKENS_PER_PAIR = 64
+TOKENS_PER_PAIR = 16
 """With `max_pairs = 0`, places for pairs are made for pairs of this many tokens in all contexts together."""
 
 
@@ -143,9 +143,7 @@ def build_mesh(spec: RunSpec) -> Mesh:
   mesh = meshes.make_mesh(data=spec.mesh.data, fsdp=spec.mesh.fsdp, tensor=spec.mesh.tensor)
   rows, shards = spec.batch.rows // spec.batch.accumulation, meshes.row_shards(mesh)
   if rows % shards:
-    raise InputError(
-      f"config.batch: {rows} rows per micro-batch do not divide over {shards} devices, data * fsdp"
-    )
+    raise InputError(f"config.batch: {rows} rows per micro-batch do not divide over {shards} devices, data * fsdp")
   return mesh
 
 

@@ -29,21 +29,19 @@ def before_and_after(
 
 
 def summary_rows(before: Mapping[str, Any], after: Mapping[str, Any], contexts: Sequence[str]) -> list[list[str]]:
-  """One row per context and one for their mean: accuracy, margin and chosen reward, each before and after."""
+  """One row per context and one for their mean: accuracy, margin and chosen reward, each before → after."""
   keys = [(name, f"/{name}") for name in contexts] + [("mean", "")]
   show = lambda line, metric, suffix: _number(line[f"eval_{metric}{suffix}"])
-  return [
-    [name, *(show(line, metric, suffix) for _, metric in _COLUMNS for line in (before, after))] for name, suffix in keys
-  ]
+  change = lambda metric, suffix: f"{show(before, metric, suffix)} → {show(after, metric, suffix)}"
+  return [[name, *(change(metric, suffix) for _, metric in _COLUMNS)] for name, suffix in keys]
 
 
 def summary_table(before: Mapping[str, Any], after: Mapping[str, Any], contexts: Sequence[str]) -> Table:
   """The rows as a table for the terminal."""
   table = Table(title=f"held-out pairs: step {before['step']} → step {after['step']}")
-  table.add_column("context")
+  table.add_column("context", overflow="fold")
   for name, _ in _COLUMNS:
-    table.add_column(f"{name}\nbefore", justify="right")
-    table.add_column(f"{name}\nafter", justify="right")
+    table.add_column(name, justify="right")
   for row in summary_rows(before, after, contexts):
     table.add_row(*row, end_section=row[0] == contexts[-1])
   return table
@@ -51,7 +49,7 @@ def summary_table(before: Mapping[str, Any], after: Mapping[str, Any], contexts:
 
 def summary_markdown(before: Mapping[str, Any], after: Mapping[str, Any], contexts: Sequence[str]) -> str:
   """The rows as a Markdown table."""
-  head = ["context", *(f"{name} {when}" for name, _ in _COLUMNS for when in ("before", "after"))]
+  head = ["context", *(name for name, _ in _COLUMNS)]
   rows = [head, ["---", *["---:"] * (len(head) - 1)], *summary_rows(before, after, contexts)]
   return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 

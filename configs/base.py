@@ -67,7 +67,7 @@ def get_config() -> ConfigDict:
   config.batch.rows = 8  # token rows of one step, all micro-batches and devices together
   config.batch.row_length = 2048  # tokens of a row
   config.batch.group_rows = 8  # rows packed together: a pair's contexts lie in one group; divides rows
-  config.batch.max_pairs = 0  # most pairs of one step; 0: as many as fit (rows * row_length / 64)
+  config.batch.max_pairs = 0  # most pairs of one step; 0: as many as fit (rows * row_length / 16)
   config.batch.accumulation = 1  # micro-batches of one step; changes memory, not the result
 
   config.objective = ConfigDict()

@@ -1,7 +1,7 @@
 """The quickstart's first stage: supervised fine-tuning of a small random model on the synthetic world.
 
-    amopo lab world --out=runs/quickstart/world
-    amopo train --config=configs/quickstart_sft.py --workdir=runs/quickstart/sft
+amopo lab world --out=runs/quickstart/world
+amopo train --config=configs/quickstart_sft.py --workdir=runs/quickstart/sft
 """
 
 from ml_collections import ConfigDict
@@ -9,7 +9,6 @@ from ml_collections import ConfigDict
 from configs import base
 
 WORLD = "runs/quickstart/world"
-DIMENSIONS = ("helpfulness", "correctness", "instruction_following")
 
 
 def get_config() -> ConfigDict:
@@ -18,11 +17,11 @@ def get_config() -> ConfigDict:
     "architectures": ["Qwen2ForCausalLM"],
     "model_type": "qwen2",
     "vocab_size": 256,
-    "hidden_size": 192,
+    "hidden_size": 160,
     "num_hidden_layers": 4,
-    "num_attention_heads": 6,
-    "num_key_value_heads": 2,
-    "intermediate_size": 512,
+    "num_attention_heads": 5,
+    "num_key_value_heads": 1,
+    "intermediate_size": 448,
     "rms_norm_eps": 1e-6,
     "rope_theta": 10000.0,
     "max_position_embeddings": 512,
@@ -33,11 +32,9 @@ def get_config() -> ConfigDict:
   config.data.train.world = base.source(f"{WORLD}/train.jsonl")
   config.data.heldout.world = base.source(f"{WORLD}/heldout.jsonl")
   config.data.tokenizer = f"{WORLD}/tokenizer"
-  for name in DIMENSIONS:
-    config.data.contexts[name] = base.context(name, "focus on {dimension} score {score} .", low=0, high=4)
-  config.data.place = "before"
-  config.batch.update(rows=16, group_rows=16, row_length=256)
+  config.data.contexts.overall = base.context(template="focus on everything .")
+  config.batch.update(rows=32, group_rows=32, row_length=128)
   config.objective.update(name="sft", beta=2.0)
-  config.optim.update(learning_rate=2e-3, warmup_fraction=0.05, clip=1.0, b2=0.99)
-  config.train.update(steps=120, log_every=5, save_every=60)
+  config.optim.update(learning_rate=3e-3, warmup_fraction=0.05, clip=1.0, b2=0.99)
+  config.train.update(steps=90, log_every=5, save_every=40)
   return config

@@ -14,7 +14,9 @@ SUBJECTS = ("world",)
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
   """Flags of this verb."""
   del arguments
-  flags.DEFINE_string("out", None, "directory to write; one that holds this world already is left as it is", flag_values=values)
+  flags.DEFINE_string(
+    "out", None, "directory to write; one that holds this world already is left as it is", flag_values=values
+  )
   flags.DEFINE_integer("seed", 0, "names the world", flag_values=values)
   flags.DEFINE_integer("train", 4000, "training records", flag_values=values)
   flags.DEFINE_integer("heldout", 400, "held-out records, on other questions", flag_values=values)

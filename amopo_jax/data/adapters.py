@@ -50,9 +50,7 @@ def native(rows: Sequence[Row], origin: str) -> Record:
     raise InputError(f"{origin}: unknown field '{min(unknown)}'; put what is not read under 'metadata'")
   chosen = row.get("chosen")
   if chosen is not None and (isinstance(chosen, bool) or not isinstance(chosen, int)):
-    raise InputError(
-      f"{origin}: 'chosen' is {chosen!r}; it must be the number of a response, from 0, or null"
-    )
+    raise InputError(f"{origin}: 'chosen' is {chosen!r}; it must be the number of a response, from 0, or null")
   responses = as_list(field(row, "responses", origin), "'responses'", origin)
   return Record(
     as_prompt(field(row, "prompt", origin), origin),
@@ -82,9 +80,7 @@ def helpsteer2(rows: Sequence[Row], origin: str) -> Record:
   """Two consecutive rows `{"prompt", "response", dimension: 4, …}` with the same prompt, none chosen."""
   first, second = rows
   if field(first, "prompt", origin) != field(second, "prompt", origin):
-    raise InputError(
-      f"{origin}: this row and the next differ in 'prompt'; a record is two rows of one prompt"
-    )
+    raise InputError(f"{origin}: this row and the next differ in 'prompt'; a record is two rows of one prompt")
   return Record(
     _helpsteer_prompt(first, origin),
     (_scored_response(first, origin), _scored_response(second, f"{origin} (second row)")),
@@ -167,9 +163,7 @@ def _preference_scores(row: Row, name: str, origin: str) -> dict[str, float]:
   for holder in (row, metadata if isinstance(metadata, dict) else {}):
     if name in holder:
       score = holder[name]
-      return (
-        as_scores(score, origin) if isinstance(score, dict) else {OVERALL: as_score(score, OVERALL, origin)}
-      )
+      return as_scores(score, origin) if isinstance(score, dict) else {OVERALL: as_score(score, OVERALL, origin)}
   return {}
 
 

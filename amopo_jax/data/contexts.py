@@ -60,9 +60,7 @@ class ContextSpec:
     if not self.contexts:
       raise InputError("contexts: none given; name at least one")
     _check_distinct("names", [context.name for context in self.contexts])
-    _check_distinct(
-      "dimensions", [context.dimension for context in self.contexts if context.dimension is not None]
-    )
+    _check_distinct("dimensions", [context.dimension for context in self.contexts if context.dimension is not None])
     for context in self.contexts:
       _check_context(context)
 
@@ -100,9 +98,7 @@ def render(prompt: tuple[Message, ...], pair: Pair, context: Context, place: str
   return condition(prompt, context, score, place)
 
 
-def condition(
-  prompt: tuple[Message, ...], context: Context, score: Number | None, place: str
-) -> tuple[Message, ...]:
+def condition(prompt: tuple[Message, ...], context: Context, score: Number | None, place: str) -> tuple[Message, ...]:
   """The prompt with one context's instruction, for a score of one's choice (when generating: `context.high`).
 
   Args:
@@ -163,8 +159,7 @@ def _score_gap(pair: Pair, context: Context) -> float:
     return 1.0
   low, high = _range(context)
   chosen, rejected = (
-    score_in_range(response, context.dimension, low, high, pair.origin)
-    for response in (pair.chosen, pair.rejected)
+    score_in_range(response, context.dimension, low, high, pair.origin) for response in (pair.chosen, pair.rejected)
   )
   return (chosen - rejected) / (high - low)
 

@@ -39,12 +39,8 @@ class HubSet(NamedTuple):
 _ULTRAFEEDBACK = ("evol_instruct", "false_qa", "flan", "sharegpt", "truthful_qa", "ultrachat")
 
 HUB_SETS: dict[str, HubSet] = {
-  "nvidia/HelpSteer2": HubSet(
-    "helpsteer2", {"train": ("train.jsonl.gz",), "validation": ("validation.jsonl.gz",)}
-  ),
-  "openbmb/UltraFeedback": HubSet(
-    "ultrafeedback", {"train": tuple(f"{part}.jsonl" for part in _ULTRAFEEDBACK)}
-  ),
+  "nvidia/HelpSteer2": HubSet("helpsteer2", {"train": ("train.jsonl.gz",), "validation": ("validation.jsonl.gz",)}),
+  "openbmb/UltraFeedback": HubSet("ultrafeedback", {"train": tuple(f"{part}.jsonl" for part in _ULTRAFEEDBACK)}),
 }
 """The known hub names; `NAME` means `NAME:train`."""
 
@@ -133,9 +129,7 @@ def _from_remote(address: str, cache: Path) -> list[LocalFile]:
     names = sorted(system.glob(pattern)) if glob.has_magic(pattern) else [pattern]
     copies = [_copied(system, name, cache) for name in names]
   except (OSError, ImportError, ValueError) as error:
-    raise InputError(
-      f"{address}: cannot be read ({_first_line(error)}); check the address and the network"
-    ) from None
+    raise InputError(f"{address}: cannot be read ({_first_line(error)}); check the address and the network") from None
   if not copies:
     raise InputError(f"{address}: no file matches; check the pattern")
   return copies

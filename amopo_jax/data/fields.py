@@ -12,9 +12,7 @@ Row = Mapping[str, object]
 def field(row: Row, name: str, origin: str) -> object:
   """The value of a field that must be there."""
   if name not in row:
-    raise InputError(
-      f"{origin}: no field '{name}' (found: {', '.join(row) or 'nothing'}); is it the right format?"
-    )
+    raise InputError(f"{origin}: no field '{name}' (found: {', '.join(row) or 'nothing'}); is it the right format?")
   return row[name]
 
 
@@ -74,6 +72,4 @@ def as_prompt(value: object, origin: str) -> tuple[Message, ...]:
 def _kind(value: object) -> str:
   if value is None:
     return "null"
-  return {bool: "a truth value", dict: "an object", list: "a list", str: "a text"}.get(
-    type(value), "a number"
-  )
+  return {bool: "a truth value", dict: "an object", list: "a list", str: "a text"}.get(type(value), "a number")

@@ -16,6 +16,10 @@ EMPTY_PLACE = -1
 """`Group.index` of a place without a pair."""
 
 
+_CHOICE = 4
+"""Groups' worth of tokens, or of places for pairs, that a group is chosen from."""
+
+
 @dataclasses.dataclass(frozen=True)
 class PackSpec:
   """The fixed shapes of a group.
@@ -44,6 +48,11 @@ class PackSpec:
   def num_slots(self) -> int:
     """Slots of a group, `max_pairs * num_contexts * 2`."""
     return self.max_pairs * self.num_contexts * 2
+
+  @property
+  def num_tokens(self) -> int:
+    """Tokens of a group."""
+    return self.rows * self.row_length
 
   @property
   def safe_length(self) -> int:
@@ -115,20 +124,36 @@ def pack_group(pending: Sequence[Sized], spec: PackSpec) -> tuple[Group, list[in
   return group, taken
 
 
+def has_choice(pending: Sequence[Sized], spec: PackSpec, lookahead: int) -> bool:
+  """Whether enough pairs wait for a group to be packed well: a number of them, and several groups' worth of tokens.
+
+  Args:
+    pending: the pairs that wait.
+    spec: the shapes.
+    lookahead: least number of pairs.
+
+  Returns:
+    False where more should be read first; short pairs, of which a group holds many, need more of them.
+  """
+  if len(pending) < lookahead:
+    return False
+  return len(pending) >= _CHOICE * spec.max_pairs or sum(pair.whole for pair in pending) >= _CHOICE * spec.num_tokens
+
+
 def pack_all(pairs: Sequence[EncodedPair], spec: PackSpec, *, lookahead: int) -> list[Group]:
   """Packs a handful of pairs at once, without a stream.
 
   Args:
     pairs: in the order in which they would be read.
     spec: the shapes.
-    lookahead: pairs to choose from at a time, at least 1.
+    lookahead: see `has_choice`.
 
   Returns:
     Groups that hold every pair once.
   """
   waiting, pending, groups = list(pairs), [], []
   while waiting or pending:
-    while waiting and len(pending) < lookahead:
+    while waiting and not has_choice(pending, spec, lookahead):
       pending.append(Sized(waiting.pop(0)))
     group, taken = pack_group(pending, spec)
     pending = [pair for number, pair in enumerate(pending) if number not in taken]

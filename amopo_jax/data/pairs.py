@@ -74,9 +74,7 @@ def all_pairs(record: Record, ranges: ScoreRanges) -> list[Pair]:
     InputError: missing score, score out of range, or no dimension at all.
   """
   means = _means(record, ranges)
-  twos = (
-    sorted(two, key=lambda number: -means[number]) for two in itertools.combinations(range(len(means)), 2)
-  )
+  twos = (sorted(two, key=lambda number: -means[number]) for two in itertools.combinations(range(len(means)), 2))
   return _pairs(record, [(high, low) for high, low in twos if _above(means[high], means[low])])
 
 
@@ -144,15 +142,12 @@ def _above(mean: float, other: float) -> bool:
 
 def _means(record: Record, ranges: ScoreRanges) -> list[float]:
   if not ranges:
-    raise InputError(
-      f"{record.origin}: nothing orders the responses: no 'chosen', no context with a dimension"
-    )
+    raise InputError(f"{record.origin}: nothing orders the responses: no 'chosen', no context with a dimension")
   return [_mean(response, ranges, record.origin) for response in record.responses]
 
 
 def _mean(response: Response, ranges: ScoreRanges, origin: str) -> float:
   scores = [
-    (score_in_range(response, name, low, high, origin) - low) / (high - low)
-    for name, (low, high) in ranges.items()
+    (score_in_range(response, name, low, high, origin) - low) / (high - low) for name, (low, high) in ranges.items()
   ]
   return sum(scores) / len(scores)

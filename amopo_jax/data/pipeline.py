@@ -60,7 +60,8 @@ def make_stream(
       for any must guard its main module (`if __name__ == "__main__"`).
     shuffle: a new random order in every epoch, or the order of the file.
     weights: shares of the data sets in the mixture; by their sizes if None. Each begins anew when it ends.
-    lookahead: pairs a stream packs from, at least 1; more give less padding and a longer state.
+    lookahead: least number of pairs a stream packs from (`pack.has_choice`); more give less padding, and a longer
+      state.
 
   Returns:
     An iterator over steps.

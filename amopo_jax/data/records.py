@@ -128,9 +128,7 @@ def _check_prompt(prompt: tuple[Message, ...], origin: str):
     if message.role == "system" and place > 0:
       raise InputError(f"{origin}: message {place} has the role 'system'; only the first message may")
   if prompt[-1].role != "user":
-    raise InputError(
-      f"{origin}: the prompt ends with role '{prompt[-1].role}'; its last message must be the user's"
-    )
+    raise InputError(f"{origin}: the prompt ends with role '{prompt[-1].role}'; its last message must be the user's")
   if not prompt[-1].content.strip():
     raise InputError(f"{origin}: the prompt's last message is empty; there is nothing to respond to")
 

@@ -102,9 +102,7 @@ def _element_spans(file: BinaryIO, name: str) -> Iterator[tuple[int, int, int]]:
       if depth == 1:
         yield begin, offset + 1, line
   if depth:
-    raise InputError(
-      f"{name}:{line}: broken JSON (the element that begins here does not end); is the file cut off?"
-    )
+    raise InputError(f"{name}:{line}: broken JSON (the element that begins here does not end); is the file cut off?")
 
 
 _OUTSIDE, _INSIDE = re.compile(rb'[\[\]{}"]'), re.compile(rb'["\\]')

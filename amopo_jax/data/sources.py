@@ -53,9 +53,7 @@ class RecordSource:
     if on_error == "skip":
       self._leave_out_bad()
     if not len(self):
-      raise InputError(
-        f"{self._name()}: no records{' without errors' if self.skipped else ''}; is the file empty?"
-      )
+      raise InputError(f"{self._name()}: no records{' without errors' if self.skipped else ''}; is the file empty?")
 
   def __len__(self) -> int:
     return len(self._numbers)
@@ -139,7 +137,6 @@ def _adapter(path: str, format: str) -> Adapter:
 def _count_records(part: Rows, rows_per_record: int) -> int:
   if len(part) % rows_per_record:
     raise InputError(
-      f"{part.name}: {len(part)} rows, but the format takes {rows_per_record} per record; "
-      "a row is missing or too many"
+      f"{part.name}: {len(part)} rows, but the format takes {rows_per_record} per record; a row is missing or too many"
     )
   return len(part) // rows_per_record

@@ -11,7 +11,7 @@ import numpy as np
 from amopo_jax.data.dataset import PairDataset
 from amopo_jax.data.encode import EncodedPair
 from amopo_jax.data.fit import Sized
-from amopo_jax.data.pack import Group, PackSpec, pack_group
+from amopo_jax.data.pack import Group, PackSpec, has_choice, pack_group
 from amopo_jax.types import InputError
 
 StreamState = dict
@@ -55,7 +55,7 @@ class PackedStreams(grain.IterDataset):
     order: position -> encoded pair.
     pack: shapes of a group.
     num_streams: G.
-    lookahead: pairs a stream packs from.
+    lookahead: least number of pairs a stream packs from, see `has_choice`.
     states: where each of these streams begins.
   """
 
@@ -110,7 +110,9 @@ class _PackedStreamsIterator(grain.DatasetIterator):
 
   def _emit(self, stream: int) -> tuple[Group, StreamState]:
     pending = self._pending[stream]
-    while len(pending) < self._lookahead and self._next[stream] < len(self._order):
+    while self._next[stream] < len(self._order) and not has_choice(
+      [pair for _, pair in pending], self._pack, self._lookahead
+    ):
       pending.append((self._next[stream], Sized(self._order[self._next[stream]])))
       self._next[stream] += self._num_streams
     group, taken = pack_group([pair for _, pair in pending], self._pack)

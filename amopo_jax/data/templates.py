@@ -76,9 +76,7 @@ def check_template(template: str, place: str) -> list[str]:
     InputError: a single word that is no template's name, an unknown placeholder, a stray brace.
   """
   if template not in TEMPLATES and not any(sign in template for sign in " {"):
-    raise InputError(
-      f"{place}: unknown template '{template}'; write a text, or name one of {', '.join(TEMPLATES)}"
-    )
+    raise InputError(f"{place}: unknown template '{template}'; write a text, or name one of {', '.join(TEMPLATES)}")
   names = _placeholders(named_or_own(template), place)
   for name in names:
     if name not in PLACEHOLDERS:
