@@ -2,19 +2,33 @@
 
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 from jax.sharding import SingleDeviceSharding
 
 from amopo_jax import build
-from amopo_jax.data.tokenizer import load_tokenizer
+from amopo_jax.data.tokenizer import is_read_alike, load_tokenizer
 from amopo_jax.models.hf_export import save_model
 from amopo_jax.models.transformer import abstract_params
 from amopo_jax.policy import find_policy, is_workdir, load_policy, read_run
 from amopo_jax.types import InputError
 
 
-def export(workdir: str, out: str, *, step: int | None = None, dtype: str = "") -> int:
+class Exported(NamedTuple):
+  """What an export wrote.
+
+  Attributes:
+    step: of the checkpoint.
+    has_standard_tokenizer: False where AutoTokenizer would take the tokenizer class of the model's family instead;
+      such a directory's tokenizer is to be loaded with `PreTrainedTokenizerFast`.
+  """
+
+  step: int
+  has_standard_tokenizer: bool
+
+
+def export(workdir: str, out: str, *, step: int | None = None, dtype: str = "") -> Exported:
   """Writes config.json, safetensors and the tokenizer of a run's policy.
 
   Args:
@@ -24,7 +38,7 @@ def export(workdir: str, out: str, *, step: int | None = None, dtype: str = "") 
     dtype: of the files: float32 or bfloat16; "": as it was trained.
 
   Returns:
-    The step that was exported.
+    What was exported, and whether transformers' AutoTokenizer reads its tokenizer.json as it is.
 
   Raises:
     InputError: no such run or step, or `out` is in use.
@@ -46,4 +60,4 @@ def export(workdir: str, out: str, *, step: int | None = None, dtype: str = "") 
     (folder / "generation_config.json").write_text(json.dumps(generation) + "\n")
 
   save_model(params, source.config, source.hf_config, out, dtype=written, add_files=add_files)
-  return int(source.step or 0)
+  return Exported(int(source.step or 0), "://" in out or is_read_alike(out))

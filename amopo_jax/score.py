@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
@@ -86,7 +87,7 @@ def _lines(
   dataset: PairDataset, index: int, moments: ResponseMoments, contexts: tuple[str, ...], beta: float
 ) -> Iterator[dict[str, Any]]:
   record, pair = (int(number) for number in dataset.table[index])
-  batched = jax.tree.map(lambda x: x[None], moments)
+  batched = jax.tree.map(lambda x: jnp.asarray(x)[None], moments)
   mean_p, std_p, reward = (np.asarray(x)[0] for x in (mean_probs(batched), std_probs(batched), rewards(batched, beta)))
   for k, context in enumerate(contexts):
     for p, member in enumerate(PAIR_MEMBERS):

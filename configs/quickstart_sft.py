@@ -35,6 +35,6 @@ def get_config() -> ConfigDict:
   config.data.contexts.overall = base.context(template="focus on everything .")
   config.batch.update(rows=32, group_rows=32, row_length=128)
   config.objective.update(name="sft", beta=2.0)
-  config.optim.update(learning_rate=3e-3, warmup_fraction=0.05, clip=1.0, b2=0.99)
-  config.train.update(steps=90, log_every=5, save_every=40)
+  config.optim.update(learning_rate=2e-3, warmup_fraction=0.05, clip=1.0, b2=0.99)
+  config.train.update(steps=100, log_every=5, save_every=40)
   return config

@@ -24,6 +24,13 @@ def run(values: flags.FlagValues) -> int:
   for name in ("workdir", "out"):
     if not values[name].value:
       raise InputError(f"--{name} is missing")
-  step = export(values["workdir"].value, values["out"].value, step=values["step"].value, dtype=values["dtype"].value)
-  print(f"{values['out'].value}: step {step} of {values['workdir'].value}")
+  exported = export(
+    values["workdir"].value, values["out"].value, step=values["step"].value, dtype=values["dtype"].value
+  )
+  print(f"{values['out'].value}: step {exported.step} of {values['workdir'].value}")
+  if not exported.has_standard_tokenizer:
+    print(
+      "note: AutoTokenizer would replace this tokenizer by that of the model's family; load it with "
+      "transformers.PreTrainedTokenizerFast"
+    )
   return 0

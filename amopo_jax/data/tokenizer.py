@@ -181,8 +181,12 @@ def load_tokenizer(name: str | os.PathLike[str]) -> Tokenizer:
     InputError: nothing there, offline, not a fast tokenizer, or no chat template.
   """
   name = str(name)
+  # A directory's tokenizer.json is taken as it is: beside a config.json, transformers' AutoTokenizer replaces its
+  # normaliser and splitting by those of the model's family, whatever the file says.
+  is_complete = os.path.isfile(os.path.join(name, "tokenizer.json"))
+  loader = transformers.PreTrainedTokenizerFast if is_complete else transformers.AutoTokenizer
   try:
-    tokenizer = transformers.AutoTokenizer.from_pretrained(name)
+    tokenizer = loader.from_pretrained(name)
   except (OSError, ValueError) as error:
     reason = str(error).strip().split("\n")[0]
     raise InputError(
@@ -193,6 +197,19 @@ def load_tokenizer(name: str | os.PathLike[str]) -> Tokenizer:
   if not isinstance(tokenizer.chat_template, str):
     raise InputError(f"tokenizer {name}: has no chat template; add chat_template.jinja or take an instruct tokenizer")
   return Tokenizer(tokenizer, name)
+
+
+def is_read_alike(directory: str | os.PathLike[str]) -> bool:
+  """Whether transformers' AutoTokenizer makes of a model directory the tokenizer that `load_tokenizer` does.
+
+  Args:
+    directory: with config.json and tokenizer files.
+
+  Returns:
+    False where it takes the class of the model's family instead of what tokenizer.json says.
+  """
+  theirs = Tokenizer(transformers.AutoTokenizer.from_pretrained(str(directory)), str(directory))
+  return theirs.fingerprint == load_tokenizer(directory).fingerprint
 
 
 def _stripped(kept: str, margin: str) -> str | None:

@@ -2,12 +2,14 @@ import pickle
 
 import numpy as np
 import pytest
+import tokenizers
+import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from amopo_jax.data.records import Message
-from amopo_jax.data.tokenizer import Tokenizer, load_tokenizer
+from amopo_jax.data.tokenizer import Tokenizer, is_read_alike, load_tokenizer
 from amopo_jax.types import InputError
 
 DIALOGUE = (Message("system", "Be kind."), Message("user", "Hi"), Message("assistant", "Yes?"), Message("user", "Why?"))
@@ -165,3 +167,16 @@ def test_left_over_truncation_of_the_file_is_ignored(fixtures):
   hf.backend_tokenizer.enable_padding(length=8)
   (ids,) = Tokenizer(hf, "truncating").encode(["the river was quiet and the boats lay at the shore"])
   assert len(ids) > 8
+
+
+def test_a_config_beside_it_does_not_change_the_tokenizer(fixtures, tmp_path):
+  alone = load_tokenizer(fixtures / "tokenizer")
+  alone.save(tmp_path)
+  assert load_tokenizer(tmp_path).fingerprint == alone.fingerprint
+  (tmp_path / "config.json").write_text('{"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"]}')
+  assert load_tokenizer(tmp_path).fingerprint == alone.fingerprint
+  words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"<unk>": 0, "<|im_end|>": 1}, unk_token="<unk>"))
+  transformers.PreTrainedTokenizerFast(
+    tokenizer_object=words, eos_token="<|im_end|>", chat_template=THINKING
+  ).save_pretrained(tmp_path)
+  assert not is_read_alike(tmp_path)

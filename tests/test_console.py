@@ -1,0 +1,26 @@
+import io
+
+from rich.console import Console
+
+from amopo_jax.console import RunProgress
+
+VALUES = {"loss": 0.5, "rewards/margins": 1.25, "rewards/accuracies": 0.75, "throughput/pairs_per_second": 10.0}
+
+
+def said(is_terminal):
+  console = Console(file=io.StringIO(), width=160, force_terminal=is_terminal)
+  with RunProgress(console, total=3, done=1) as progress:
+    progress.update(2, VALUES)
+    progress.update(3, VALUES)
+  return console.file.getvalue()
+
+
+def test_a_log_file_gets_lines_with_the_first_and_the_last_step():
+  text = said(False)
+  assert "step 2/3  loss 0.5000  margin 1.250  acc 0.750  10.0 pairs/s  left 0:00:0" in text
+  assert "step 3/3" in text
+
+
+def test_a_terminal_gets_a_bar():
+  assert "loss 0.5000" in said(True)
+  assert "step 3/3  " not in said(True)

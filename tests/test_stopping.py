@@ -1,0 +1,23 @@
+import os
+import signal
+
+import pytest
+
+from amopo_jax.stopping import stop_on_signals
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_sets_the_flag_and_the_old_handler_comes_back(number):
+  before = signal.getsignal(number)
+  with stop_on_signals() as stop:
+    assert not stop
+    os.kill(os.getpid(), number)
+    assert stop
+    assert stop.signal_name == signal.Signals(number).name
+  assert signal.getsignal(number) is before
+
+
+def test_a_second_interrupt_ends_at_once():
+  with pytest.raises(KeyboardInterrupt), stop_on_signals():
+    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGINT)
