@@ -5,6 +5,7 @@ step n-1, which are ready by now, are reported while step n runs; if due, an eva
 state after step n together with the input pipeline's state after batch n.
 """
 
+import errno
 import time
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from amopo_jax.data.collate import collate, count_pairs
 from amopo_jax.data.pack import Group
 from amopo_jax.data.pipeline import Stream
 from amopo_jax.evaluate import evaluate
+from amopo_jax.lock import hold_workdir
 from amopo_jax.mesh import place_batch
 from amopo_jax.metrics import add, finite, summarize
 from amopo_jax.prepare import Run, open_workdir, prepare, start_or_resume, train_stream
@@ -58,10 +60,12 @@ def train(spec: RunSpec, workdir: str, console: Console) -> Outcome:
     run = prepare(spec, workdir)
     announce(run, console)
     try:
-      return _train(run, workdir, console, stop)
+      with hold_workdir(workdir):
+        return _train(run, workdir, console, stop)
     except OSError as error:
-      reason = error.strerror or str(error)
-      raise RunFailure(f"{workdir}: {reason}; make room and start again with the same command") from error
+      remedy = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "mend that"
+      reason = f"{error.strerror or error} ({error.filename})" if error.filename else str(error)
+      raise RunFailure(f"{workdir}: {reason}; {remedy} and start again with the same command") from error
 
 
 def _train(run: Run, workdir: str, console: Console, stop: StopRequest) -> Outcome:

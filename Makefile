@@ -1,0 +1,43 @@
+# Two commands for a newcomer: `make quickstart` and `make test`. Everything happens in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUNS := runs/quickstart
+
+.PHONY: help quickstart test test-slow lint format clean
+
+help:  ## lists the commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+quickstart: $(VENV)/.runtime  ## trains a small model on three dimensions and shows the result (a few minutes)
+	$(BIN)/amopo lab world --out=$(RUNS)/world
+	$(BIN)/amopo train --config=configs/quickstart_sft.py --workdir=$(RUNS)/sft
+	$(BIN)/amopo train --config=configs/quickstart.py --workdir=$(RUNS)/amopo
+
+test: $(VENV)/.dev  ## runs the tests that need no more than a few minutes
+	$(BIN)/python -m pytest -n 2
+
+test-slow: $(VENV)/.dev  ## runs the others too
+	$(BIN)/python -m pytest -n 2 -m 'slow or not slow'
+
+lint: $(VENV)/.dev  ## ruff and pyright
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright
+
+format: $(VENV)/.dev  ## what ruff can mend by itself
+	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+clean:  ## removes the environment and the quickstart's runs
+	rm -rf $(VENV) $(RUNS)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "amopo_jax needs Python 3.11 or newer; this is $$($(PYTHON) --version). Try: make PYTHON=python3.12 …"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: requirements.txt pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
+	$(BIN)/python -m pip install --quiet --requirement requirements-dev.txt
+	touch $@
