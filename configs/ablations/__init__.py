@@ -1,0 +1,1 @@
+"""Configs that change one thing."""
