@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 
 import jax
-import numpy as np
 from rich.console import Console
 
 from amopo_jax.data.sample import show_sample
 from amopo_jax.data.survey import Survey
-from amopo_jax.models.transformer import abstract_params
+from amopo_jax.policy import count_parameters
 from amopo_jax.prepare import Run
 
 
@@ -39,8 +38,7 @@ def _where(run: Run) -> str:
   device = jax.devices()[0]
   shape = " × ".join(f"{axis} {size}" for axis, size in run.mesh.shape.items())
   config = run.source.config
-  leaves = jax.tree.leaves(abstract_params(config, np.float32))
-  parameters = sum(int(np.prod(leaf.shape)) for leaf in leaves)
+  parameters = count_parameters(config)
   origin = run.source.path or "random weights"
   return (
     f"jax {jax.__version__} on {jax.device_count()} {device.platform} device(s), mesh {shape}\n"

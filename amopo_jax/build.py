@@ -8,36 +8,27 @@ import numpy as np
 from jax.sharding import Mesh
 
 from amopo_jax import mesh as meshes
-from amopo_jax.data.contexts import Context, ContextSpec
+from amopo_jax.data.adapters import ADAPTERS
+from amopo_jax.data.contexts import PLACES, Context, ContextSpec
 from amopo_jax.data.dataset import PairDataset, Recipe
-from amopo_jax.data.encode import Limits
+from amopo_jax.data.encode import POLICIES, Limits
 from amopo_jax.data.pack import PackSpec
 from amopo_jax.data.pairs import RULES
-from amopo_jax.data.sources import open_source
+from amopo_jax.data.sources import ON_ERROR, open_source
 from amopo_jax.data.survey import Survey, survey
 from amopo_jax.data.tokenizer import Tokenizer, load_tokenizer
 from amopo_jax.models.config import ModelConfig
 from amopo_jax.models.score import ScoreFn, make_score_fn
-from amopo_jax.models.transformer import remat_policy
-from amopo_jax.objective import (
-  ALPHAS,
-  BASELINES,
-  TIE_POLICIES,
-  WHOLE_BATCH,
-  AlphaFn,
-  Objective,
-  fixed,
-  make_amopo,
-)
+from amopo_jax.models.transformer import REMAT
 from amopo_jax.policy import DTYPES, PolicySource
 from amopo_jax.run_spec import (
   BatchSpec,
   ContextEntry,
   DataSpec,
   ModelSpec,
-  ObjectiveSpec,
   RunSpec,
   SourceSpec,
+  check_name,
 )
 from amopo_jax.types import InputError
 
@@ -67,13 +58,58 @@ class Data(NamedTuple):
   pack: PackSpec
 
 
+class DataPlan(NamedTuple):
+  """What a config says of the data.
+
+  Attributes:
+    contexts: the K contexts.
+    pack: shape of a group of rows.
+    limits: how long a sequence may be.
+  """
+
+  contexts: ContextSpec
+  pack: PackSpec
+  limits: Limits
+
+
+def plan_data(spec: RunSpec) -> DataPlan:
+  """Checks all that can be checked without opening a file.
+
+  Raises:
+    InputError: an unknown name, a context, length or share that cannot be.
+  """
+  data, batch = spec.data, spec.batch
+  if not data.train:
+    raise InputError("config.data.train: no data set; add one with base.source(path, format)")
+  for section, entries in (("train", data.train), ("heldout", data.heldout)):
+    for name, entry in entries.items():
+      _check_source(f"config.data.{section}.{name}", entry)
+  check_name("config.data.rule", data.rule, RULES)
+  check_name("config.data.on_error", data.on_error, ON_ERROR)
+  check_name("config.data.too_long", data.too_long, POLICIES)
+  check_name("config.data.place", data.place, PLACES)
+  if not 0 <= data.heldout_fraction < 1:
+    raise InputError(f"config.data.heldout_fraction: {data.heldout_fraction} is not in [0, 1)")
+  contexts = build_contexts(data.contexts, data.place)
+  max_length = data.max_length or batch.row_length
+  if max_length > batch.row_length:
+    raise InputError(f"config.data.max_length: {max_length} is longer than a row, batch.row_length={batch.row_length}")
+  limits = Limits(max_length, data.max_response or max_length // 2, data.too_long)
+  return DataPlan(contexts, pack_spec(batch, len(contexts.contexts)), limits)
+
+
 def build_contexts(entries: Mapping[str, ContextEntry], place: str) -> ContextSpec:
   """The contexts in the order of the config."""
-  contexts = [
-    Context(name, entry.dimension or None, entry.template, *((entry.low, entry.high) if entry.dimension else ()))
-    for name, entry in entries.items()
-  ]
-  return ContextSpec(tuple(contexts), place)
+  if not entries:
+    raise InputError("config.data.contexts: none given; add one with base.context(dimension, template, low, high)")
+  try:
+    contexts = [
+      Context(name, entry.dimension or None, entry.template, *((entry.low, entry.high) if entry.dimension else ()))
+      for name, entry in entries.items()
+    ]
+    return ContextSpec(tuple(contexts), place)
+  except InputError as error:
+    raise InputError(f"config.data.{error}") from None
 
 
 def build_data(spec: RunSpec, source: PolicySource) -> Data:
@@ -82,13 +118,10 @@ def build_data(spec: RunSpec, source: PolicySource) -> Data:
   Raises:
     InputError: anything wrong with a record, a context, a limit or the tokenizer.
   """
+  plan = plan_data(spec)
   tokenizer = build_tokenizer(spec.data, source)
-  contexts = build_contexts(spec.data.contexts, spec.data.place)
-  pack = pack_spec(spec.batch, len(contexts.contexts))
-  recipe = lambda entry: _recipe(spec, entry, contexts, tokenizer, pack)
+  recipe = lambda entry: _recipe(spec.data, entry, plan, tokenizer)
   train, heldout, surveys = [], [], {}
-  if not spec.data.train:
-    raise InputError("config.data.train: no data set; add one with base.source(path, format)")
   for name, entry in spec.data.train.items():
     surveys[name], kept, out = _open(recipe(entry), 0.0 if spec.data.heldout else spec.data.heldout_fraction, spec)
     train.append(kept)
@@ -97,7 +130,7 @@ def build_data(spec: RunSpec, source: PolicySource) -> Data:
     surveys[f"heldout {name}"], kept, _ = _open(recipe(entry), 0.0, spec)
     heldout.append(kept)
   weights = [entry.weight for entry in spec.data.train.values()] if len(train) > 1 else None
-  return Data(train, weights, heldout, surveys, tokenizer, contexts, pack)
+  return Data(train, weights, heldout, surveys, tokenizer, plan.contexts, plan.pack)
 
 
 def build_tokenizer(spec: DataSpec, source: PolicySource) -> Tokenizer:
@@ -105,7 +138,7 @@ def build_tokenizer(spec: DataSpec, source: PolicySource) -> Tokenizer:
   path = spec.tokenizer or source.tokenizer
   if not path:
     raise InputError("config.data.tokenizer: not set, and random weights bring none; name a directory or hub name")
-  tokenizer = load_tokenizer(path)
+  tokenizer = load_tokenizer(path, spec.template_kwargs)
   if tokenizer.vocab_size > source.config.vocab_size:
     raise InputError(
       f"{path}: the tokenizer has {tokenizer.vocab_size} entries, the model's vocabulary {source.config.vocab_size}; "
@@ -116,9 +149,6 @@ def build_tokenizer(spec: DataSpec, source: PolicySource) -> Tokenizer:
 
 def pack_spec(batch: BatchSpec, num_contexts: int) -> PackSpec:
   """Shape of one group of rows, checked."""
-  for name in ("rows", "row_length", "group_rows", "accumulation"):
-    if getattr(batch, name) < 1:
-      raise InputError(f"config.batch.{name}: {getattr(batch, name)} is not positive")
   groups, odd = divmod(batch.rows, batch.group_rows)
   if odd or groups % batch.accumulation:
     raise InputError(
@@ -149,7 +179,7 @@ def build_mesh(spec: RunSpec) -> Mesh:
 
 def build_score_fn(spec: ModelSpec, config: ModelConfig, num_contexts: int, mesh: Mesh) -> ScoreFn:
   """The policy's score function on a mesh."""
-  remat_policy(spec.remat)
+  check_name("config.model.remat", spec.remat, REMAT)
   return make_score_fn(
     config,
     num_contexts=num_contexts,
@@ -162,37 +192,9 @@ def build_score_fn(spec: ModelSpec, config: ModelConfig, num_contexts: int, mesh
   )
 
 
-def build_objective(spec: ObjectiveSpec, num_contexts: int, *, parts: int) -> Objective:
-  """The objective by name.
-
-  Args:
-    spec: of the config.
-    num_contexts: K.
-    parts: micro-batches times row shards: an α that is normalised over the batch allows one.
-
-  Raises:
-    InputError: unknown name, or an argument that the named objective would ignore.
-  """
-  if spec.beta <= 0 or min(spec.target_margin, spec.gap_margin, spec.sft_weight) < 0:
-    raise InputError("config.objective: beta must be positive, target_margin, gap_margin and sft_weight not negative")
-  if spec.name == "amopo":
-    return make_amopo(
-      alpha_fn=_alpha_fn(spec, num_contexts, parts),
-      beta=spec.beta,
-      target_margin=spec.target_margin,
-      tie_policy=_named("ties", spec.ties, TIE_POLICIES),
-      gap_margin=spec.gap_margin,
-      sft_weight=spec.sft_weight,
-    )
-  maker = _named("name", spec.name, {**BASELINES, "amopo": make_amopo})
-  arguments = {"beta": spec.beta} | ({"target_margin": spec.target_margin} if spec.name != "sft" else {})
-  return maker(**arguments)
-
-
 def dtype(where: str, name: str) -> Any:
   """float32 or bfloat16 by name."""
-  if name not in DTYPES:
-    raise InputError(f"{where}: {name!r} is unknown; choose float32 or bfloat16")
+  check_name(where, name, DTYPES)
   return DTYPES[name]
 
 
@@ -201,44 +203,20 @@ def param_shardings(spec: RunSpec, params: Any, mesh: Mesh) -> Any:
   return meshes.param_shardings(params, mesh, (*spec.mesh.rules, *meshes.DEFAULT_RULES))
 
 
-def _alpha_fn(spec: ObjectiveSpec, num_contexts: int, parts: int) -> AlphaFn:
-  if spec.alpha == "fixed":
-    if len(spec.fixed_alpha) != num_contexts:
-      raise InputError(f"config.objective.fixed_alpha: {len(spec.fixed_alpha)} weights for {num_contexts} contexts")
-    return fixed(spec.fixed_alpha)
-  if spec.fixed_alpha:
-    raise InputError(
-      f"config.objective.fixed_alpha: is set, but alpha is {spec.alpha!r}; set alpha to fixed, or leave it empty"
-    )
-  if spec.alpha in WHOLE_BATCH and parts > 1:
-    raise InputError(
-      f"config.objective.alpha: {spec.alpha} is normalised over the batch, so its value would depend on accumulation "
-      "and data parallelism; use one micro-batch on one device, or gaussian"
-    )
-  return _named("alpha", spec.alpha, ALPHAS | {"fixed": fixed})
+def _check_source(where: str, entry: SourceSpec) -> None:
+  check_name(f"{where}.format", entry.format, ADAPTERS)
+  if not 0 < entry.weight < math.inf:
+    raise InputError(f"{where}.weight: {entry.weight} is not positive; it is the share of the draws")
 
 
-def _named(key: str, name: str, choices: Mapping[str, Any]) -> Any:
-  if name not in choices:
-    raise InputError(f"config.objective.{key}: {name!r} is unknown; choose one of {', '.join(sorted(choices))}")
-  return choices[name]
-
-
-def _recipe(spec: RunSpec, entry: SourceSpec, contexts: ContextSpec, tokenizer: Tokenizer, pack: PackSpec) -> Recipe:
-  data, max_length = spec.data, spec.data.max_length or spec.batch.row_length
-  if max_length > spec.batch.row_length:
-    raise InputError(
-      f"config.data.max_length: {max_length} is longer than a row, batch.row_length={spec.batch.row_length}"
-    )
-  if data.rule not in RULES:
-    raise InputError(f"config.data.rule: {data.rule!r} is unknown; choose one of {', '.join(RULES)}")
+def _recipe(data: DataSpec, entry: SourceSpec, plan: DataPlan, tokenizer: Tokenizer) -> Recipe:
   return Recipe(
     source=open_source(entry.path, format=entry.format, on_error=data.on_error),
     rule=data.rule,
-    contexts=contexts,
+    contexts=plan.contexts,
     tokenizer=tokenizer,
-    limits=Limits(max_length, data.max_response or max_length // 2, data.too_long),
-    pack=pack,
+    limits=plan.limits,
+    pack=plan.pack,
     on_error=data.on_error,
   )
 
@@ -248,8 +226,6 @@ def _open(recipe: Recipe, fraction: float, spec: RunSpec) -> tuple[Survey, PairD
   found = survey(recipe, num_workers=spec.data.workers)
   if not fraction:
     return found, PairDataset(recipe, found.table), None
-  if not 0 < fraction < 1:
-    raise InputError(f"config.data.heldout_fraction: {fraction} is not in [0, 1)")
   records = np.unique(found.table[:, 0])
   chosen = np.random.default_rng(spec.seed).permutation(records)[: math.ceil(fraction * len(records))]
   is_out = np.isin(found.table[:, 0], chosen)

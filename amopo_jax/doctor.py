@@ -1,16 +1,16 @@
 """`amopo doctor`: what this machine has, and whether a config, a model and a data file would work; trains nothing."""
 
 import importlib.metadata
+import os
 import platform
 from collections.abc import Iterator
 
 import jax
 import numpy as np
 
-from amopo_jax import build
 from amopo_jax.data.sources import open_source
-from amopo_jax.models.transformer import abstract_params
-from amopo_jax.policy import PolicySource, find_policy
+from amopo_jax.policy import PolicySource, count_parameters, find_policy
+from amopo_jax.prepare import prepare
 from amopo_jax.run_spec import RunSpec
 
 PACKAGES = (
@@ -36,17 +36,9 @@ def describe_machine() -> Iterator[tuple[str, str]]:
   yield "compilation cache", str(jax.config.jax_compilation_cache_dir or "off")
 
 
-def describe_model(path: str, arch: dict | None = None) -> Iterator[tuple[str, str]]:
+def describe_model(path: str) -> Iterator[tuple[str, str]]:
   """(what, finding) of a model; raises InputError for the first thing that is wrong."""
-  source = find_policy(path, arch or {})
-  yield "architecture", source.config.architecture
-  yield "parameters", f"{count_parameters(source) / 1e6:,.1f} M"
-  yield "vocabulary", f"{source.config.vocab_size}"
-  yield "layers × width", f"{source.config.num_layers} × {source.config.width}"
-  yield (
-    "checkpoint",
-    "random weights" if not source.path else f"step {source.step}" if source.step is not None else "complete",
-  )
+  yield from _describe_policy(find_policy(path, {}))
 
 
 def describe_data(path: str, format: str) -> Iterator[tuple[str, str]]:
@@ -70,24 +62,24 @@ def describe_data(path: str, format: str) -> Iterator[tuple[str, str]]:
 
 def describe_config(spec: RunSpec) -> Iterator[tuple[str, str]]:
   """(what, finding) of a whole config, by the checks a run makes; raises InputError for the first mistake."""
-  mesh = build.build_mesh(spec)
-  source = find_policy(spec.model.path, dict(spec.model.arch))
-  yield from describe_model(spec.model.path, dict(spec.model.arch))
-  build.build_objective(spec.objective, len(spec.data.contexts), parts=1)
-  params = abstract_params(source.config, build.dtype("config.model.param_dtype", spec.model.param_dtype))
-  build.param_shardings(spec, params, mesh)
-  data = build.build_data(spec, source)
-  for name, found in data.surveys.items():
+  run = prepare(spec, None)
+  yield from _describe_policy(run.source)
+  for name, found in run.data.surveys.items():
     yield (
       f"data {name}",
       f"{found.num_pairs} pairs of {found.num_records} records; {found.num_cut} cut, {found.num_dropped} dropped",
     )
-  yield "contexts", ", ".join(data.contexts.names)
+  yield "contexts", ", ".join(run.data.contexts.names)
+  yield "steps", f"{run.num_steps}" if spec.train.steps else f"about {run.num_steps}"
 
 
-def count_parameters(source: PolicySource) -> int:
-  """Number of parameters of a policy."""
-  return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(abstract_params(source.config, np.float32)))
+def _describe_policy(source: PolicySource) -> Iterator[tuple[str, str]]:
+  yield "architecture", source.config.architecture
+  yield "parameters", f"{count_parameters(source.config) / 1e6:,.1f} M"
+  yield "vocabulary", f"{source.config.vocab_size}"
+  yield "layers × width", f"{source.config.num_layers} × {source.config.width}"
+  weights = "complete" if source.step is None else f"step {source.step}"
+  yield "weights", weights if source.path else "random"
 
 
 def _version(package: str) -> str:
@@ -98,6 +90,4 @@ def _version(package: str) -> str:
 
 
 def _host_memory() -> int:
-  import os
-
   return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

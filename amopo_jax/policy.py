@@ -5,6 +5,7 @@ A workdir holds `run.json` (the config), `model/` (config.json and tokenizer, as
 """
 
 import json
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -88,6 +89,11 @@ def load_policy(source: PolicySource, *, dtype: Any, shardings: Any, seed: int =
     return load_params(source.path, source.config, dtype=dtype, shardings=shardings)
   init = jax.jit(lambda key: init_params(source.config, key, dtype), out_shardings=shardings)
   return init(jax.random.key(seed))
+
+
+def count_parameters(config: ModelConfig) -> int:
+  """Number of parameters of a decoder."""
+  return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(abstract_params(config, jnp.float32)))
 
 
 class RunRecord(NamedTuple):

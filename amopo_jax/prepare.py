@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 
 from amopo_jax import build
 from amopo_jax import mesh as meshes
+from amopo_jax.build_objective import build_objective
 from amopo_jax.checkpoint import Checkpoints, Restored
 from amopo_jax.data.collate import count_pairs
 from amopo_jax.data.pipeline import make_stream
@@ -85,29 +86,33 @@ class Run(NamedTuple):
   eval_step: Callable[[Params, Batch], MetricSums]
 
 
-def prepare(spec: RunSpec, workdir: str) -> Run:
+def prepare(spec: RunSpec, workdir: str | None) -> Run:
   """Checks and builds a run; writes nothing and compiles nothing.
 
   Args:
     spec: the config.
-    workdir: new, or that of the same run.
+    workdir: new, or that of the same run; None where nothing is to be started.
 
   Raises:
     InputError: anything that is wrong with the config, the model, the data or the workdir.
   """
-  record = _matching_record(spec, workdir)
+  if not (spec.train.steps or spec.train.epochs):
+    raise InputError("config.train: neither steps nor epochs is positive; set one of them")
   mesh = build.build_mesh(spec)
   source = find_policy(spec.model.path, dict(spec.model.arch))
-  num_contexts = len(spec.data.contexts)
+  num_contexts = len(build.plan_data(spec).contexts.contexts)
   parts = spec.batch.accumulation * meshes.row_shards(mesh)
-  objective = build.build_objective(spec.objective, num_contexts, parts=parts)
+  objective = build_objective(spec.objective, num_contexts, parts=parts)
   score_fn = build.build_score_fn(spec.model, source.config, num_contexts, mesh)
   build_optimizer(spec, 1)
+  dtype = build.dtype("config.model.param_dtype", spec.model.param_dtype)
+  placed = build.param_shardings(spec, abstract_params(source.config, dtype), mesh)
+  record = _matching_record(spec, workdir)  # after the config alone, whose typing errors have better messages
   data = build.build_data(spec, source)
   _check_fingerprint(record, data, workdir)
   num_steps = record.num_steps if record else _count_steps(spec, data)
   tx, schedule = build_optimizer(spec, num_steps)
-  target, init = _state_maker(spec, source, mesh, tx)
+  target, init = _state_maker(spec.seed, source, mesh, tx, dtype=dtype, placed=placed)
   shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
   whole = meshes.replicated(mesh)
   train_step = jax.jit(
@@ -147,17 +152,15 @@ def build_optimizer(spec: RunSpec, num_steps: int) -> tuple[optax.GradientTransf
 
 
 def _state_maker(
-  spec: RunSpec, source: PolicySource, mesh: Mesh, tx: optax.GradientTransformation
+  seed: int, source: PolicySource, mesh: Mesh, tx: optax.GradientTransformation, *, dtype: Any, placed: Any
 ) -> tuple[TrainState, Callable[[], TrainState]]:
-  dtype = build.dtype("config.model.param_dtype", spec.model.param_dtype)
   params = abstract_params(source.config, dtype)
-  placed = build.param_shardings(spec, params, mesh)
-  abstract = abstract_state(params, tx, seed=spec.seed)
+  abstract = abstract_state(params, tx, seed=seed)
   shardings = meshes.state_shardings(abstract, params, placed, mesh)
 
   def init() -> TrainState:
-    loaded = load_policy(source, dtype=dtype, shardings=placed, seed=spec.seed)
-    make = jax.jit(lambda p: init_state(p, tx, seed=spec.seed), out_shardings=shardings, donate_argnums=0)
+    loaded = load_policy(source, dtype=dtype, shardings=placed, seed=seed)
+    make = jax.jit(lambda p: init_state(p, tx, seed=seed), out_shardings=shardings, donate_argnums=0)
     return make(loaded)
 
   target = jax.tree.map(
@@ -168,8 +171,8 @@ def _state_maker(
   return target, init
 
 
-def _matching_record(spec: RunSpec, workdir: str) -> RunRecord | None:
-  if not (epath.Path(workdir) / RUN_FILE).exists():
+def _matching_record(spec: RunSpec, workdir: str | None) -> RunRecord | None:
+  if workdir is None or not (epath.Path(workdir) / RUN_FILE).exists():
     return None
   record = read_run(workdir)
   changed = [line for line in difference(record.spec, spec) if not line.startswith(FREE_TO_CHANGE)]
@@ -181,7 +184,7 @@ def _matching_record(spec: RunSpec, workdir: str) -> RunRecord | None:
   return record
 
 
-def _check_fingerprint(record: RunRecord | None, data: build.Data, workdir: str) -> None:
+def _check_fingerprint(record: RunRecord | None, data: build.Data, workdir: str | None) -> None:
   if record and record.fingerprint != data.tokenizer.fingerprint:
     raise InputError(
       f"{workdir}: was begun with another tokenizer than {data.tokenizer.name}; use that one, or a new workdir"
@@ -192,8 +195,6 @@ def _count_steps(spec: RunSpec, data: build.Data) -> int:
   """Steps of the run: as configured, or so many epochs by the pairs that the first steps take."""
   if spec.train.steps:
     return spec.train.steps
-  if spec.train.epochs < 1:
-    raise InputError(f"config.train.epochs: {spec.train.epochs} is not positive, and steps is not set")
   stream = train_stream(spec, data, num_workers=0)
   counts = []
   for groups in stream:

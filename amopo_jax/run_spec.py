@@ -8,7 +8,7 @@ directions and without defaults, so that a mistyped or missing key is found by n
 import dataclasses
 import json
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from amopo_jax.types import InputError
@@ -128,13 +128,59 @@ class RunSpec:
   train: LoopSpec
 
 
+AT_LEAST = {
+  "config.seed": 0,
+  "config.model.attention_chunk": 1,
+  "config.model.head_chunk": 1,
+  "config.data.max_length": 0,
+  "config.data.max_response": 0,
+  "config.data.workers": 0,
+  "config.batch.rows": 1,
+  "config.batch.row_length": 1,
+  "config.batch.group_rows": 1,
+  "config.batch.max_pairs": 0,
+  "config.batch.accumulation": 1,
+  "config.objective.target_margin": 0,
+  "config.objective.gap_margin": 0,
+  "config.objective.sft_weight": 0,
+  "config.optim.learning_rate": 0,
+  "config.optim.clip": 0,
+  "config.optim.weight_decay": 0,
+  "config.train.epochs": 0,
+  "config.train.steps": 0,
+  "config.train.log_every": 1,
+  "config.train.eval_every": 0,
+  "config.train.save_every": 0,
+  "config.train.keep": 1,
+}
+"""Least values of keys; what is not a matter of one number is checked where it is used."""
+
+
+def check_name(where: str, name: str, choices: Iterable[str]) -> None:
+  """Refuses a name that is none of the choices.
+
+  Args:
+    where: the key, as `config.a.b`.
+    name: its value.
+    choices: all that there are.
+  """
+  choices = tuple(choices)
+  if name not in choices:
+    raise InputError(f"{where}: {name!r} is unknown; choose one of {', '.join(choices)}")
+
+
 def from_dict(values: Mapping[str, Any]) -> RunSpec:
   """A run from the nested dict of a config.
 
   Raises:
-    InputError: a key is missing, unknown or of the wrong type; the message names it as `config.a.b`.
+    InputError: a key is missing, unknown, of the wrong type or too small; the message names it as `config.a.b`.
   """
-  return _build(RunSpec, values, "config")
+  spec = _build(RunSpec, values, "config")
+  flat = _flatten(dataclasses.asdict(spec), "config")
+  for key, least in AT_LEAST.items():
+    if not flat[key] >= least:  # NaN is not either
+      raise InputError(f"{key}: {flat[key]} is too small; the least is {least}")
+  return spec
 
 
 def to_dict(spec: RunSpec) -> dict[str, Any]:

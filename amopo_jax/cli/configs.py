@@ -1,12 +1,15 @@
 """From `--config=FILE --config.a.b=v` to a `RunSpec`: the only place below configs/ that knows ConfigDict."""
 
 import importlib
+import importlib.util
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from amopo_jax.cli.config_errors import explain
 from amopo_jax.run_spec import RunSpec, from_dict
 from amopo_jax.types import InputError
 
@@ -15,17 +18,34 @@ BUNDLED = "amopo_jax.configs"
 
 
 def define_config(values: flags.FlagValues, arguments: list[str]) -> None:
-  """Adds `--config` and its overrides to a verb's flags."""
-  for argument in arguments:
-    name, _, path = argument.lstrip("-").partition("=")
-    if name == "config":
-      _make_importable(path)
+  """Adds `--config` and its overrides to a verb's flags.
+
+  Raises:
+    InputError: overrides without a config, or a config file that is not there.
+  """
+  path, overrides = config_arguments(arguments)
+  if path is not None:
+    _make_importable(path)
+  elif overrides:
+    raise InputError(f"{overrides[0]}: overrides a key, but --config is missing; name a file")
   config_flags.DEFINE_config_file(
     "config",
     help_string="a config file; --config.a.b=v overrides a key (configs/base.py explains all of them)",
     flag_values=values,
     sys_argv=["amopo", *arguments],
   )
+
+
+def config_arguments(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+  """What is said of the config: the file of `--config=FILE` or `--config FILE`, and the overrides `--config.a.b=v`."""
+  path, overrides = None, []
+  for argument, following in zip(arguments, [*arguments, ""][1:], strict=True):
+    name, equals, value = argument.lstrip("-").partition("=")
+    if name == "config" and argument.startswith("-"):
+      path = value if equals else following
+    if name.startswith("config.") and argument.startswith("-"):
+      overrides.append(argument)
+  return path, overrides
 
 
 def spec_from_flags(values: flags.FlagValues) -> RunSpec:
@@ -37,6 +57,8 @@ def spec_from_flags(values: flags.FlagValues) -> RunSpec:
   config = values["config"].value
   if config is None:
     raise InputError("--config is missing; name a file such as configs/quickstart.py")
+  if not isinstance(config, ConfigDict):
+    raise InputError(explain("no config", config_flags.get_config_filename(values["config"]), ()))
   return spec_from_config(config)
 
 
@@ -62,7 +84,7 @@ def _base():
 def _make_importable(path: str) -> None:
   """A config says `from configs import base`: from its own checkout if it lies in one, else from the package."""
   if not Path(path).is_file():
-    raise InputError(f"--config={path}: no such file")
+    raise InputError(f"--config={path}: no such file; name one such as configs/quickstart.py")
   for folder in Path(path).absolute().parents:
     if (folder / "configs" / "base.py").is_file():
       sys.path.insert(0, str(folder))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from absl import flags
 
-from amopo_jax.types import InputError
+from amopo_jax.cli.parse import require
 
 
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
@@ -23,9 +23,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 
 def run(values: flags.FlagValues) -> int:
   """Converts."""
-  for name in ("data", "out"):
-    if not values[name].value:
-      raise InputError(f"--{name} is missing")
+  require(values, "data", "out")
   path, out = values["data"].value, values["out"].value
   if values["tfds"].value:
     from amopo_jax.data.tfds_builder import build_tfds

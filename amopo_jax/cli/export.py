@@ -5,7 +5,7 @@ Writes a directory that transformers and vLLM load: config.json, safetensors, to
 
 from absl import flags
 
-from amopo_jax.types import InputError
+from amopo_jax.cli.parse import require
 
 
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
@@ -19,11 +19,9 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 
 def run(values: flags.FlagValues) -> int:
   """Exports."""
+  require(values, "workdir", "out")
   from amopo_jax.export import export
 
-  for name in ("workdir", "out"):
-    if not values[name].value:
-      raise InputError(f"--{name} is missing")
   exported = export(
     values["workdir"].value, values["out"].value, step=values["step"].value, dtype=values["dtype"].value
   )

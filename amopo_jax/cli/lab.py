@@ -5,7 +5,7 @@ Writes the synthetic world: preference records graded by program in three dimens
 
 from absl import flags
 
-from amopo_jax.types import InputError
+from amopo_jax.cli.parse import require
 
 SUBJECTS = ("world",)
 """What may follow `amopo lab`."""
@@ -24,10 +24,9 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 
 def run(values: flags.FlagValues) -> int:
   """Writes the world and prints what is in it."""
+  require(values, "out")
   from amopo_jax.lab.write import write_world
 
-  if not values["out"].value:
-    raise InputError("--out is missing; name a directory")
   summary = write_world(
     values["out"].value,
     seed=values["seed"].value,

@@ -11,8 +11,6 @@ from typing import NoReturn
 from absl import flags
 from absl import logging as absl_logging
 
-from amopo_jax.types import InputError, RunFailure
-
 VERBS = {
   "train": "trains; reusing the workdir resumes",
   "score": "length, log-probability, probabilities and reward of every response in a file",
@@ -37,6 +35,9 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
   if verb not in VERBS:
     _exit(f"amopo: unknown verb {verb!r}; the verbs are {', '.join(VERBS)}", USAGE_STATUS)
   _quieten()
+  # Not above: this brings in jax, and --help and a mistyped verb should be answered at once.
+  from amopo_jax.types import InputError, RunFailure
+
   try:
     sys.exit(_run(verb, argv[2:]))
   except InputError as error:
@@ -50,34 +51,27 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 def _run(verb: str, arguments: list[str]) -> int:
   module = importlib.import_module(f"amopo_jax.cli.{verb}")
   values = flags.FlagValues()
-  module.define(values, arguments)
-  if {"-h", "--help"} & set(arguments):
-    print(f"{(module.__doc__ or '').strip()}\n{values.get_help()}")
+  is_question = bool({"-h", "--help"} & set(arguments))
+  module.define(values, [] if is_question else arguments)
+  if is_question:
+    print(_help(module, values))
     return 0
-  _parse(module, values, arguments)
+  from amopo_jax.cli.parse import parse
+
+  parse(values, arguments, subjects=getattr(module, "SUBJECTS", ()))
   _use_compilation_cache()
   return module.run(values)
 
 
-def _parse(module: ModuleType, values: flags.FlagValues, arguments: list[str]) -> None:
-  try:
-    rest = values(["amopo", *arguments])[1:]
-  # A config is a program: whatever it raises is the user's to see, but not our traceback.
-  except (
-    flags.Error,
-    AttributeError,
-    KeyError,
-    TypeError,
-    ValueError,
-    OSError,
-    ImportError,
-    SyntaxError,
-  ) as error:
-    raise InputError(str(error) or type(error).__name__) from error
-  known = getattr(module, "SUBJECTS", ())
-  if rest[:1] and rest[0] not in known or len(rest) > 1 or (known and not rest):
-    wanted = f"say what: {', '.join(known)}" if known else "flags are written --name=value"
-    raise InputError(f"unexpected argument {rest[-1]!r}; {wanted}" if rest else wanted)
+def _help(module: ModuleType, values: flags.FlagValues) -> str:
+  """The verb's docstring and its flags; not those that absl adds to every program."""
+  names = [name for name in values if str(values.find_module_defining_flag(name)).startswith("amopo_jax.")]
+  lines = [f"  --{name:9} {values[name].help}{_default(values[name].default)}" for name in names]
+  return "\n".join(((module.__doc__ or "").strip(), "", *lines))
+
+
+def _default(value: object) -> str:
+  return "" if value in (None, "") else f" [{value}]"
 
 
 def _use_compilation_cache() -> None:

@@ -9,7 +9,7 @@ import dataclasses
 from absl import flags
 
 from amopo_jax.cli.configs import base_spec, define_config, spec_from_flags
-from amopo_jax.types import InputError
+from amopo_jax.cli.parse import require
 
 
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
@@ -24,11 +24,9 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 
 def run(values: flags.FlagValues) -> int:
   """Scores."""
+  require(values, "model", "data", "out")
   from amopo_jax.score import score
 
-  for name in ("model", "data", "out"):
-    if not values[name].value:
-      raise InputError(f"--{name} is missing")
   lines = score(_spec(values), values["out"].value, step=values["step"].value)
   print(f"{values['out'].value}: {lines} lines")
   return 0

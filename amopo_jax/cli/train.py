@@ -6,7 +6,7 @@ Trains, or goes on with the run that DIR holds. DIR may be gs://.
 from absl import flags
 
 from amopo_jax.cli.configs import define_config, spec_from_flags
-from amopo_jax.types import InputError
+from amopo_jax.cli.parse import require
 
 
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
@@ -22,14 +22,14 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 
 def run(values: flags.FlagValues) -> int:
   """Trains."""
+  require(values, "workdir")
+  spec = spec_from_flags(values)
   from amopo_jax.console import make_console
   from amopo_jax.stopping import EXIT_STATUS
   from amopo_jax.train import train
 
-  if not values["workdir"].value:
-    raise InputError("--workdir is missing; name a folder for the run")
   console = make_console()
-  outcome = train(spec_from_flags(values), values["workdir"].value, console)
+  outcome = train(spec, values["workdir"].value, console)
   if outcome.stopped_by:
     console.print(f"{outcome.stopped_by}: saved at step {outcome.step}; the same command goes on from there")
     return EXIT_STATUS

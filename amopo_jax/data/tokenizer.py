@@ -9,7 +9,7 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jinja2
@@ -25,6 +25,9 @@ TokenIds = Int32[np.ndarray, "_"]
 """Tokens of one text; no two need be equally long."""
 
 _PLACEHOLDER = "@@response@@"
+_FIXED_VARIABLES = ("messages", "add_generation_prompt", "tokenize")
+"""What a chat template is called with here, whatever the user wants."""
+
 _MARGIN = "\n "
 """White space put around the placeholder to see whether the template strips it."""
 
@@ -40,8 +43,11 @@ class Tokenizer:
     end: tokens that end an assistant's turn, the end-of-turn token last.
   """
 
-  def __init__(self, tokenizer: transformers.PreTrainedTokenizerBase, name: str):
+  def __init__(
+    self, tokenizer: transformers.PreTrainedTokenizerBase, name: str, template_kwargs: Mapping[str, Any] | None = None
+  ):
     self.name = name
+    self._template_kwargs = dict(template_kwargs or {})
     self._tokenizer: Any = tokenizer  # the types of its results depend on its arguments
     self._backend.no_truncation()
     self._backend.no_padding()
@@ -141,7 +147,7 @@ class Tokenizer:
     turns = [{"role": message.role, "content": message.content} for message in messages]
     turns.append({"role": "assistant", "content": response})
     try:
-      return self._tokenizer.apply_chat_template(turns, tokenize=False)
+      return self._tokenizer.apply_chat_template(turns, tokenize=False, **self._template_kwargs)
     except jinja2.TemplateError as error:
       raise InputError(f"chat template of {self.name}: {error}; change the dialogue or the template") from None
 
@@ -168,17 +174,18 @@ class Tokenizer:
     return np.append(ids, np.int32(self._tokenizer.eos_token_id))
 
 
-def load_tokenizer(name: str | os.PathLike[str]) -> Tokenizer:
+def load_tokenizer(name: str | os.PathLike[str], template_kwargs: Mapping[str, Any] | None = None) -> Tokenizer:
   """Loads a tokenizer from a directory or by hub name.
 
   Args:
     name: a directory with tokenizer files, or ORG/NAME on the Hugging Face hub (HF_HOME, HF_TOKEN are respected).
+    template_kwargs: variables of the chat template, e.g. {"enable_thinking": False}.
 
   Returns:
     The tokenizer.
 
   Raises:
-    InputError: nothing there, offline, not a fast tokenizer, or no chat template.
+    InputError: nothing there, offline, not a fast tokenizer, no chat template, or one that has no such variable.
   """
   name = str(name)
   # A directory's tokenizer.json is taken as it is: beside a config.json, transformers' AutoTokenizer replaces its
@@ -196,7 +203,10 @@ def load_tokenizer(name: str | os.PathLike[str]) -> Tokenizer:
     raise InputError(f"tokenizer {name}: has no tokenizer.json form; convert it with `transformers` first")
   if not isinstance(tokenizer.chat_template, str):
     raise InputError(f"tokenizer {name}: has no chat template; add chat_template.jinja or take an instruct tokenizer")
-  return Tokenizer(tokenizer, name)
+  for key in template_kwargs or {}:
+    if key in _FIXED_VARIABLES or key not in tokenizer.chat_template:
+      raise InputError(f"tokenizer {name}: template_kwargs: its chat template takes no '{key}'; leave that out")
+  return Tokenizer(tokenizer, name, template_kwargs)
 
 
 def is_read_alike(directory: str | os.PathLike[str]) -> bool:
