@@ -46,11 +46,11 @@ def get_config() -> ConfigDict:
   config.model.head_chunk = 512  # scored tokens per block of the output head, per row shard
 
   config.data = ConfigDict()
-  config.data.train = ConfigDict()  # name -> source(...)
-  config.data.heldout = ConfigDict()  # name -> source(...); empty: heldout_fraction of the training pairs
+  config.data.train = ConfigDict(sort_keys=False)  # name -> source(...)
+  config.data.heldout = ConfigDict(sort_keys=False)  # name -> source(...); empty: heldout_fraction of the training pairs
   config.data.heldout_fraction = 0.1  # share of the pairs held out when there is no held-out source; 0: no evaluation
   config.data.tokenizer = ""  # directory or hub name; "": the model's own
-  config.data.contexts = ConfigDict()  # name -> context(...); one preference dimension each
+  config.data.contexts = ConfigDict(sort_keys=False)  # name -> context(...), in the order of the axis K
   config.data.place = "before"  # of the instruction: before or after the question, or in the system turn
   config.data.rule = "derived"  # which responses make a pair (docs/data.md)
   config.data.on_error = "raise"  # a bad record: raise, or skip and count

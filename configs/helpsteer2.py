@@ -2,8 +2,9 @@
 
     amopo train --config=configs/helpsteer2.py --workdir=runs/helpsteer2
 
-The model and the data are fetched by their hub names. The released set adds GPT-4o's scores for instruction_following, which
-HelpSteer2 itself lacks; where yours has them, add `base.context("instruction_following", high=4)`. Recipe: docs/method.md.
+The model and the data are fetched by their hub names. The released set adds GPT-4o's scores for
+instruction_following, which HelpSteer2 itself lacks; where yours has them, add
+`base.context("instruction_following", high=4)`. Where the numbers come from: docs/method.md.
 """
 
 from ml_collections import ConfigDict

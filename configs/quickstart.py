@@ -14,7 +14,7 @@ def get_config() -> ConfigDict:
   config = quickstart_sft.get_config()
   config.model.path = "runs/quickstart/sft"
   config.model.arch = ConfigDict()
-  config.data.contexts = ConfigDict()
+  del config.data.contexts.overall
   for name in DIMENSIONS:
     config.data.contexts[name] = base.context(name, "focus on {dimension} score {score} .", low=0, high=4)
   config.objective.update(name="amopo", beta=2.0, target_margin=0.5, ties="follow_dimension", sft_weight=0.2)

@@ -262,6 +262,40 @@ def test_a_full_disk_stops_the_run_in_one_line_and_keeps_the_last_good_checkpoin
     subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
+OTHER_PARTS = {
+  "bfloat16, lion, no recomputation": {
+    "model__compute_dtype": "bfloat16",
+    "model__param_dtype": "bfloat16",
+    "model__remat": "none",
+    "optim__name": "lion",
+    "optim__learning_rate": 3e-3,
+    "optim__schedule": "linear",
+    "objective__alpha": "jitter",
+    "objective__ties": "follow_dimension",
+    "objective__sft_weight": 0.2,
+  },
+  "adafactor, tensor and data parallel": {
+    "model__remat": "dots",
+    "optim__name": "adafactor",
+    "optim__schedule": "constant",
+    "objective__alpha": "fixed",
+    "objective__fixed_alpha": (3.0, 1.0),
+    "mesh__data": 2,
+    "mesh__tensor": 2,
+    "batch__accumulation": 2,
+  },
+}
+
+
+@pytest.mark.parametrize("name", OTHER_PARTS)
+def test_a_run_of_other_parts_learns_too(make_spec, console, tmp_path, name):
+  train(make_spec(train__epochs=2, **OTHER_PARTS[name]), str(tmp_path / "run"), console)
+  lines = [line for line in read_metrics(str(tmp_path / "run")) if "loss" in line]
+  assert lines[-1]["loss"] < lines[0]["loss"]
+  if "fixed" in OTHER_PARTS[name].values():
+    assert lines[0]["alpha/helpfulness"] == pytest.approx(0.75)
+
+
 def test_metrics_are_json_lines(trained):
   workdir, _ = trained
   for line in (workdir / "metrics.jsonl").read_text().splitlines():

@@ -1,0 +1,22 @@
+"""UltraFeedback pairs, second stage: AMoPO over the general and the scored context, from `ultrafeedback_sft.py`.
+
+The held-out prompts are drawn with `config.seed`: give both stages the same seed and data.
+
+amopo train --config=configs/ultrafeedback.py --workdir=runs/ultrafeedback/amopo \
+  --config.data.train.ultrafeedback.path=train.jsonl --config.data.tokenizer=TOKENIZER_DIR \
+  --config.model.path=runs/ultrafeedback/sft
+"""
+
+from ml_collections import ConfigDict
+
+from configs import ultrafeedback_sft
+
+
+def get_config() -> ConfigDict:
+  config = ultrafeedback_sft.get_config()
+  config.model.path = "runs/ultrafeedback/sft"
+  config.model.arch = ConfigDict()
+  config.objective.update(name="amopo", beta=2.0, target_margin=0.5, ties="follow_dimension", sft_weight=0.2)
+  config.optim.update(learning_rate=5e-4)
+  config.train.update(steps=100, eval_every=25)
+  return config
