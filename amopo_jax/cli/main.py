@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import flags
 from absl import logging as absl_logging
@@ -92,6 +92,13 @@ def _quieten() -> None:
   absl_logging.set_verbosity(absl_logging.WARNING)
   # Orbax leaves failed reads of a broken checkpoint to asyncio, which would print each of them over many lines.
   logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+  sys.unraisablehook = _ignore_late_callbacks
+
+
+def _ignore_late_callbacks(unraisable: Any) -> None:
+  """A failed read or write of Orbax calls back into its event loop, which is closed by then; the failure is known."""
+  if str(unraisable.exc_value) != "Event loop is closed":
+    sys.__unraisablehook__(unraisable)
 
 
 def _exit(message: str, status: int) -> NoReturn:
