@@ -6,17 +6,19 @@ its final name only when it is complete, and older ones are removed only after t
 """
 
 import contextlib
+import logging
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
-from absl import logging
 from etils import epath
 from orbax.checkpoint import checkpoint_managers as policies
 
 from amopo_jax.state import TrainState
 from amopo_jax.types import InputError, RunFailure
+
+_log = logging.getLogger(__name__)
 
 
 class Restored(NamedTuple):
@@ -110,7 +112,7 @@ class Checkpoints:
       try:
         return self.restore_step(step, target)
       except (ValueError, OSError, KeyError, TypeError) as error:
-        logging.warning("checkpoint %s/%d cannot be read (%s); trying the one before", self.path, step, _line(error))
+        _log.warning("checkpoint %s/%d cannot be read (%s); trying the one before", self.path, step, _line(error))
         self._set_aside(step)
     if steps:
       raise InputError(f"{self.path}: none of the checkpoints {steps} can be read; they are kept in ../unreadable")

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -55,7 +56,7 @@ def test_a_run_leaves_metrics_figure_table_and_checkpoint(trained):
   assert Checkpoints(str(workdir)).latest_step() == steps[-1]
   assert lines[-2]["loss"] < lines[1]["loss"]
   assert "⟦" in spoken
-  assert "tied / inverted: correctness" in spoken
+  assert "tied / inverted: helpfulness" in spoken
 
 
 def test_a_complete_run_that_is_started_again_does_nothing_and_says_so(trained, make_spec, console):
@@ -198,6 +199,20 @@ def test_sigterm_saves_and_the_same_command_goes_on_to_the_same_end(uninterrupte
   assert process.returncode == 0
   assert f"resumed at step {stopped_at}" in out
   assert_same_run(folder / "term", folder / "whole")
+
+
+def test_a_corrupted_newest_checkpoint_costs_the_steps_since_the_one_before_and_is_reported(uninterrupted):
+  start, folder = uninterrupted
+  shutil.copytree(folder / "whole", folder / "broken")
+  newest = max((folder / "broken" / "checkpoints").iterdir(), key=lambda path: int(path.name))
+  for file in (newest / "state").rglob("d/*"):
+    file.write_bytes(file.read_bytes()[:100])
+  process = start(folder / "broken")
+  out, _ = process.communicate(timeout=300)
+  assert process.returncode == 0, out
+  assert f"checkpoints/{newest.name} cannot be read" in out
+  assert "Traceback" not in out
+  assert_same_run(folder / "broken", folder / "whole")
 
 
 def kill_until_done(start, workdir, rng, most):

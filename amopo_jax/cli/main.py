@@ -89,8 +89,8 @@ def _quieten() -> None:
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
   os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
   flags.FLAGS.mark_as_parsed()
-  absl_logging.set_verbosity(absl_logging.WARNING)
-  # Orbax leaves failed reads of a broken checkpoint to asyncio, which would print each of them over many lines.
+  # Orbax logs a failed read or write over many lines, leaves it to asyncio to do so again, and then raises it.
+  absl_logging.set_verbosity(absl_logging.FATAL)
   logging.getLogger("asyncio").setLevel(logging.CRITICAL)
   sys.unraisablehook = _ignore_late_callbacks
 
