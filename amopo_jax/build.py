@@ -204,7 +204,7 @@ def param_shardings(spec: RunSpec, params: Any, mesh: Mesh) -> Any:
 
 
 def _check_source(where: str, entry: SourceSpec) -> None:
-  check_name(f"{where}.format", entry.format, ADAPTERS)
+  check_name(f"{where}.format", entry.format, (*ADAPTERS, "auto"))
   if not 0 < entry.weight < math.inf:
     raise InputError(f"{where}.weight: {entry.weight} is not positive; it is the share of the draws")
 

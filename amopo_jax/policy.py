@@ -145,9 +145,14 @@ def _find_pretrained(path: str) -> PolicySource:
 
 
 def _find_in_workdir(path: str, step: int | None) -> PolicySource:
-  model = epath.Path(path) / MODEL_FOLDER
-  hf_config = json.loads((model / "config.json").read_text())
-  found = sorted(int(entry.name) for entry in (epath.Path(path) / "checkpoints").iterdir() if entry.name.isdigit())
+  model, checkpoints = epath.Path(path) / MODEL_FOLDER, epath.Path(path) / "checkpoints"
+  names = [entry.name for entry in checkpoints.iterdir()] if checkpoints.exists() else []
+  found = sorted(int(name) for name in names if name.isdigit())
   if not found or (step is not None and step not in found):
-    raise InputError(f"{path}: no checkpoint{'' if step is None else f' {step}'}; there are {found or 'none yet'}")
+    missing = "" if step is None else f" {step}"
+    raise InputError(f"{path}: no checkpoint{missing}; there are {found or 'none yet, train first'}")
+  try:
+    hf_config = json.loads((model / "config.json").read_text())
+  except (OSError, json.JSONDecodeError) as error:
+    raise InputError(f"{model}/config.json: cannot be read ({error}); copy the workdir again") from None
   return PolicySource(from_hf(hf_config, str(model)), hf_config, path, found[-1] if step is None else step, str(model))

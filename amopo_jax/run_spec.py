@@ -179,7 +179,7 @@ def from_dict(values: Mapping[str, Any]) -> RunSpec:
   flat = _flatten(dataclasses.asdict(spec), "config")
   for key, least in AT_LEAST.items():
     if not flat[key] >= least:  # NaN is not either
-      raise InputError(f"{key}: {flat[key]} is too small; the least is {least}")
+      raise InputError(f"{key}: {flat[key]} cannot be; the least is {least}")
   return spec
 
 
@@ -189,12 +189,17 @@ def to_dict(spec: RunSpec) -> dict[str, Any]:
 
 
 def difference(a: RunSpec, b: RunSpec) -> list[str]:
-  """Keys in which two runs differ, as `config.a.b: 1 != 2`."""
+  """Keys in which two runs differ, as `config.a.b: 1 != 2`; the order of contexts and of sources counts too."""
   flat_a, flat_b = (_flatten(to_dict(spec), "config") for spec in (a, b))
   keys = sorted(set(flat_a) | set(flat_b))
   show = lambda flat, key: flat.get(key, "(absent)")
-  return [
+  values = [
     f"{key}: {show(flat_a, key)} != {show(flat_b, key)}" for key in keys if show(flat_a, key) != show(flat_b, key)
+  ]
+  return values or [
+    f"config.data.{name}: {', '.join(x)} != {', '.join(y)} (another order)"
+    for name in ("contexts", "train", "heldout")
+    if (x := list(getattr(a.data, name))) != (y := list(getattr(b.data, name)))
   ]
 
 

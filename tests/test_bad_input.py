@@ -64,11 +64,21 @@ def assert_refused(case, compiled, capfd, message):
   assert compiled == []
 
 
+PROGRAM = """
+import json
+from ml_collections import ConfigDict
+
+def build(value):
+  items = {{name: build(inner) for name, inner in value.items()}} if isinstance(value, dict) else {{}}
+  return ConfigDict(items, sort_keys=False) if isinstance(value, dict) else value
+
+def get_config():
+  return build(json.loads({!r}))
+"""
+
+
 def write_config(case):
-  program = (
-    "import json\nfrom ml_collections import ConfigDict\ndef get_config():\n  return ConfigDict(json.loads({!r}))\n"
-  )
-  case.config.write_text(program.format(json.dumps(case.values)))
+  case.config.write_text(PROGRAM.format(json.dumps(case.values)))
 
 
 def in_config(path, value):
@@ -118,8 +128,8 @@ CONFIG = {
     r"--config\.batch\.rows=many: .*; configs/base",
   ),
   "value for a section": (in_config("data.contexts", 3), r"config\.data\.contexts: expected a ConfigDict"),
-  "number too small": (in_config("model.head_chunk", 0), r"config\.model\.head_chunk: 0 is too small; the least is 1"),
-  "no number": (in_config("optim.clip", float("nan")), r"config\.optim\.clip: nan is too small; the least is 0"),
+  "number too small": (in_config("model.head_chunk", 0), r"config\.model\.head_chunk: 0 cannot be; the least is 1"),
+  "no number": (in_config("optim.clip", float("nan")), r"config\.optim\.clip: nan cannot be; the least is 0"),
   "alpha": (in_config("objective.alpha", "gausian"), r"config\.objective\.alpha: 'gausian' is unknown; choose one of"),
   "ties": (in_config("objective.ties", "drop"), r"config\.objective\.ties: 'drop' is unknown; choose one of"),
   "objective": (in_config("objective.name", "dpo"), r"config\.objective\.name: 'dpo' is unknown; choose one of amopo"),
@@ -182,7 +192,7 @@ CONFIG = {
     lambda case: setattr(case, "arguments", ["--config=no/such.py"]),
     r"--config=no/such\.py: no such file; name one",
   ),
-  "unknown flag": (lambda case: setattr(case, "arguments", ["--confg=x.py"]), r"'confg'.*; --help lists the flags"),
+  "unknown flag": (lambda case: setattr(case, "arguments", ["--confg=x.py"]), r"'confg'.*--help lists the flags"),
   "syntax error": (as_program("def get_config(:\n  pass\n"), r"config\.py:1: SyntaxError: .*; mend the config"),
   "config that raises": (
     as_program("def get_config():\n  return 1 / 0\n"),
@@ -289,7 +299,10 @@ DATA = {
     lambda case: (case.world / "heldout.jsonl").write_text('{"prompt": "?"}\n'),
     r"heldout\.jsonl:1: .*; ",
   ),
-  "missing tokenizer": (lambda case: shutil.rmtree(case.world / "tokenizer"), r"tokenizer .*; give a tokenizer dir"),
+  "missing tokenizer": (
+    lambda case: shutil.rmtree(case.world / "tokenizer"),
+    r"tokenizer .*: cannot be loaded \(no such directory\); give",
+  ),
   "tokenizer without a chat template": (
     lambda case: (case.world / "tokenizer" / "chat_template.jinja").unlink(),
     r"tokenizer .*: has no chat template; add",

@@ -57,3 +57,22 @@ def test_the_difference_names_the_key_and_both_values(make_spec):
   found = run_spec.difference(make_spec(), make_spec(optim__clip=1.0))
   assert found == ["config.optim.clip: 3.0 != 1.0"]
   assert run_spec.difference(make_spec(), make_spec()) == []
+
+
+def test_two_runs_differ_in_keys_and_in_the_order_of_the_contexts(make_spec):
+  spec = make_spec()
+  assert run_spec.difference(spec, spec) == []
+  assert run_spec.difference(spec, make_spec(optim__clip=1.0)) == ["config.optim.clip: 3.0 != 1.0"]
+  turned = dataclasses.replace(spec.data, contexts=dict(reversed(spec.data.contexts.items())))
+  assert run_spec.difference(spec, dataclasses.replace(spec, data=turned)) == [
+    "config.data.contexts: helpfulness, correctness != correctness, helpfulness (another order)"
+  ]
+
+
+@pytest.mark.parametrize("key", run_spec.AT_LEAST)
+def test_numbers_below_the_least_are_refused(make_config, key):
+  config = make_config().to_dict()
+  _, *section, name = key.split(".")
+  (config[section[0]] if section else config)[name] = run_spec.AT_LEAST[key] - 1
+  with pytest.raises(InputError, match=rf"{key}: -?\d+(\.0)? cannot be; the least is {run_spec.AT_LEAST[key]}"):
+    run_spec.from_dict(config)

@@ -24,7 +24,7 @@ def parse(values: flags.FlagValues, arguments: Sequence[str], *, subjects: Seque
   try:
     rest = values(["amopo", *arguments])[1:]
   except flags.UnrecognizedFlagError as error:
-    raise InputError(f"{error}; --help lists the flags") from error
+    raise InputError(f"{error} (--help lists the flags)") from error
   except flags.Error as error:
     raise InputError(explain(error, path, overrides) if path else str(error)) from error
   except Exception as error:  # a config is a program, and may raise anything

@@ -18,8 +18,8 @@ class Survey:
   """What a pass over the data found.
 
   Attributes:
-    num_records: records read; bad ones that the source left out are not among them.
-    num_skipped: records left out here because of an error in a pair, 0 unless `on_error` is "skip".
+    num_records: records read, bad ones included.
+    num_skipped: records left out, by the source or because of an error in a pair; 0 unless `on_error` is "skip".
     skip_reasons: messages of the first of them.
     num_undecided: records that gave no pair, because the rule found no difference.
     num_pairs: pairs to train on.
@@ -63,9 +63,9 @@ def survey(recipe: Recipe, *, num_workers: int = 0) -> Survey:
   if not tally.table:
     raise InputError("data: no pair to train on; look at the rule, the score ranges and max_length")
   return Survey(
-    num_records=tally.num_records,
-    num_skipped=tally.num_skipped,
-    skip_reasons=tuple(tally.skip_reasons),
+    num_records=recipe.source.skipped + tally.num_records,
+    num_skipped=recipe.source.skipped + tally.num_skipped,
+    skip_reasons=(*recipe.source.skip_reasons, *tally.skip_reasons)[:_KEPT_REASONS],
     num_undecided=tally.num_undecided,
     num_pairs=len(tally.table) // 2,
     num_cut=tally.num_cut,

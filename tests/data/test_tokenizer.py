@@ -180,3 +180,14 @@ def test_a_config_beside_it_does_not_change_the_tokenizer(fixtures, tmp_path):
     tokenizer_object=words, eos_token="<|im_end|>", chat_template=THINKING
   ).save_pretrained(tmp_path)
   assert not is_read_alike(tmp_path)
+
+
+def test_variables_reach_the_chat_template_and_unused_ones_are_refused(fixtures, tmp_path):
+  tokenizer = AutoTokenizer.from_pretrained(fixtures / "tokenizer")
+  tokenizer.chat_template = "{% if loud %}LOUD {% endif %}" + THINKING
+  tokenizer.save_pretrained(tmp_path)
+  assert load_tokenizer(tmp_path, {"loud": True}).prompt_text(DIALOGUE).startswith("LOUD <|im_start|>")
+  assert load_tokenizer(tmp_path).prompt_text(DIALOGUE).startswith("<|im_start|>")
+  for key in ("enable_thinking", "messages"):
+    with pytest.raises(InputError, match=f"chat template takes no '{key}'; leave that out"):
+      load_tokenizer(tmp_path, {key: False})

@@ -1,0 +1,68 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from amopo_jax.build_objective import build_objective
+from amopo_jax.objective import ALPHAS, TIE_POLICIES, fixed, keep, make_amopo, make_sft, make_simpo
+from amopo_jax.types import InputError, PairInfo, ResponseMoments
+
+
+@pytest.fixture(scope="module")
+def example():
+  rng = np.random.default_rng(0)
+  draw = lambda low, high: jnp.asarray(rng.uniform(low, high, (3, 2, 2)), jnp.float32)
+  length = jnp.full((3, 2, 2), 5.0)
+  moments = ResponseMoments(length, draw(-9, -1), draw(1, 3), draw(0.6, 2.0))
+  gap = jnp.asarray(rng.uniform(-1, 1, (3, 2)), jnp.float32)
+  return moments, draw(-1, 1), PairInfo(gap > 0, gap, jnp.full(3, 1 / 3))
+
+
+def loss(objective, example):
+  return float(objective(*example)[0])
+
+
+def spec_of(make_spec, **overrides):
+  return make_spec(**{f"objective__{name}": value for name, value in overrides.items()}).objective
+
+
+@pytest.mark.parametrize("alpha", sorted(ALPHAS))
+@pytest.mark.parametrize("ties", sorted(TIE_POLICIES))
+def test_every_combination_of_names_is_the_objective_of_these_parts(make_spec, example, alpha, ties):
+  spec = spec_of(make_spec, alpha=alpha, ties=ties, beta=1.5, target_margin=0.3, gap_margin=0.2, sft_weight=0.1)
+  parts = {"beta": 1.5, "target_margin": 0.3, "gap_margin": 0.2, "sft_weight": 0.1}
+  expected = make_amopo(alpha_fn=ALPHAS[alpha], tie_policy=TIE_POLICIES[ties], **parts)
+  assert loss(build_objective(spec, 2, parts=1), example) == pytest.approx(loss(expected, example))
+
+
+def test_fixed_weights_come_from_the_config(make_spec, example):
+  spec = spec_of(make_spec, alpha="fixed", fixed_alpha=(3.0, 1.0))
+  expected = make_amopo(alpha_fn=fixed((3.0, 1.0)), beta=0.8, target_margin=2.0, tie_policy=keep)
+  assert loss(build_objective(spec, 2, parts=1), example) == pytest.approx(loss(expected, example))
+
+
+@pytest.mark.parametrize(
+  "name, expected",
+  [("sft", make_sft(beta=0.8)), ("simpo", make_simpo(beta=0.8, target_margin=2.0))],
+)
+def test_the_baselines_by_name(make_spec, example, name, expected):
+  objective = build_objective(spec_of(make_spec, name=name), 2, parts=1)
+  assert loss(objective, example) == pytest.approx(loss(expected, example))
+
+
+@pytest.mark.parametrize(
+  "overrides, parts, message",
+  [
+    ({"name": "dpo"}, 1, r"config\.objective\.name: 'dpo' is unknown; choose one of amopo, sft, simpo"),
+    ({"alpha": "softmax"}, 1, r"config\.objective\.alpha: 'softmax' is unknown; choose one of fixed, gaussian"),
+    ({"ties": "drop"}, 1, r"config\.objective\.ties: 'drop' is unknown"),
+    ({"alpha": "fixed"}, 1, "0 weights for 2 contexts"),
+    ({"alpha": "fixed", "fixed_alpha": (1.0, 1.0, 1.0)}, 1, "3 weights for 2 contexts"),
+    ({"fixed_alpha": (1.0, 1.0)}, 1, "is set, but alpha is 'gaussian'; set alpha to fixed"),
+    ({"alpha": "gaussian_flat"}, 2, "normalised over the batch.*use one micro-batch on one device"),
+    ({"beta": 0.0}, 1, r"config\.objective\.beta: 0\.0 is not positive"),
+    ({"beta": float("nan")}, 1, r"config\.objective\.beta: nan is not positive"),
+  ],
+)
+def test_names_and_arguments_that_cannot_be_are_refused(make_spec, overrides, parts, message):
+  with pytest.raises(InputError, match=message):
+    build_objective(spec_of(make_spec, **overrides), 2, parts=parts)

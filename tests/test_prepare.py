@@ -1,0 +1,90 @@
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from amopo_jax.data.collate import count_pairs
+from amopo_jax.data.tokenizer import load_tokenizer
+from amopo_jax.models.hf_import import load_config
+from amopo_jax.policy import read_run
+from amopo_jax.prepare import FREE_TO_CHANGE, open_workdir, prepare, start_or_resume, train_stream
+from amopo_jax.run_spec import difference
+from amopo_jax.types import InputError
+
+
+@pytest.fixture(scope="module")
+def run(make_spec):
+  return prepare(make_spec(train__epochs=3), None)
+
+
+def test_it_writes_nothing(make_spec, tmp_path):
+  prepare(make_spec(), str(tmp_path / "run"))
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_steps_are_those_of_the_config_or_so_many_epochs(run, make_spec):
+  assert prepare(make_spec(train__steps=17), None).num_steps == 17
+  stream = train_stream(run.spec, run.data, num_workers=0)
+  assert run.num_steps == sum(1 for _ in stream)
+
+
+def test_an_epoch_draws_every_pair_once(run, make_spec):
+  stream = train_stream(make_spec(), run.data, num_workers=0)
+  assert sum(count_pairs(groups) for groups in stream) == len(run.data.train[0])
+
+
+def test_the_initial_state_is_as_described(run):
+  state = run.init()
+  same = jax.tree.map(
+    lambda leaf, wanted: leaf.shape == wanted.shape and leaf.sharding == wanted.sharding, state, run.target
+  )
+  assert all(jax.tree.leaves(same))
+  assert int(state.step) == 0
+  np.testing.assert_array_equal(run.init().params["embed"]["weight"], state.params["embed"]["weight"])
+
+
+def test_a_new_workdir_gets_the_record_and_what_an_export_needs(run, tmp_path):
+  checkpoints = open_workdir(run, str(tmp_path / "run"))
+  record = read_run(str(tmp_path / "run"))
+  assert (record.spec, record.num_steps) == (run.spec, run.num_steps)
+  assert load_config(tmp_path / "run" / "model")[0] == run.source.config
+  assert load_tokenizer(tmp_path / "run" / "model").fingerprint == record.fingerprint
+  assert start_or_resume(run, checkpoints).step == 0
+
+
+def test_an_old_workdir_is_left_as_it_is_and_resumed(trained, run):
+  workdir, _ = trained
+  before = (workdir / "run.json").stat().st_mtime_ns
+  restored = start_or_resume(run, open_workdir(run, str(workdir)))
+  assert restored.step == run.num_steps == int(restored.state.step)
+  assert restored.meta["tokenizer"] == run.data.tokenizer.fingerprint
+  assert (workdir / "run.json").stat().st_mtime_ns == before
+
+
+def test_what_does_not_change_the_result_may_change_when_resuming(trained, make_spec):
+  spec = make_spec(train__epochs=3, mesh__tensor=2, batch__accumulation=2, model__remat="none", train__log_every=5)
+  assert prepare(spec, str(trained[0])).num_steps == read_run(str(trained[0])).num_steps
+
+
+def test_every_key_that_may_change_exists(make_spec):
+  keys = {line.partition(":")[0] for line in difference(make_spec(), make_spec())}
+  assert keys == set()
+  flat = make_spec()
+  for key in FREE_TO_CHANGE:
+    _, section, *name = key.rstrip(".").split(".")
+    node = getattr(flat, section)
+    assert not name or name[0] in node.__dataclass_fields__
+
+
+def test_a_workdir_of_another_tokenizer_is_refused(trained, make_spec, tmp_path):
+  record = json.loads((trained[0] / "run.json").read_text()) | {"fingerprint": "another"}
+  (tmp_path / "run.json").write_text(json.dumps(record))
+  with pytest.raises(InputError, match="was begun with another tokenizer"):
+    prepare(make_spec(train__epochs=3), str(tmp_path))
+
+
+def test_a_broken_record_is_named(make_spec, tmp_path):
+  (tmp_path / "run.json").write_text("{")
+  with pytest.raises(InputError, match=r"run\.json: broken .*; restore the file or use a new workdir"):
+    prepare(make_spec(), str(tmp_path))
