@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from amopo_jax.types import Batch, InputError, PackedRows, PairInfo
+from amopo_jax.types import Batch, InputError
 
 AXES = ("data", "fsdp", "tensor")
 ROW_AXES = ("data", "fsdp")
@@ -79,8 +79,8 @@ def place_batch(batch: Batch, mesh: Mesh) -> Batch:
   """
   split = NamedSharding(mesh, PartitionSpec(None, ROW_AXES))
   whole = split if batch.index.shape[1] % row_shards(mesh) == 0 else replicated(mesh)
-  shardings = Batch(rows=PackedRows(*[split] * 5), pairs=PairInfo(*[whole] * 3), index=whole)
-  return jax.tree.map(lambda x, sharding: jax.make_array_from_process_local_data(sharding, x), batch, shardings)
+  put = lambda sharding, part: jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), part)
+  return Batch(put(split, batch.rows), put(whole, batch.pairs), put(whole, batch.index))
 
 
 def param_shardings(params: Any, mesh: Mesh, rules: Rules = DEFAULT_RULES) -> Any:

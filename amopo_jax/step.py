@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int, UInt32
 from amopo_jax.metrics import MetricSums, metric_sums
 from amopo_jax.objective.amopo import Objective
 from amopo_jax.state import TrainState
-from amopo_jax.types import Batch, PackedRows, PairInfo, Params, ResponseMoments, Scalar
+from amopo_jax.types import PAIR_MEMBERS, Batch, PackedRows, PairInfo, Params, ResponseMoments, Scalar
 
 ScoreFn = Callable[[Params, PackedRows, int], ResponseMoments]
 StepMetrics = dict[str, Any]
@@ -61,7 +61,8 @@ def make_train_step(
     return loss, metric_sums(loss, aux, moments, pairs)
 
   def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
-    noise = draw_noise(state.rng, state.step, (*batch.pairs.is_ordered.shape, 2))
+    micros, pairs, contexts = batch.pairs.is_ordered.shape
+    noise = draw_noise(state.rng, state.step, (micros, pairs, contexts, len(PAIR_MEMBERS)))
     gradient = jax.grad(micro_loss, has_aux=True)
 
     grads, sums = _sum_over_micro_batches(

@@ -23,7 +23,7 @@ from amopo_jax.data.pipeline import Stream
 from amopo_jax.evaluate import evaluate
 from amopo_jax.lock import hold_workdir
 from amopo_jax.mesh import place_batch
-from amopo_jax.metrics import add, finite, summarize
+from amopo_jax.metrics import MetricSums, add, finite, summarize
 from amopo_jax.prepare import Run, open_workdir, prepare, start_or_resume, train_stream
 from amopo_jax.run_spec import RunSpec, to_dict
 from amopo_jax.state import TrainState
@@ -169,16 +169,16 @@ class _Loop:
     if not finite(line, ("loss", "grad_norm", "param_norm")):
       self._raise_diverged(pending.step, line)
     if _is_due(pending.step, self.run.spec.train.log_every):
-      line |= summarize(self._sums, self._contexts) | self._throughput()
+      line |= summarize(self._sums, self._contexts) | self._throughput(self._sums)
       self.writer.write(pending.step, line)
       self.progress.update(pending.step, line)
       self._sums, self._num_steps, self._since = None, 0, time.monotonic()
 
-  def _throughput(self) -> dict[str, float]:
+  def _throughput(self, sums: MetricSums) -> dict[str, float]:
     seconds = max(time.monotonic() - self._since, 1e-9)
     return {
-      "throughput/pairs_per_second": float(self._sums.pairs) / seconds,
-      "throughput/tokens_per_second": float(self._sums.tokens) / seconds,
+      "throughput/pairs_per_second": float(sums.pairs) / seconds,
+      "throughput/tokens_per_second": float(sums.tokens) / seconds,
       "throughput/seconds_per_step": seconds / self._num_steps,
     }
 
