@@ -18,7 +18,7 @@ def source(path: str, format: str = "native", weight: float = 1.0) -> ConfigDict
     format: adapter that reads it (docs/data.md).
     weight: share of the draws where there are several data sets.
   """
-  return ConfigDict({"path": path, "format": format, "weight": weight})
+  return ConfigDict({"path": path, "format": format, "weight": float(weight)})
 
 
 def context(dimension: str = "", template: str = "rubric", low: float = 0.0, high: float = 0.0) -> ConfigDict:
@@ -29,7 +29,7 @@ def context(dimension: str = "", template: str = "rubric", low: float = 0.0, hig
     template: `rubric`, `overall`, `plain`, or a text of one's own (docs/data.md).
     low, high: the data set's score range in this dimension.
   """
-  return ConfigDict({"dimension": dimension, "template": template, "low": low, "high": high})
+  return ConfigDict({"dimension": dimension, "template": template, "low": float(low), "high": float(high)})
 
 
 def get_config() -> ConfigDict:

@@ -59,11 +59,11 @@ def test_cut_dropped_and_skipped(tmp_path, write_records, make_recipe):
   assert "long.jsonl:13" in skipped.skip_reasons[0]
 
 
-def test_records_that_the_source_leaves_out_are_counted_too(records, make_recipe):
-  path = records.with_name("broken.jsonl")
-  path.write_text("{\n" + records.read_text())
-  whole, found = survey(make_recipe(records)), survey(make_recipe(path, on_error="skip"))
-  assert (found.num_records, found.num_skipped) == (whole.num_records + 1, 1)
+def test_records_that_the_source_leaves_out_are_counted_too(tmp_path, write_records, make_recipe):
+  path = write_records(tmp_path / "broken.jsonl", 12)
+  path.write_text("{\n" + path.read_text())
+  found = survey(make_recipe(path, on_error="skip"))
+  assert (found.num_records, found.num_skipped, found.num_pairs) == (13, 1, 12)
   assert "broken.jsonl:1: broken JSON" in found.skip_reasons[0]
 
 

@@ -1,0 +1,95 @@
+"""Every file in configs/ that is a run: it loads, maps onto a `RunSpec`, and says how to launch it."""
+
+import importlib.util
+import pathlib
+import re
+
+import pytest
+from absl import flags
+
+from amopo_jax import build
+from amopo_jax.build_objective import build_objective
+from amopo_jax.cli.configs import define_config, spec_from_flags
+from amopo_jax.optim import make_optimizer, make_schedule
+from amopo_jax.prepare import prepare
+from configs import base
+
+CONFIGS = pathlib.Path(base.__file__).parent
+FILES = {
+  str(path.relative_to(CONFIGS)): path for path in sorted(CONFIGS.rglob("*.py")) if "def get_config" in path.read_text()
+}
+RUNS = [name for name in FILES if name != "base.py"]
+
+
+def docstring(name):
+  spec = importlib.util.spec_from_file_location("config_under_test", FILES[name])
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module.__doc__
+
+
+def load(name, *overrides):
+  values, arguments = flags.FlagValues(), [f"--config={FILES[name]}", *overrides]
+  define_config(values, arguments)
+  values(["amopo", *arguments])
+  return spec_from_flags(values)
+
+
+def test_there_are_some():
+  assert {"quickstart.py", "quickstart_sft.py"} <= set(RUNS)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_it_maps_onto_a_run(name):
+  spec = load(name)
+  if name != "base.py":
+    build.plan_data(spec)
+  parts = build_objective(spec.objective, len(spec.data.contexts), parts=1)
+  schedule = make_schedule(spec.optim.schedule, peak=spec.optim.learning_rate, steps=10, warmup_fraction=0.1)
+  assert callable(parts)
+  assert callable(make_optimizer(spec.optim.name, schedule, clip=spec.optim.clip).update)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_it_says_how_to_launch_it(name):
+  text = docstring(name).replace("\\\n", " ")
+  command = re.search(rf"amopo train +--config=configs/{re.escape(name)} +--workdir=\S+(.*)", text)
+  assert command, text
+  overrides = [word for word in command[1].split() if word.startswith("--config.")]
+  load(name, *overrides)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_its_docstring_begins_with_what_it_is(name):
+  first = docstring(name).splitlines()[0]
+  assert len(first) > 20
+  assert not first.startswith("amopo")
+
+
+def test_the_quickstart_s_first_stage_passes_the_checks_of_a_run(world):
+  overrides = (
+    f"--config.data.train.world.path={world}/train.jsonl",
+    f"--config.data.heldout.world.path={world}/heldout.jsonl",
+    f"--config.data.tokenizer={world}/tokenizer",
+  )
+  run = prepare(load("quickstart_sft.py", *overrides), None)
+  assert run.data.contexts.names == ("overall",)
+
+
+def test_the_quickstart_s_second_stage_passes_them_too(world, trained):
+  overrides = (
+    f"--config.data.train.world.path={world}/train.jsonl",
+    f"--config.data.heldout.world.path={world}/heldout.jsonl",
+    f"--config.data.tokenizer={world}/tokenizer",
+    f"--config.model.path={trained[0]}",
+  )
+  run = prepare(load("quickstart.py", *overrides), None)
+  assert run.data.contexts.names == ("helpfulness", "correctness", "instruction_following")
+
+
+def test_every_key_of_the_base_config_is_explained():
+  lines = (CONFIGS / "base.py").read_text().splitlines()
+  keys = [line for line in lines if re.match(r"  config\.\w+\.\w+ = ", line)]
+  assert len(keys) > 40
+  obvious = ("config.optim.b1", "config.optim.b2", "config.optim.eps", "best_is_highest", "tensorboard", "too_long")
+  assert [line for line in keys if "#" not in line and not any(name in line for name in obvious)] == []
