@@ -54,7 +54,7 @@ def spec_from_flags(values: flags.FlagValues) -> RunSpec:
   Raises:
     InputError: no config, or one with a wrong key.
   """
-  config = values["config"].value
+  config = values.config
   if config is None:
     raise InputError("--config is missing; name a file such as configs/quickstart.py")
   if not isinstance(config, ConfigDict):

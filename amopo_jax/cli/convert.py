@@ -24,13 +24,13 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 def run(values: flags.FlagValues) -> int:
   """Converts."""
   require(values, "data", "out")
-  path, out = values["data"].value, values["out"].value
-  if values["tfds"].value:
+  path, out = values.data, values.out
+  if values.tfds:
     from amopo_jax.data.tfds_builder import build_tfds
 
-    print(f"{build_tfds(path, out, name=values['tfds'].value)}")
+    print(f"{build_tfds(path, out, name=values.tfds)}")
     return 0
   from amopo_jax.data.convert import convert
 
-  print(f"{out}: {convert(path, format=values['format'].value, out=Path(out))} records")
+  print(f"{out}: {convert(path, format=values.format, out=Path(out))} records")
   return 0

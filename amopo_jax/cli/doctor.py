@@ -23,11 +23,11 @@ def run(values: flags.FlagValues) -> int:
 
   console = make_console()
   sections = [("machine", doctor.describe_machine())]
-  if values["model"].value:
-    sections.append((values["model"].value, doctor.describe_model(values["model"].value)))
-  if values["data"].value:
-    sections.append((values["data"].value, doctor.describe_data(values["data"].value, values["format"].value)))
-  if values["config"].value is not None:
+  if values.model:
+    sections.append((values.model, doctor.describe_model(values.model)))
+  if values.data:
+    sections.append((values.data, doctor.describe_data(values.data, values.format)))
+  if values.config is not None:
     sections.append(("config", doctor.describe_config(spec_from_flags(values))))
   for title, findings in sections:
     console.print(title)

@@ -22,10 +22,8 @@ def run(values: flags.FlagValues) -> int:
   require(values, "workdir", "out")
   from amopo_jax.export import export
 
-  exported = export(
-    values["workdir"].value, values["out"].value, step=values["step"].value, dtype=values["dtype"].value
-  )
-  print(f"{values['out'].value}: step {exported.step} of {values['workdir'].value}")
+  exported = export(values.workdir, values.out, step=values.step, dtype=values.dtype)
+  print(f"{values.out}: step {exported.step} of {values.workdir}")
   if not exported.has_standard_tokenizer:
     print(
       "note: AutoTokenizer would replace this tokenizer by that of the model's family; load it with "

@@ -28,14 +28,14 @@ def run(values: flags.FlagValues) -> int:
   from amopo_jax.lab.write import write_world
 
   summary = write_world(
-    values["out"].value,
-    seed=values["seed"].value,
-    num_train=values["train"].value,
-    num_heldout=values["heldout"].value,
+    values.out,
+    seed=values.seed,
+    num_train=values.train,
+    num_heldout=values.heldout,
   )
   for split in ("train", "heldout"):
     found = summary[split]
     kinds = ", ".join(f"{count} {kind}" for kind, count in found["kinds"].items())
-    print(f"{values['out'].value}/{split}.jsonl: {found['records']} records ({kinds}, {found['conflicts']} conflicts)")
+    print(f"{values.out}/{split}.jsonl: {found['records']} records ({kinds}, {found['conflicts']} conflicts)")
   print(f"mean scores by chance {summary['heldout']['chance']}, at the optimum {summary['heldout']['optimum']}")
   return 0

@@ -27,8 +27,8 @@ def run(values: flags.FlagValues) -> int:
   require(values, "model", "data", "out")
   from amopo_jax.score import score
 
-  lines = score(_spec(values), values["out"].value, step=values["step"].value)
-  print(f"{values['out'].value}: {lines} lines")
+  lines = score(_spec(values), values.out, step=values.step)
+  print(f"{values.out}: {lines} lines")
   return 0
 
 
@@ -36,14 +36,14 @@ def _spec(values: flags.FlagValues):
   from amopo_jax.policy import is_workdir, read_run
   from amopo_jax.run_spec import ContextEntry, SourceSpec
 
-  model = values["model"].value
-  if values["config"].value is not None:
+  model = values.model
+  if values.config is not None:
     spec = spec_from_flags(values)
   elif is_workdir(model):
     spec = read_run(model).spec
   else:
     spec = base_spec()
   contexts = spec.data.contexts or {"plain": ContextEntry(dimension="", template="plain", low=0.0, high=0.0)}
-  source = SourceSpec(path=values["data"].value, format=values["format"].value, weight=1.0)
+  source = SourceSpec(path=values.data, format=values.format, weight=1.0)
   data = dataclasses.replace(spec.data, train={"data": source}, heldout={}, heldout_fraction=0.0, contexts=contexts)
   return dataclasses.replace(spec, data=data, model=dataclasses.replace(spec.model, path=model, arch={}))

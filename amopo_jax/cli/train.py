@@ -29,11 +29,11 @@ def run(values: flags.FlagValues) -> int:
   from amopo_jax.train import train
 
   console = make_console()
-  outcome = train(spec, values["workdir"].value, console)
+  outcome = train(spec, values.workdir, console)
   if outcome.stopped_by:
     console.print(f"{outcome.stopped_by}: saved at step {outcome.step}; the same command goes on from there")
     return EXIT_STATUS
   console.print(
-    f"done: {outcome.step} steps; amopo export --workdir={values['workdir'].value} --out=DIR writes the model"
+    f"done: {outcome.step} steps; amopo export --workdir={values.workdir} --out=DIR writes the model"
   )
   return 0
