@@ -5,7 +5,7 @@ devices, so no figure depends on how rows were packed, sharded or split into mic
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,8 @@ class MetricSums(NamedTuple):
     pairs: number of pairs.
     ordered: per context, pairs whose dimension agrees that chosen > rejected.
     loss: sum over pairs of the objective.
+    counted: per context, pairs whose term counts (the tie policy's say).
+    losses: per context, sum of the unweighted losses of those.
     rewards: sum per context and member.
     margins: sum per context of chosen minus rejected reward.
     accuracies: per context, ordered pairs with a positive margin.
@@ -34,6 +36,8 @@ class MetricSums(NamedTuple):
   pairs: Scalar
   ordered: Float[Array, " K"]
   loss: Scalar
+  counted: Float[Array, " K"]
+  losses: Float[Array, " K"]
   rewards: Float[Array, "K P"]
   margins: Float[Array, " K"]
   accuracies: Float[Array, " K"]
@@ -58,6 +62,8 @@ def metric_sums(loss: Scalar, aux: Aux, moments: ResponseMoments, pairs: PairInf
     pairs=jnp.sum(real),
     ordered=jnp.sum(ordered, 0),
     loss=loss / jnp.where(weight > 0, weight, 1.0),
+    counted=jnp.sum(aux.counts * real[:, None], 0),
+    losses=jnp.sum(aux.losses * real[:, None], 0),
     rewards=jnp.sum(aux.rewards * real[:, None, None], 0),
     margins=jnp.sum(aux.margins * real[:, None], 0),
     accuracies=jnp.sum(ordered * (aux.margins > 0), 0),
@@ -82,7 +88,7 @@ def summarize(sums: MetricSums, contexts: Sequence[str], prefix: str = "") -> di
 
   Returns:
     `loss`, `rewards/{chosen,rejected,margins,accuracies}`, `logps/{chosen,rejected}` averaged over contexts, the
-    same with `/<context>`, `alpha/<context>`, and the counts `num_pairs` and `num_tokens`. Accuracies are shares of
+    same with `/<context>`, `loss/<context>` (unweighted, over the terms that count), `alpha/<context>`, and the counts `num_pairs` and `num_tokens`. Accuracies are shares of
     the pairs that the context's dimension orders; NaN where there is none.
   """
   s = jax.tree.map(lambda x: np.asarray(x, np.float64), sums)
@@ -98,8 +104,18 @@ def summarize(sums: MetricSums, contexts: Sequence[str], prefix: str = "") -> di
   out = {"loss": float(mean(s.loss, s.pairs)), "num_pairs": float(s.pairs), "num_tokens": float(s.tokens)}
   out |= {name: _mean_of_known(values) for name, values in by_context.items()}
   out |= {f"{name}/{c}": float(v) for name, values in by_context.items() for c, v in zip(contexts, values, strict=True)}
+  out |= {f"loss/{c}": float(v) for c, v in zip(contexts, mean(s.losses, s.counted), strict=True)}
   out |= {f"alpha/{c}": float(v) for c, v in zip(contexts, mean(s.alpha, s.pairs), strict=True)}
   return {prefix + name: value for name, value in out.items()}
+
+
+def metric_names(contexts: Sequence[str], prefix: str = "") -> tuple[str, ...]:
+  """The names that `summarize` gives."""
+  scalar, per_context, per_member = (), (len(contexts),), (len(contexts), 2)
+  shapes = {name: scalar if name in ("pairs", "loss", "tokens") else per_context for name in MetricSums._fields}
+  shapes |= {"rewards": per_member, "logps": per_member}
+  nothing: dict[str, Any] = {name: np.zeros(shape) for name, shape in shapes.items()}
+  return tuple(summarize(MetricSums(**nothing), contexts, prefix))
 
 
 def finite(values: Mapping[str, float], names: Sequence[str]) -> bool:

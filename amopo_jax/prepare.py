@@ -21,7 +21,7 @@ from amopo_jax.build_objective import build_objective
 from amopo_jax.checkpoint import Checkpoints, Restored
 from amopo_jax.data.collate import count_pairs
 from amopo_jax.data.pipeline import make_stream
-from amopo_jax.metrics import MetricSums
+from amopo_jax.metrics import MetricSums, metric_names
 from amopo_jax.models.hf_config import to_hf
 from amopo_jax.models.transformer import abstract_params
 from amopo_jax.optim import make_optimizer, make_schedule
@@ -36,7 +36,8 @@ from amopo_jax.policy import (
   write_atomically,
   write_run,
 )
-from amopo_jax.run_spec import RunSpec, difference
+from amopo_jax.remote import write_folder
+from amopo_jax.run_spec import RunSpec, check_name, difference
 from amopo_jax.state import TrainState, abstract_state, init_state
 from amopo_jax.step import make_eval_step, make_train_step
 from amopo_jax.types import Batch, InputError, Params
@@ -96,8 +97,7 @@ def prepare(spec: RunSpec, workdir: str | None) -> Run:
   Raises:
     InputError: anything that is wrong with the config, the model, the data or the workdir.
   """
-  if not (spec.train.steps or spec.train.epochs):
-    raise InputError("config.train: neither steps nor epochs is positive; set one of them")
+  _check_loop(spec)
   mesh = build.build_mesh(spec)
   source = find_policy(spec.model.path, dict(spec.model.arch))
   num_contexts = len(build.plan_data(spec).contexts.contexts)
@@ -126,12 +126,11 @@ def open_workdir(run: Run, workdir: str) -> Checkpoints:
   """Writes the run's record and model description into a new workdir; leaves those of an old one alone."""
   if not (epath.Path(workdir) / RUN_FILE).exists():
     model = epath.Path(workdir) / MODEL_FOLDER
-    model.mkdir(parents=True, exist_ok=True)
     end_of_turn = int(run.data.tokenizer.end[-1])
     from_scratch = to_hf(run.source.config, eos_token_id=end_of_turn)
     hf_config = run.source.hf_config if run.source.path else from_scratch
     write_atomically(model / "config.json", json.dumps(hf_config, indent=1) + "\n")
-    run.data.tokenizer.save(model)
+    write_folder(model, run.data.tokenizer.save)
     write_run(workdir, RunRecord(run.spec, run.num_steps, run.data.tokenizer.fingerprint))
   loop = run.spec.train
   return Checkpoints(workdir, keep=loop.keep, best_metric=loop.best_metric, best_is_highest=loop.best_is_highest)
@@ -169,6 +168,14 @@ def _state_maker(
     shardings,
   )
   return target, init
+
+
+def _check_loop(spec: RunSpec) -> None:
+  if not (spec.train.steps or spec.train.epochs):
+    raise InputError("config.train: neither steps nor epochs is positive; set one of them")
+  if spec.train.best_metric:
+    names = metric_names(tuple(spec.data.contexts), prefix="eval_")
+    check_name("config.train.best_metric", spec.train.best_metric, names)
 
 
 def _matching_record(spec: RunSpec, workdir: str | None) -> RunRecord | None:

@@ -40,6 +40,7 @@ def test_means_are_those_of_numpy_over_the_real_pairs():
   np.testing.assert_allclose(out["rewards/chosen"], rewards[..., 0].mean(), rtol=1e-5)
   accuracy = (margins[:, 2] > 0)[ordered[:, 2]].mean()
   np.testing.assert_allclose(out["rewards/accuracies/c"], accuracy, rtol=1e-6)
+  np.testing.assert_allclose(out["loss/b"], np.log1p(np.exp(0.5 - margins[:, 1])).mean(), rtol=1e-5)
   np.testing.assert_allclose(out["alpha/a"], 1 / 3, rtol=1e-6)
   np.testing.assert_allclose(out["logps/rejected/a"], rewards[:, 0, 1].mean() / 2.0, rtol=1e-5)
   assert out["num_pairs"] == 4
@@ -71,3 +72,9 @@ def test_a_context_that_orders_no_pair_has_no_accuracy_and_leaves_the_mean_alone
   np.testing.assert_allclose(
     out["rewards/accuracies"], (out["rewards/accuracies/a"] + out["rewards/accuracies/c"]) / 2, rtol=1e-6
   )
+
+
+def test_names_are_known_before_there_is_anything_to_summarize():
+  _, _, sums = sums_of(*make(6, 4))
+  contexts = ["a", "b", "c"]
+  assert metrics.metric_names(contexts, "eval_") == tuple(metrics.summarize(sums, contexts, prefix="eval_"))

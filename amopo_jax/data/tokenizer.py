@@ -189,7 +189,7 @@ def load_tokenizer(name: str | os.PathLike[str], template_kwargs: Mapping[str, A
   """
   name = str(name)
   if name.count("/") != 1 and not os.path.isdir(name):  # neither a directory nor ORG/NAME
-    raise InputError(f"tokenizer {name}: cannot be loaded (no such directory); give a tokenizer directory or a hub name")
+    raise InputError(f"tokenizer {name}: cannot be loaded (no such directory); give a directory or a hub name")
   # A directory's tokenizer.json is taken as it is: beside a config.json, transformers' AutoTokenizer replaces its
   # normaliser and splitting by those of the model's family, whatever the file says.
   is_complete = os.path.isfile(os.path.join(name, "tokenizer.json"))
