@@ -16,7 +16,7 @@ def get_config() -> ConfigDict:
   config = ultrafeedback_sft.get_config()
   config.model.path = "runs/ultrafeedback/sft"
   config.model.arch = ConfigDict()
-  config.objective.update(name="amopo", beta=2.0, target_margin=0.5, ties="follow_dimension", sft_weight=0.2)
-  config.optim.update(learning_rate=5e-4)
-  config.train.update(steps=100, eval_every=25)
+  config.objective.update(name="amopo", beta=2.0, target_margin=0.5, ties="follow_dimension")
+  config.optim.update(learning_rate=2e-3)
+  config.train.update(steps=40)
   return config

@@ -30,16 +30,17 @@ def get_config() -> ConfigDict:
     "tie_word_embeddings": True,
     "hidden_act": "silu",
   }
-  config.model.remat = "none"
+  config.model.update(remat="none", attention_chunk=128, head_chunk=128)
   config.data.train.ultrafeedback = base.source("", "preference")
   config.data.contexts.overall = base.context(template="overall")
   config.data.contexts.overall_score = base.context("overall", "rubric", low=1, high=10)
   config.data.on_error = "skip"
   config.data.place = "after"
-  config.data.max_length = 512
-  config.data.max_response = 96
-  config.batch.update(rows=4, group_rows=4, row_length=1024)
+  config.data.heldout_fraction = 0.2
+  config.data.max_length = 240
+  config.data.max_response = 48
+  config.batch.update(rows=8, group_rows=8, row_length=512)
   config.objective.update(name="sft", beta=2.0)
   config.optim.update(learning_rate=3e-3, clip=1.0, b2=0.99)
-  config.train.update(steps=100, log_every=5)
+  config.train.update(steps=24, log_every=4)
   return config

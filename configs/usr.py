@@ -15,7 +15,7 @@ def get_config() -> ConfigDict:
   config = usr_sft.get_config()
   config.model.path = "runs/usr/sft"
   config.model.arch = ConfigDict()
-  config.objective.update(name="amopo", beta=2.0, target_margin=0.5, ties="follow_dimension", sft_weight=0.2)
-  config.optim.update(learning_rate=5e-4, weight_decay=0.1)
-  config.train.update(steps=80, eval_every=20, save_every=80)
+  config.objective.update(name="amopo", beta=2.0, target_margin=0.5, ties="follow_dimension")
+  config.optim.update(learning_rate=2e-3)
+  config.train.update(steps=40)
   return config

@@ -32,27 +32,27 @@ def get_config() -> ConfigDict:
     "architectures": ["Qwen2ForCausalLM"],
     "model_type": "qwen2",
     "vocab_size": 6400,
-    "hidden_size": 192,
+    "hidden_size": 128,
     "num_hidden_layers": 4,
-    "num_attention_heads": 6,
-    "num_key_value_heads": 2,
-    "intermediate_size": 512,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 1,
+    "intermediate_size": 384,
     "rms_norm_eps": 1e-6,
     "rope_theta": 10000.0,
     "max_position_embeddings": 2048,
     "tie_word_embeddings": True,
     "hidden_act": "silu",
   }
-  config.model.remat = "none"
+  config.model.update(remat="none", attention_chunk=128, head_chunk=128)
   config.data.train.usr = base.source("")
   for name, (low, high) in RANGES.items():
     config.data.contexts[name] = base.context(name, TEMPLATE, low=low, high=high)
   config.data.place = "after"
   config.data.rule = "all_pairs"
-  config.data.heldout_fraction = 0.25
+  config.data.heldout_fraction = 0.2
   config.data.max_length = 1024
   config.batch.update(rows=4, group_rows=4, row_length=2048)
   config.objective.update(name="sft", beta=2.0)
   config.optim.update(learning_rate=2e-3, clip=1.0, b2=0.99, weight_decay=0.1)
-  config.train.update(steps=60, log_every=5)
+  config.train.update(steps=32, log_every=4)
   return config
