@@ -15,10 +15,10 @@ quickstart: $(VENV)/.runtime  ## trains a small model on three dimensions and sh
 	$(BIN)/amopo train --config=configs/quickstart.py --workdir=$(RUNS)/amopo
 
 test: $(VENV)/.dev  ## runs the tests that need no more than a few minutes
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(VENV)/.dev  ## runs the others too
-	$(BIN)/python -m pytest -n 2 -m 'slow or not slow'
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'slow or not slow'
 
 lint: $(VENV)/.dev  ## ruff and pyright
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright

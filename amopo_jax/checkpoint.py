@@ -49,7 +49,7 @@ class Checkpoints:
     self.path = (
       epath.Path(workdir).absolute() / "checkpoints" if "://" not in workdir else epath.Path(workdir) / "checkpoints"
     )
-    kept = [policies.LatestN(n=keep)]
+    kept: list[policies.PreservationPolicy] = [policies.LatestN(n=keep)]
     if best_metric:
       # Orbax keeps the largest value; a checkpoint saved between evaluations has no metric and is not "best".
       kept.append(

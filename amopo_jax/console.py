@@ -28,11 +28,13 @@ class RunProgress:
     console: of `make_console`.
     total: expected number of steps.
     done: steps finished before this process started.
+    launched: `time.monotonic()` at the start of the run.
   """
 
-  def __init__(self, console: Console, *, total: int, done: int):
+  def __init__(self, console: Console, *, total: int, done: int, launched: float):
     self._console = console
     self._total, self._done, self._begun = total, done, done
+    self._launched = launched
     self._started = self._spoke = time.monotonic()
     columns = [
       TextColumn("step"),
@@ -65,6 +67,10 @@ class RunProgress:
     if not self._console.is_terminal and (last or now - self._spoke >= QUIET_SECONDS or step == self._begun + 1):
       self._spoke = now
       self._console.print(f"step {step}/{self._total}  {figures}  left {self._left(now)}")
+
+  def first_step(self) -> None:
+    """Says how long it took to get going: loading, compiling and the first evaluation included."""
+    self._console.print(f"first step {time.monotonic() - self._launched:.1f} s after the start")
 
   def _left(self, now: float) -> str:
     steps = self._done - self._begun

@@ -33,7 +33,7 @@ def describe_machine() -> Iterator[tuple[str, str]]:
     yield "memory per device", f"{stats['bytes_limit'] / 2**30:.1f} GiB"
   else:
     yield "memory", f"{_host_memory() / 2**30:.1f} GiB (host)"
-  yield "compilation cache", str(jax.config.jax_compilation_cache_dir or "off")
+  yield "compilation cache", str(jax.config.values["jax_compilation_cache_dir"] or "off")
 
 
 def describe_model(path: str) -> Iterator[tuple[str, str]]:

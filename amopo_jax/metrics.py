@@ -88,8 +88,9 @@ def summarize(sums: MetricSums, contexts: Sequence[str], prefix: str = "") -> di
 
   Returns:
     `loss`, `rewards/{chosen,rejected,margins,accuracies}`, `logps/{chosen,rejected}` averaged over contexts, the
-    same with `/<context>`, `loss/<context>` (unweighted, over the terms that count), `alpha/<context>`, and the counts `num_pairs` and `num_tokens`. Accuracies are shares of
-    the pairs that the context's dimension orders; NaN where there is none.
+    same with `/<context>`, `loss/<context>` (unweighted, over the terms that count), `alpha/<context>`, and the
+    counts `num_pairs` and `num_tokens`. Accuracies are shares of the pairs that the context's dimension orders;
+    NaN where there is none.
   """
   s = jax.tree.map(lambda x: np.asarray(x, np.float64), sums)
   mean = lambda total, count: np.divide(total, count, out=np.full_like(total, np.nan), where=np.asarray(count) > 0)

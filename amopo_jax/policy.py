@@ -17,6 +17,7 @@ from amopo_jax.models.config import ModelConfig
 from amopo_jax.models.hf_config import from_hf
 from amopo_jax.models.hf_import import check_model_dir, load_config, load_params
 from amopo_jax.models.transformer import abstract_params, init_params
+from amopo_jax.remote import local_folder
 from amopo_jax.run_spec import RunSpec, from_dict, to_dict
 from amopo_jax.types import InputError, Params
 
@@ -84,7 +85,13 @@ def load_policy(source: PolicySource, *, dtype: Any, shardings: Any, seed: int =
       abstract_params(source.config, dtype),
       shardings,
     )
-    return Checkpoints(source.path).restore_params(source.step, target)
+    try:
+      return Checkpoints(source.path).restore_params(source.step, target)
+    except (ValueError, OSError, KeyError) as error:
+      reason = str(error).split("\n")[0][:120]
+      raise InputError(
+        f"{source.path}: checkpoint {source.step} cannot be read ({reason}); name another one with --step"
+      ) from error
   if source.path:
     return load_params(source.path, source.config, dtype=dtype, shardings=shardings)
   init = jax.jit(lambda key: init_params(source.config, key, dtype), out_shardings=shardings)
@@ -155,4 +162,6 @@ def _find_in_workdir(path: str, step: int | None) -> PolicySource:
     hf_config = json.loads((model / "config.json").read_text())
   except (OSError, json.JSONDecodeError) as error:
     raise InputError(f"{model}/config.json: cannot be read ({error}); copy the workdir again") from None
-  return PolicySource(from_hf(hf_config, str(model)), hf_config, path, found[-1] if step is None else step, str(model))
+  return PolicySource(
+    from_hf(hf_config, str(model)), hf_config, path, found[-1] if step is None else step, local_folder(str(model))
+  )

@@ -130,7 +130,7 @@ def open_workdir(run: Run, workdir: str) -> Checkpoints:
     from_scratch = to_hf(run.source.config, eos_token_id=end_of_turn)
     hf_config = run.source.hf_config if run.source.path else from_scratch
     write_atomically(model / "config.json", json.dumps(hf_config, indent=1) + "\n")
-    write_folder(model, run.data.tokenizer.save)
+    write_folder(str(model), run.data.tokenizer.save)
     write_run(workdir, RunRecord(run.spec, run.num_steps, run.data.tokenizer.fingerprint))
   loop = run.spec.train
   return Checkpoints(workdir, keep=loop.keep, best_metric=loop.best_metric, best_is_highest=loop.best_is_highest)

@@ -56,19 +56,20 @@ def train(spec: RunSpec, workdir: str, console: Console) -> Outcome:
     InputError: a mistake in what was given; found before anything is written or compiled.
     RunFailure: the loss or the gradient is not finite, or the disk is full.
   """
+  launched = time.monotonic()
   with stop_on_signals() as stop:
     run = prepare(spec, workdir)
     announce(run, console)
     try:
       with hold_workdir(workdir):
-        return _train(run, workdir, console, stop)
+        return _train(run, workdir, console, stop, launched)
     except OSError as error:
       remedy = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "mend that"
       reason = f"{error.strerror or error} ({error.filename})" if error.filename else str(error)
       raise RunFailure(f"{workdir}: {reason}; {remedy} and start again with the same command") from error
 
 
-def _train(run: Run, workdir: str, console: Console, stop: StopRequest) -> Outcome:
+def _train(run: Run, workdir: str, console: Console, stop: StopRequest, launched: float) -> Outcome:
   checkpoints = open_workdir(run, workdir)
   step, state, meta = start_or_resume(run, checkpoints)
   if step:
@@ -80,7 +81,7 @@ def _train(run: Run, workdir: str, console: Console, stop: StopRequest) -> Outco
     wandb_project=run.spec.train.wandb_project,
     config=to_dict(run.spec),
   )
-  with RunProgress(console, total=run.num_steps, done=step) as progress:
+  with RunProgress(console, total=run.num_steps, done=step, launched=launched) as progress:
     loop = _Loop(run, checkpoints, writer, progress, stop)
     outcome = loop.go_on(step, state, meta, _last_evaluation(workdir))
   writer.close()
@@ -112,6 +113,7 @@ class _Loop:
     )
     self._contexts = run.data.contexts.names
     self._sums, self._since, self._num_steps = None, time.monotonic(), 0
+    self._is_going = False
 
   def go_on(self, step: int, state: TrainState, meta: dict[str, Any], evaluated_at: int) -> Outcome:
     """From a restored state to the end, or to the request to stop; then saves."""
@@ -163,6 +165,9 @@ class _Loop:
     if pending is None:
       return
     values = jax.device_get(pending.metrics)
+    if not self._is_going:
+      self._is_going = True
+      self.progress.first_step()
     sums = values.pop("sums")
     self._sums, self._num_steps = (add(self._sums, sums) if self._sums else sums), self._num_steps + 1
     line = summarize(sums, self._contexts) | {name: float(value) for name, value in values.items()}

@@ -30,6 +30,11 @@ from configs import base
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+def pytest_collection_modifyitems(items):
+  """The longest file first, so that the workers end together."""
+  items.sort(key=lambda item: item.path.name != "test_train.py")
+
+
 @pytest.fixture(scope="session")
 def fixtures():
   """The folder of small files written by this project."""

@@ -1,4 +1,5 @@
 import io
+import time
 
 from rich.console import Console
 
@@ -9,7 +10,8 @@ VALUES = {"loss": 0.5, "rewards/margins": 1.25, "rewards/accuracies": 0.75, "thr
 
 def said(is_terminal):
   console = Console(file=io.StringIO(), width=160, force_terminal=is_terminal)
-  with RunProgress(console, total=3, done=1) as progress:
+  with RunProgress(console, total=3, done=1, launched=time.monotonic() - 2.5) as progress:
+    progress.first_step()
     progress.update(2, VALUES)
     progress.update(3, VALUES)
   return console.file.getvalue()
@@ -19,6 +21,7 @@ def test_a_log_file_gets_lines_with_the_first_and_the_last_step():
   text = said(False)
   assert "step 2/3  loss 0.5000  margin 1.250  acc 0.750  10.0 pairs/s  left 0:00:0" in text
   assert "step 3/3" in text
+  assert "first step 2.5 s after the start" in text
 
 
 def test_a_terminal_gets_a_bar():

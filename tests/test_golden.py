@@ -1,7 +1,8 @@
 """What a change of numerics or of the wording of a prompt cannot alter unseen.
 
 After a change that is meant: `python -m pytest tests/test_golden.py --co -q` names the tests, and
-`AMOPO_WRITE_GOLDEN=1 python -m pytest tests/test_golden.py` writes the files anew; read the difference before committing.
+`AMOPO_WRITE_GOLDEN=1 python -m pytest tests/test_golden.py` writes the files anew; read the difference before
+committing.
 """
 
 import json

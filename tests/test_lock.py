@@ -8,7 +8,13 @@ import pytest
 from amopo_jax.lock import hold_workdir
 from amopo_jax.types import InputError
 
-HOLDER = "import sys, time; from amopo_jax.lock import hold_workdir\nwith hold_workdir(sys.argv[1]): print('held', flush=True); time.sleep(60)"
+HOLDER = """
+import sys, time
+from amopo_jax.lock import hold_workdir
+with hold_workdir(sys.argv[1]):
+  print("held", flush=True)
+  time.sleep(60)
+"""
 
 
 def test_a_second_run_is_refused_with_the_number_of_the_first_until_that_is_killed(tmp_path):

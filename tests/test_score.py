@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -72,3 +73,13 @@ def test_a_folder_that_is_not_there_is_said_before_anything_is_scored(scoring, t
 def test_a_step_that_is_not_there_is_named(scoring, tmp_path):
   with pytest.raises(InputError, match=r"no checkpoint 99999; there are \["):
     score(scoring, str(tmp_path / "s.jsonl"), step=99999)
+
+
+def test_a_broken_checkpoint_is_said_in_one_line(scoring, trained, tmp_path):
+  workdir = tmp_path / "broken"
+  shutil.copytree(trained[0], workdir)
+  for file in (workdir / "checkpoints").rglob("state/**/d/*"):
+    file.write_bytes(file.read_bytes()[:50])
+  spec = dataclasses.replace(scoring, model=dataclasses.replace(scoring.model, path=str(workdir)))
+  with pytest.raises(InputError, match=r"checkpoint \d+ cannot be read .*--step"):
+    score(spec, str(tmp_path / "s.jsonl"))

@@ -1,5 +1,6 @@
 """Whole runs of a tiny model: what they leave behind, and that they can be stopped and broken anywhere."""
 
+import io
 import itertools
 import json
 import os
@@ -15,6 +16,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from rich.console import Console
 
 from amopo_jax.checkpoint import Checkpoints
 from amopo_jax.stopping import EXIT_STATUS, StopRequest
@@ -110,18 +112,24 @@ def stop_when_asked_often(times):
   return is_stopped
 
 
-@pytest.mark.parametrize("times", [1, 5, 9])
-def test_a_stop_anywhere_saves_and_the_resumed_run_ends_the_same(make_spec, console, tmp_path, monkeypatch, times):
-  spec = make_spec(train__epochs=3, train__eval_every=2)
-  train(spec, str(tmp_path / "whole"), console)
+@pytest.fixture(scope="module")
+def whole(make_spec, tmp_path_factory):
+  """A spec with evaluations on the way, and the workdir of its uninterrupted run."""
+  spec, workdir = make_spec(train__epochs=3, train__eval_every=2), tmp_path_factory.mktemp("whole") / "run"
+  train(spec, str(workdir), Console(file=io.StringIO()))
+  return spec, workdir
+
+
+@pytest.mark.parametrize("times", [1, 9])
+def test_a_stop_anywhere_saves_and_the_resumed_run_ends_the_same(whole, console, tmp_path, monkeypatch, times):
+  spec, finished = whole
   monkeypatch.setattr(StopRequest, "__bool__", stop_when_asked_often(times))
-  outcome = train(spec, str(tmp_path / "stopped"), console)
-  assert outcome.stopped_by == "SIGTERM"
+  assert train(spec, str(tmp_path), console).stopped_by == "SIGTERM"
   monkeypatch.undo()
-  assert not train(spec, str(tmp_path / "stopped"), console).stopped_by
-  assert_same_run(tmp_path / "stopped", tmp_path / "whole")
-  keys = lambda workdir: [(line["step"], "eval_loss" in line) for line in read_metrics(str(workdir))]
-  assert sorted(keys(tmp_path / "stopped")) == sorted(keys(tmp_path / "whole"))
+  assert not train(spec, str(tmp_path), console).stopped_by
+  assert_same_run(tmp_path, finished)
+  keys = lambda workdir: sorted((line["step"], "eval_loss" in line) for line in read_metrics(str(workdir)))
+  assert keys(tmp_path) == keys(finished)
 
 
 def test_a_diverging_run_stops_with_step_and_norms_and_keeps_the_good_checkpoint(make_spec, console, tmp_path):

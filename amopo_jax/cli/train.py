@@ -33,7 +33,5 @@ def run(values: flags.FlagValues) -> int:
   if outcome.stopped_by:
     console.print(f"{outcome.stopped_by}: saved at step {outcome.step}; the same command goes on from there")
     return EXIT_STATUS
-  console.print(
-    f"done: {outcome.step} steps; amopo export --workdir={values.workdir} --out=DIR writes the model"
-  )
+  console.print(f"done: {outcome.step} steps; amopo export --workdir={values.workdir} --out=DIR writes the model")
   return 0

@@ -145,7 +145,7 @@ def _place(leaf: Leaf, view: Callable[[str], Any], dtype: np.dtype, sharding: Sh
   """
   holders: dict[Bounds, list[jax.Device]] = {}
   for device, index in sharding.addressable_devices_indices_map(leaf.shape).items():
-    bounds = tuple(part.indices(size)[:2] for part, size in zip(index, leaf.shape, strict=True))
+    bounds = tuple(part.indices(size)[:2] for part, size in zip(index or (), leaf.shape, strict=True))
     holders.setdefault(bounds, []).append(device)
   arrays: list[jax.Array] = []
   for bounds, devices in holders.items():

@@ -56,9 +56,7 @@ def test_amopo_reads_its_scores_from_strings_and_turns_from_marks(fixtures):
   first, second, *_ = read(fixtures, "amopo")
   assert first.chosen == 0
   assert first.responses[1].scores["helpfulness"] == 1.0
-  assert (
-    set(first.responses[0].scores) == set(first.responses[1].scores) >= {"instruction_following", "verbosity"}
-  )
+  assert set(first.responses[0].scores) == set(first.responses[1].scores) >= {"instruction_following", "verbosity"}
   assert second.prompt == (
     Message("user", "What is a verb?"),
     Message("assistant", "A word for something one does."),

@@ -59,9 +59,7 @@ def test_scores_inside_the_range_ends_included_are_given_back(score):
 
 @pytest.mark.parametrize("score", [-0.5, 4.01])
 def test_a_score_outside_the_declared_range_is_refused(score):
-  with pytest.raises(
-    InputError, match=rf"set.jsonl:7: 'tone' is {score:g}, outside the declared range 0 to 4"
-  ):
+  with pytest.raises(InputError, match=rf"set.jsonl:7: 'tone' is {score:g}, outside the declared range 0 to 4"):
     score_in_range(Response("x", {"tone": score}), "tone", 0, 4, "set.jsonl:7")
 
 

@@ -1,0 +1,47 @@
+import pathlib
+
+import pytest
+
+from amopo_jax import remote
+
+
+def write(folder):
+  (folder / "a.json").write_text("{}")
+  (folder / "b.txt").write_text("b")
+
+
+class Bucket:
+  """A folder that looks remote to the code under test and lies on the local disk."""
+
+  def __init__(self, root):
+    self._root = root
+
+  def __call__(self, path):
+    return Remote(self._root / str(path).removeprefix("gs://"))
+
+
+class Remote(type(pathlib.Path())):
+  def __str__(self):
+    return "gs://" + super().__str__()
+
+  def __fspath__(self):
+    return super().__str__()
+
+
+def test_a_local_folder_is_written_in_place(tmp_path):
+  remote.write_folder(str(tmp_path / "x"), write)
+  assert {file.name for file in (tmp_path / "x").iterdir()} == {"a.json", "b.txt"}
+  assert remote.local_folder(str(tmp_path / "x")) == str(tmp_path / "x")
+
+
+@pytest.fixture
+def bucket(tmp_path, monkeypatch):
+  monkeypatch.setattr(remote.epath, "Path", Bucket(tmp_path))
+
+
+@pytest.mark.usefixtures("bucket")
+def test_a_remote_folder_is_copied_there_and_back():
+  remote.write_folder("gs://run/model", write)
+  local = pathlib.Path(remote.local_folder("gs://run/model"))
+  assert {file.name: file.read_text() for file in local.iterdir()} == {"a.json": "{}", "b.txt": "b"}
+  assert remote.local_folder("gs://run/model") == str(local)
