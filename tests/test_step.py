@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from amopo_jax import build, mesh
+from amopo_jax.build_objective import build_objective
 from amopo_jax.data.collate import collate, count_pairs
 from amopo_jax.data.pipeline import make_stream
 from amopo_jax.metrics import summarize
@@ -38,7 +39,7 @@ def one_step(spec, groups, *, sizes=(1, 1, 1), accumulation=1, with_evaluation=F
   params = load_policy(source, dtype=jnp.float32, shardings=placed)
   tx, schedule = build_optimizer(spec, 10)
   score_fn = build.build_score_fn(spec.model, source.config, 2, grid)
-  objective = build.build_objective(spec.objective, 2, parts=1)
+  objective = build_objective(spec.objective, 2, parts=1)
   batch = mesh.place_batch(collate(groups, accumulation=accumulation, num_pairs=count_pairs(groups)), grid)
   state, metrics = jax.jit(make_train_step(score_fn, objective, tx, schedule))(init_state(params, tx, seed=3), batch)
   if not with_evaluation:
