@@ -17,15 +17,7 @@ class Bucket:
     self._root = root
 
   def __call__(self, path):
-    return Remote(self._root / str(path).removeprefix("gs://"))
-
-
-class Remote(type(pathlib.Path())):
-  def __str__(self):
-    return "gs://" + super().__str__()
-
-  def __fspath__(self):
-    return super().__str__()
+    return self._root / path.removeprefix("gs://")
 
 
 def test_a_local_folder_is_written_in_place(tmp_path):
