@@ -15,10 +15,13 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers as policies
 
-from amopo_jax.state import TrainState
+from amopo_jax.state import TrainState, digests
 from amopo_jax.types import InputError, RunFailure
 
 _log = logging.getLogger(__name__)
+
+_DIGESTS = "digests"
+"""Key of the metadata under which the checksums of the arrays are kept."""
 
 
 class Restored(NamedTuple):
@@ -88,7 +91,8 @@ class Checkpoints:
     step = int(state.step)
     if step in self._manager.all_steps():
       return
-    args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(dict(meta)))
+    content = dict(meta) | {_DIGESTS: digests(state)}
+    args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(content))
     with self._failing_clearly():
       self._manager.save(step, args=args, metrics=dict(metrics) if metrics else None, force=True)
 
@@ -111,7 +115,7 @@ class Checkpoints:
     for step in reversed(steps):
       try:
         return self.restore_step(step, target)
-      except (ValueError, OSError, KeyError, TypeError) as error:
+      except Exception as error:  # Orbax raises a bare Exception for a lost array file, among others
         _log.warning("checkpoint %s/%d cannot be read (%s); trying the one before", self.path, step, _line(error))
         self._set_aside(step)
     if steps:
@@ -119,13 +123,27 @@ class Checkpoints:
     return None
 
   def restore_step(self, step: int, target: TrainState) -> Restored:
-    """One checkpoint by number; whatever Orbax raises if it is missing or broken."""
+    """One checkpoint by number; whatever Orbax raises if it is missing or broken, ValueError if it is not as saved."""
     args = ocp.args.Composite(state=ocp.args.StandardRestore(target), meta=ocp.args.JsonRestore())
     found = self._manager.restore(step, args=args)
+    _verify(digests(found["state"]), found["meta"].pop(_DIGESTS))
     return Restored(step, found["state"], found["meta"])
 
   def restore_params(self, step: int, target: Any) -> Any:
-    """The parameters of one checkpoint, without the optimizer's state, under the target's shardings."""
+    """The parameters of one checkpoint, without the optimizer's state, under the target's shardings.
+
+    Raises:
+      InputError: it cannot be read, or is not what was saved.
+    """
+    try:
+      params = self._read_params(step, target)
+      meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+      _verify(digests({"params": params}), meta[_DIGESTS])
+    except Exception as error:  # Orbax raises a bare Exception for a lost array file, among others
+      raise InputError(f"{self.path}/{step}: cannot be read ({_line(error)}); name another one with --step") from error
+    return params
+
+  def _read_params(self, step: int, target: Any) -> Any:
     restore_args = ocp.checkpoint_utils.construct_restore_args({"params": target})
     item = ocp.args.PyTreeRestore(item={"params": target}, restore_args=restore_args, partial_restore=True)
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
@@ -157,6 +175,14 @@ class Checkpoints:
       aside.mkdir(parents=True, exist_ok=True)
       (self.path / str(step)).rename(aside / str(step))
     self._manager.reload()
+
+
+def _verify(found: Mapping[str, int], saved: Mapping[str, int]) -> None:
+  """Refuses arrays whose bits are not those that were saved; disks and copies do lose some."""
+  plain = {name.replace(".params", "['params']", 1): value for name, value in saved.items()} | dict(saved)
+  for name, value in found.items():
+    if plain[name] != value:
+      raise ValueError(f"{name} is not what was saved")
 
 
 def _line(error: BaseException) -> str:

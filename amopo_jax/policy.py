@@ -85,13 +85,7 @@ def load_policy(source: PolicySource, *, dtype: Any, shardings: Any, seed: int =
       abstract_params(source.config, dtype),
       shardings,
     )
-    try:
-      return Checkpoints(source.path).restore_params(source.step, target)
-    except (ValueError, OSError, KeyError) as error:
-      reason = str(error).split("\n")[0][:120]
-      raise InputError(
-        f"{source.path}: checkpoint {source.step} cannot be read ({reason}); name another one with --step"
-      ) from error
+    return Checkpoints(source.path).restore_params(source.step, target)
   if source.path:
     return load_params(source.path, source.config, dtype=dtype, shardings=shardings)
   init = jax.jit(lambda key: init_params(source.config, key, dtype), out_shardings=shardings)

@@ -1,7 +1,7 @@
 """What a run is made of between two steps: arrays, nothing else."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -47,3 +47,25 @@ def abstract_state(params: Params, tx: optax.GradientTransformation, *, seed: in
   """Shapes and types of `init_state`, without computing anything; `params` may be abstract."""
   make: Callable[[Params], TrainState] = lambda p: init_state(p, tx, seed=seed)
   return jax.eval_shape(make, params)
+
+
+def digests(tree: Any) -> dict[str, int]:
+  """A checksum of every array: the sum of its bits as unsigned words, modulo 2^32, whatever its sharding.
+
+  Args:
+    tree: of a state or of a part of one, on devices.
+
+  Returns:
+    Name of the leaf -> checksum.
+  """
+  sums = jax.device_get(_word_sums(tree))
+  return {jax.tree_util.keystr(path): int(value) for path, value in jax.tree_util.tree_leaves_with_path(sums)}
+
+
+@jax.jit
+def _word_sums(tree: Any) -> Any:
+  def word_sum(x: Array) -> Array:
+    words = jax.lax.bitcast_convert_type(x, f"uint{8 * x.dtype.itemsize}")
+    return jnp.sum(words.astype(jnp.uint32), dtype=jnp.uint32)
+
+  return jax.tree.map(word_sum, tree)

@@ -10,6 +10,7 @@ import time
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from etils import epath
 from rich.console import Console
 
@@ -26,7 +27,7 @@ from amopo_jax.mesh import place_batch
 from amopo_jax.metrics import MetricSums, add, finite, summarize
 from amopo_jax.prepare import Run, open_workdir, prepare, start_or_resume, train_stream
 from amopo_jax.run_spec import RunSpec, to_dict
-from amopo_jax.state import TrainState
+from amopo_jax.state import TrainState, digests
 from amopo_jax.stopping import StopRequest, stop_on_signals
 from amopo_jax.types import RunFailure
 from amopo_jax.writers import MetricWriter, read_metrics
@@ -121,8 +122,10 @@ class _Loop:
     stream = train_stream(spec, self.run.data, num_workers=spec.data.workers)
     if meta:
       stream.set_state(meta["stream"])
+      self._restore_window(meta["window"])
     if evaluated_at < step and (step == 0 or _is_due(step, spec.train.eval_every)):
       evaluated_at = step if self._evaluate(step, state) else evaluated_at
+    digests(state)  # compiled here, not at the first save
     pending, values, self._since = None, None, time.monotonic()
     while not self.stop and (groups := self._next_groups(stream, step)) is not None:
       batch = collate(groups, accumulation=spec.batch.accumulation, num_pairs=count_pairs(groups))
@@ -211,9 +214,15 @@ class _Loop:
       "stream": stream.get_state(),
       "config": to_dict(self.run.spec),
       "tokenizer": self.run.data.tokenizer.fingerprint,
+      "window": {"num_steps": self._num_steps, "sums": [np.asarray(x).tolist() for x in self._sums or ()]},
     }
     best = self.run.spec.train.best_metric
     self.checkpoints.save(state, meta, values if values and finite(values, (best,) if best else ()) else None)
+
+  def _restore_window(self, window: dict[str, Any]) -> None:
+    """The steps since the last logged one, so that the next line is what it would have been."""
+    self._num_steps = window["num_steps"]
+    self._sums = MetricSums(*(np.asarray(x, np.float32) for x in window["sums"])) if window["sums"] else None
 
   def _raise_diverged(self, step: int, line: dict[str, float]) -> None:
     self.checkpoints.wait()

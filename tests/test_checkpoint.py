@@ -105,7 +105,28 @@ def lose_metadata(path):
     file.write_text("{")
 
 
-@pytest.mark.parametrize("breaking", [truncate, flip_bytes, lose_metadata])
+def array_file(path):
+  """The file of one array alone: the largest."""
+  return max((path / "state").rglob("d/*"), key=lambda file: file.stat().st_size)
+
+
+def truncate_one(path):
+  file = array_file(path)
+  file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def delete_one(path):
+  array_file(path).unlink()
+
+
+def flip_one(path):
+  content = bytearray(array_file(path).read_bytes())
+  middle = len(content) // 2
+  content[middle : middle + 4] = bytes(byte ^ 0xFF for byte in content[middle : middle + 4])
+  array_file(path).write_bytes(content)
+
+
+@pytest.mark.parametrize("breaking", [truncate, flip_bytes, lose_metadata, truncate_one, delete_one, flip_one])
 def test_a_broken_newest_checkpoint_is_set_aside_and_the_one_before_is_used(tmp_path, target, breaking, caplog):
   save_steps(tmp_path, [1, 2]).close()
   breaking(tmp_path / "checkpoints" / "2")
