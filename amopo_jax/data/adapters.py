@@ -150,7 +150,7 @@ def preference(rows: Sequence[Row], origin: str) -> Record:
 
 def _dialogue(value: object, member: str, origin: str) -> tuple[Message, ...]:
   if isinstance(value, str):
-    return (Message("assistant", value),)
+    return (Message("assistant", as_text(value, f"'{member}'", origin)),)
   messages = value if isinstance(value, list) else [value]
   dialogue = tuple(as_message(message, origin) for message in messages)
   if not dialogue or dialogue[-1].role != "assistant":

@@ -17,9 +17,14 @@ def field(row: Row, name: str, origin: str) -> object:
 
 
 def as_text(value: object, what: str, origin: str) -> str:
-  """The value as text, refused if it is anything else."""
+  """The value as text that UTF-8 can write, refused if it is anything else."""
   if not isinstance(value, str):
     raise InputError(f"{origin}: {what} is {_kind(value)}; it must be a text")
+  try:
+    value.encode()
+  except UnicodeEncodeError as error:
+    half = ascii(value[error.start])
+    raise InputError(f"{origin}: {what} has the lone surrogate {half}; remove it or write the whole pair") from None
   return value
 
 
@@ -39,13 +44,15 @@ def as_list(value: object, what: str, origin: str) -> list:
 
 def as_score(value: object, dimension: str, origin: str) -> float:
   """The value as a number; numeric strings count, as in the released set. `Record` refuses NaN and inf."""
-  if isinstance(value, int | float) and not isinstance(value, bool):
-    return float(value)
-  text = as_text(value, f"the score '{dimension}'", origin)
+  what = f"the score {as_text(dimension, 'the name of a score', origin)!r}"
+  if isinstance(value, bool) or not isinstance(value, int | float | str):
+    raise InputError(f"{origin}: {what} is {_kind(value)}; it must be a number")
   try:
-    return float(text)
+    return float(value)
   except ValueError:
     raise InputError(f"{origin}: '{dimension}' is {value!r}; a score must be a number") from None
+  except OverflowError:
+    raise InputError(f"{origin}: {what} is beyond the range of floats; correct it") from None
 
 
 def as_scores(value: object, origin: str) -> dict[str, float]:
@@ -65,7 +72,7 @@ def as_message(value: object, origin: str) -> Message:
 def as_prompt(value: object, origin: str) -> tuple[Message, ...]:
   """The value as a dialogue: a text is one user message, a list is messages."""
   if isinstance(value, str):
-    return (Message("user", value),)
+    return (Message("user", as_text(value, "the prompt", origin)),)
   return tuple(as_message(message, origin) for message in as_list(value, "the prompt", origin))
 
 

@@ -172,6 +172,11 @@ REFUSALS = {
     [{"prompt": "x", "chosen": [USER], "rejected": "b"}],
     "'chosen' does not end with a message of the assistant",
   ),
+  "preference: half a character": (
+    "preference",
+    [{"prompt": "x", "chosen": "\ud83d", "rejected": "b"}],
+    "'chosen' has the lone surrogate",
+  ),
   "preference: empty list": (
     "preference",
     [{"prompt": "x", "chosen": [], "rejected": "b"}],

@@ -42,7 +42,17 @@ def test_a_missing_field_lists_the_ones_that_are_there():
       "the content of a message is a list",
     ),
     (fields.as_scores, [4], "'scores' is a list; it must be an object"),
-    (fields.as_scores, {"tone": False}, "the score 'tone' is a truth value"),
+    (fields.as_scores, {"tone": False}, "the score 'tone' is a truth value; it must be a number"),
+    (fields.as_scores, {"tone": None}, "the score 'tone' is null; it must be a number"),
+    (fields.as_scores, {"tone": 10**400}, "the score 'tone' is beyond the range of floats; correct it"),
+    (fields.as_scores, {"tone": "\ud83d"}, r"'tone' is '\ud83d'; a score must be a number"),
+    (fields.as_scores, {"\ude00": 1}, r"the name of a score has the lone surrogate '\ude00'"),
+    (fields.as_prompt, "Why \ud83d", r"the prompt has the lone surrogate '\ud83d'"),
+    (
+      fields.as_prompt,
+      [{"role": "user", "content": "\ud83d"}],
+      "the content of a message has the lone surrogate",
+    ),
   ],
 )
 def test_a_wrong_kind_is_named(read, value, reason):
