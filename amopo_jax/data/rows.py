@@ -29,7 +29,7 @@ class FileRows:
     name: how messages call the file.
 
   Raises:
-    InputError: the file cannot be read, or it is an array that does not end.
+    InputError: the file cannot be read, or it is an array of anything but objects, or one that does not end.
   """
 
   def __init__(self, path: Path, name: str):
@@ -47,15 +47,7 @@ class FileRows:
   def __getitem__(self, number: int) -> Row:
     begin, end, _ = self._spans[number]
     text = os.pread(self._open(), end - begin, begin)  # no shared position: Grain reads in threads
-    try:
-      row = json.loads(text)
-    except UnicodeDecodeError:
-      raise InputError(f"{self.origin(number)}: not UTF-8; save the file in that encoding") from None
-    except json.JSONDecodeError as error:
-      raise InputError(
-        f"{self.origin(number)}: broken JSON ({error.msg}, character {error.pos}); a row must be one object"
-      ) from None
-    return as_object(row, "the row", self.origin(number))
+    return as_object(_decoded(text, self.origin(number)), "the row", self.origin(number))
 
   def origin(self, number: int) -> str:
     """Where a row is, "file:line"; its first line in a JSON array."""
@@ -70,6 +62,20 @@ class FileRows:
       weakref.finalize(self, os.close, handle)
       self._handle = handle
     return self._handle
+
+
+def _decoded(text: bytes, origin: str) -> object:
+  try:
+    return json.loads(text)
+  except UnicodeDecodeError:
+    raise InputError(f"{origin}: not UTF-8; save the file in that encoding") from None
+  except json.JSONDecodeError as error:
+    place = f"{error.msg}, character {error.pos}"
+    raise InputError(f"{origin}: broken JSON ({place}); a row must be one object") from None
+  except ValueError:  # what else json raises: Python's limit on the digits of an integer
+    raise InputError(f"{origin}: an integer has too many digits; correct it or write it as a text") from None
+  except RecursionError:
+    raise InputError(f"{origin}: lists or objects are nested too deeply; a row needs a few levels") from None
 
 
 def _is_array(file: BinaryIO) -> bool:
@@ -87,41 +93,58 @@ def _line_spans(file: BinaryIO) -> Iterator[tuple[int, int, int]]:
     begin += len(line)
 
 
+_MAY_FOLLOW = {b"": b"[", b"[": b"{]", b",": b"{", b"}": b",]", b"]": b""}
+"""What may come next in an array of objects, after its bracket, a comma, an object, its end."""
+
+_NO_OBJECT = "the array holds something other than objects); every element must be one"
+_REFUSALS = {
+  b"}": "no comma after an object of the array); put one between two objects",
+  b"]": "something follows the end of the array); a file holds one array, or one object per line",
+}
+
+
 def _element_spans(file: BinaryIO, name: str) -> Iterator[tuple[int, int, int]]:
   """(begin, end, line number) of each object of the outermost array."""
-  depth, begin, line = 0, 0, 1
-  for sign, offset, number in _structure(file):
-    if depth == 1 and sign not in b"{]":
-      raise InputError(f"{name}:{number}: broken JSON (the array holds something other than objects)")
-    if sign in b"{[":
-      if depth == 1:
-        begin, line = offset, number
-      depth += 1
-    elif sign in b"}]":
-      depth -= 1
-      if depth == 1:
-        yield begin, offset + 1, line
-  if depth:
+  last, begin, line = b"", 0, 1
+  for sign, offset, number, level in _structure(file):
+    if level > 1:
+      continue
+    if level == 1 and sign in b"}]":  # only an object's end: other elements are refused where they begin
+      yield begin, offset + 1, line
+      last = b"}"
+      continue
+    if sign not in _MAY_FOLLOW[last]:
+      raise InputError(f"{name}:{number}: broken JSON ({_REFUSALS.get(last, _NO_OBJECT)}")
+    if sign == b"{":
+      begin, line = offset, number
+    last = sign
+  if last != b"]":
     raise InputError(f"{name}:{line}: broken JSON (the element that begins here does not end); is the file cut off?")
 
 
-_OUTSIDE, _INSIDE = re.compile(rb'[\[\]{}"]'), re.compile(rb'["\\]')
+_BETWEEN, _WITHIN, _QUOTED = re.compile(rb"[^ \t\r\n]"), re.compile(rb'[\[\]{}"]'), re.compile(rb'["\\]')
 
 
-def _structure(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
-  """(sign, offset, line number) of the quotes, and of the brackets outside of strings, chunk by chunk."""
-  quoted, base, line, position = False, 0, 1, 0
+def _structure(file: BinaryIO) -> Iterator[tuple[bytes, int, int, int]]:
+  """(sign, offset, line number, level) of all signs between elements, of brackets and quotes within, by chunks.
+
+  Level 0 has the brackets of the array, level 1 those of its elements.
+  """
+  base = file.seek(len(_BYTE_ORDER_MARK) if file.read(len(_BYTE_ORDER_MARK)) == _BYTE_ORDER_MARK else 0)
+  quoted, depth, line, position = False, 0, 1, 0
   while chunk := file.read(_CHUNK):
     counted = 0
-    while match := (_INSIDE if quoted else _OUTSIDE).search(chunk, position):
+    while match := (_QUOTED if quoted else _WITHIN if depth > 1 else _BETWEEN).search(chunk, position):
       sign, position = match.group(), match.end()
-      if sign == b"\\":
+      if quoted and sign == b"\\":
         position += 1  # the escaped character, possibly the first of the next chunk
         continue
       quoted ^= sign == b'"'
       line += chunk.count(b"\n", counted, position)
       counted = position
-      yield sign, base + match.start(), line
+      depth -= sign in b"]}"
+      yield sign, base + match.start(), line, depth
+      depth += sign in b"[{"
     line += chunk.count(b"\n", counted)
     position = max(0, position - len(chunk))
     base += len(chunk)

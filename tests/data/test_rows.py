@@ -52,6 +52,7 @@ def test_blank_lines_and_a_missing_last_newline_do_not_count(path):
 def test_a_byte_order_mark_is_no_part_of_the_data(path):
   assert read(path, b'\xef\xbb\xbf{"a": 1}\n') == [{"a": 1}]
   assert read(path, b'\xef\xbb\xbf[{"a": 1}]') == [{"a": 1}]
+  assert read(path, b'\xef\xbb\xbf\n[ {"a": 1} , {"a": 2} ]\n') == [{"a": 1}, {"a": 2}]
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 1 << 20])
@@ -62,6 +63,7 @@ def test_an_element_is_placed_by_its_first_line(path, monkeypatch, chunk):
   assert [opened.origin(number) for number in range(3)] == ["set:2", "set:5", "set:8"]
 
 
+@pytest.mark.parametrize("chunk", [1, 1 << 20])
 @pytest.mark.parametrize(
   ("content", "reason"),
   [
@@ -72,13 +74,35 @@ def test_an_element_is_placed_by_its_first_line(path, monkeypatch, chunk):
     (b'[{"a": 1},\n{"a": "}]', "set:2: broken JSON (the element that begins here does not end)"),
     (b'[\n"a"]', "set:2: broken JSON (the array holds something other than objects)"),
     (b"[\n[1]]", "set:2: broken JSON (the array holds something other than objects)"),
+    (b"[1,\n{}]", "set:1: broken JSON (the array holds something other than objects); every element must be one"),
+    (b"[{},\nnull]", "set:2: broken JSON (the array holds something other than objects)"),
+    (b"[{},\n\\]", "set:2: broken JSON (the array holds something other than objects)"),
+    (b"[{},\n]", "set:2: broken JSON (the array holds something other than objects)"),
+    (b"[{}\n{}]", "set:2: broken JSON (no comma after an object of the array); put one"),
+    (b"[{}\n}", "set:2: broken JSON (no comma after an object of the array)"),
+    (b"[{}]\n{}", "set:2: broken JSON (something follows the end of the array); a file holds one"),
+    (b"[]\n\nend", "set:3: broken JSON (something follows the end of the array)"),
+    (b"[{}]]", "set:1: broken JSON (something follows the end of the array)"),
     (b'[{"a" 1}]', "set:1: broken JSON (Expecting ':' delimiter"),
   ],
 )
-def test_broken_files_are_refused_with_their_line(path, content, reason):
+def test_broken_files_are_refused_with_their_line(path, monkeypatch, content, reason, chunk):
+  monkeypatch.setattr(rows, "_CHUNK", chunk)
   with pytest.raises(InputError) as caught:
     read(path, content)
   assert str(caught.value).startswith(reason)
+
+
+@pytest.mark.parametrize(
+  ("value", "reason"),
+  [
+    pytest.param(b"9" * 5000, "set:2: an integer has too many digits; correct it", id="digits"),
+    pytest.param(b"[" * 200_000 + b"]" * 200_000, "set:2: lists or objects are nested too deeply", id="levels"),
+  ],
+)
+def test_what_python_does_not_decode_is_refused_with_its_line(path, value, reason):
+  with pytest.raises(InputError, match=f"^{reason}"):
+    read(path, b'{}\n{"a": ' + value + b"}\n")
 
 
 def test_a_missing_file_is_refused(tmp_path):
