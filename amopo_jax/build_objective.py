@@ -17,6 +17,9 @@ from amopo_jax.objective import (
 from amopo_jax.run_spec import ObjectiveSpec, check_name
 from amopo_jax.types import InputError
 
+AMOPO_ONLY = {"alpha": "gaussian", "fixed_alpha": (), "ties": "keep", "gap_margin": 0.0, "sft_weight": 0.0}
+"""Keys that the baselines do not use, with the value of `configs/base.py` that they must be left at."""
+
 
 def build_objective(spec: ObjectiveSpec, num_contexts: int, *, parts: int) -> Objective:
   """The objective by name.
@@ -27,22 +30,44 @@ def build_objective(spec: ObjectiveSpec, num_contexts: int, *, parts: int) -> Ob
     parts: micro-batches times row shards: an α that is normalised over the batch allows one.
 
   Raises:
-    InputError: unknown name, or an argument that the named objective would ignore.
+    InputError: unknown name, a number that is not finite, or an argument that the named objective would ignore.
   """
-  if not 0 < spec.beta < math.inf:
-    raise InputError(f"config.objective.beta: {spec.beta} is not positive; the paper uses 0.8")
+  maker = _named("name", spec.name, {**BASELINES, "amopo": make_amopo})
+  _named("alpha", spec.alpha, ALPHAS | {"fixed": fixed})
+  tie_policy = _named("ties", spec.ties, TIE_POLICIES)
+  _check_numbers(spec)
   if spec.name == "amopo":
     return make_amopo(
       alpha_fn=_alpha_fn(spec, num_contexts, parts),
       beta=spec.beta,
       target_margin=spec.target_margin,
-      tie_policy=_named("ties", spec.ties, TIE_POLICIES),
+      tie_policy=tie_policy,
       gap_margin=spec.gap_margin,
       sft_weight=spec.sft_weight,
     )
-  maker = _named("name", spec.name, {**BASELINES, "amopo": make_amopo})
+  _check_unused(spec)
   arguments = {"beta": spec.beta} | ({"target_margin": spec.target_margin} if spec.name != "sft" else {})
   return maker(**arguments)
+
+
+def _check_numbers(spec: ObjectiveSpec) -> None:
+  if not 0 < spec.beta < math.inf:
+    raise InputError(f"config.objective.beta: {spec.beta} is not positive; the paper uses 0.8")
+  for key in ("target_margin", "gap_margin", "sft_weight"):
+    value = getattr(spec, key)
+    if not 0 <= value < math.inf:
+      raise InputError(f"config.objective.{key}: {value} is not a finite number of at least 0; correct it")
+  if not all(math.isfinite(weight) for weight in spec.fixed_alpha):
+    raise InputError(f"config.objective.fixed_alpha: {spec.fixed_alpha} is not finite; give one number per context")
+
+
+def _check_unused(spec: ObjectiveSpec) -> None:
+  for key, default in AMOPO_ONLY.items():
+    value = getattr(spec, key)
+    if value != default:
+      raise InputError(
+        f"config.objective.{key}: {value!r} has no effect on {spec.name}; leave it at {default!r}, or set name to amopo"
+      )
 
 
 def _alpha_fn(spec: ObjectiveSpec, num_contexts: int, parts: int) -> AlphaFn:
@@ -59,7 +84,7 @@ def _alpha_fn(spec: ObjectiveSpec, num_contexts: int, parts: int) -> AlphaFn:
       f"config.objective.alpha: {spec.alpha} is normalised over the batch, so its value would depend on accumulation "
       "and data parallelism; use one micro-batch on one device, or gaussian"
     )
-  return _named("alpha", spec.alpha, ALPHAS | {"fixed": fixed})
+  return ALPHAS[spec.alpha]
 
 
 def _named(key: str, name: str, choices: Mapping[str, Any]) -> Any:

@@ -2,9 +2,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from amopo_jax.build_objective import build_objective
+from amopo_jax.build_objective import AMOPO_ONLY, build_objective
 from amopo_jax.objective import ALPHAS, TIE_POLICIES, fixed, keep, make_amopo, make_sft, make_simpo
 from amopo_jax.types import InputError, PairInfo, ResponseMoments
+from configs import base
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +62,43 @@ def test_the_baselines_by_name(make_spec, example, name, expected):
     ({"alpha": "gaussian_flat"}, 2, "normalised over the batch.*use one micro-batch on one device"),
     ({"beta": 0.0}, 1, r"config\.objective\.beta: 0\.0 is not positive"),
     ({"beta": float("nan")}, 1, r"config\.objective\.beta: nan is not positive"),
+    ({"name": "sft", "alpha": "softmax"}, 1, r"config\.objective\.alpha: 'softmax' is unknown"),
+    ({"name": "simpo", "ties": "drop"}, 1, r"config\.objective\.ties: 'drop' is unknown"),
+    ({"target_margin": float("inf")}, 1, r"config\.objective\.target_margin: inf is not a finite number"),
+    ({"gap_margin": float("inf")}, 1, r"config\.objective\.gap_margin: inf is not a finite number"),
+    ({"sft_weight": float("inf")}, 1, r"config\.objective\.sft_weight: inf is not a finite number"),
+    (
+      {"alpha": "fixed", "fixed_alpha": (1.0, float("nan"))},
+      1,
+      r"config\.objective\.fixed_alpha: .* is not finite; give one number per context",
+    ),
   ],
 )
 def test_names_and_arguments_that_cannot_be_are_refused(make_spec, overrides, parts, message):
   with pytest.raises(InputError, match=message):
     build_objective(spec_of(make_spec, **overrides), 2, parts=parts)
+
+
+@pytest.mark.parametrize("name", ["simpo", "sft"])
+@pytest.mark.parametrize(
+  "key, value",
+  [
+    ("alpha", "uniform"),
+    ("fixed_alpha", (1.0, 1.0)),
+    ("ties", "mask_ties"),
+    ("gap_margin", 0.5),
+    ("sft_weight", 0.5),
+  ],
+)
+def test_a_baseline_refuses_what_it_would_ignore(make_spec, name, key, value):
+  with pytest.raises(InputError, match=rf"config\.objective\.{key}: .* has no effect on {name}; leave it at"):
+    build_objective(spec_of(make_spec, **{"name": name, key: value}), 2, parts=1)
+
+
+def test_the_keys_of_amopo_alone_have_the_defaults_of_the_base_config():
+  objective = base.get_config().objective
+  assert {key: objective[key] for key in AMOPO_ONLY} == AMOPO_ONLY
+
+
+def test_sft_accepts_the_target_margin_that_configs_inherit(make_spec):
+  assert callable(build_objective(spec_of(make_spec, name="sft", target_margin=0.5), 2, parts=1))
