@@ -1,5 +1,6 @@
 """Optimizers and schedules by name, all of them optax's."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,12 @@ SCHEDULES: dict[str, Callable[[float, int], optax.Schedule]] = {
 
 OPTIMIZERS = ("adamw", "adafactor", "lion")
 
+DEFAULTS = {"b1": 0.9, "b2": 0.999, "eps": 1e-8}
+"""Values of `configs/base.py`, at which an optimizer's unused keys must be left."""
+
+UNUSED = {"adamw": (), "adafactor": ("b1", "b2", "eps"), "lion": ("eps",)}
+"""Keys of `DEFAULTS` that an optimizer does not use."""
+
 
 def make_schedule(name: str, *, peak: float, steps: int, warmup_fraction: float) -> optax.Schedule:
   """Learning rate over steps: linear warm-up from 0, then the named decay to 0.
@@ -28,8 +35,10 @@ def make_schedule(name: str, *, peak: float, steps: int, warmup_fraction: float)
     warmup_fraction: share of the steps, in [0, 1).
 
   Raises:
-    InputError: unknown name, or a fraction out of range.
+    InputError: unknown name, or a peak or fraction out of range.
   """
+  if not 0 <= peak < math.inf:
+    raise InputError(f"config.optim.learning_rate: {peak} is not a finite number of at least 0; correct it")
   if name not in SCHEDULES:
     raise InputError(f"config.optim.schedule: {name!r} is unknown; choose one of {', '.join(SCHEDULES)}")
   if not 0 <= warmup_fraction < 1:
@@ -62,8 +71,10 @@ def make_optimizer(
     eps: AdamW's denominator.
 
   Raises:
-    InputError: unknown name.
+    InputError: unknown name, a number out of range, or one that the named optimizer would ignore.
   """
+  _check_numbers(clip=clip, weight_decay=weight_decay, b1=b1, b2=b2, eps=eps)
+  _check_unused(name, {"b1": b1, "b2": b2, "eps": eps})
   if name == "adamw":
     tx = optax.adamw(schedule, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, mask=_decayed)
   elif name == "lion":
@@ -78,6 +89,26 @@ def make_optimizer(
   else:
     raise InputError(f"config.optim.name: {name!r} is unknown; choose one of {', '.join(OPTIMIZERS)}")
   return optax.chain(optax.clip_by_global_norm(clip), tx) if clip else tx
+
+
+def _check_numbers(*, clip: float, weight_decay: float, b1: float, b2: float, eps: float) -> None:
+  for key, rate in (("b1", b1), ("b2", b2)):
+    if not 0 <= rate < 1:
+      raise InputError(f"config.optim.{key}: {rate} is not in [0, 1); the usual value is {DEFAULTS[key]}")
+  if not 0 < eps < math.inf:
+    raise InputError(f"config.optim.eps: {eps} is not a finite positive number; the usual value is {DEFAULTS['eps']}")
+  if not 0 <= clip < math.inf:
+    raise InputError(f"config.optim.clip: {clip} is not a finite number of at least 0; 0 switches clipping off")
+  if not 0 <= weight_decay < math.inf:
+    raise InputError(f"config.optim.weight_decay: {weight_decay} is not a finite number of at least 0; correct it")
+
+
+def _check_unused(name: str, values: dict[str, float]) -> None:
+  for key in UNUSED.get(name, ()):
+    if values[key] != DEFAULTS[key]:
+      raise InputError(
+        f"config.optim.{key}: {values[key]} has no effect on {name}; leave it at {DEFAULTS[key]}, or set name to adamw"
+      )
 
 
 def _decayed(params: Any) -> Any:

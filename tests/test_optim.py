@@ -3,8 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from amopo_jax.optim import OPTIMIZERS, SCHEDULES, make_optimizer, make_schedule
+from amopo_jax.optim import DEFAULTS, OPTIMIZERS, SCHEDULES, UNUSED, make_optimizer, make_schedule
 from amopo_jax.types import InputError
+from configs import base
 
 PARAMS = {"norm": {"scale": jnp.ones(4)}, "q": {"kernel": jnp.full((4, 4), 2.0), "bias": jnp.ones(4)}}
 
@@ -34,6 +35,37 @@ def test_no_warm_up_starts_at_the_peak():
 def test_unknown_names_are_refused(call, message):
   with pytest.raises(InputError, match=message):
     call()
+
+
+@pytest.mark.parametrize("peak", [-1.0, float("nan"), float("inf")])
+def test_a_learning_rate_out_of_range_is_refused(peak):
+  with pytest.raises(InputError, match=r"config\.optim\.learning_rate: .* is not a finite number of at least 0"):
+    make_schedule("cosine", peak=peak, steps=1, warmup_fraction=0.0)
+
+
+@pytest.mark.parametrize(
+  "key, value",
+  [
+    *[(key, value) for key in ("b1", "b2") for value in (-0.1, 1.0, float("nan"))],
+    *[("eps", value) for value in (0.0, -1e-8, float("nan"), float("inf"))],
+    *[(key, value) for key in ("clip", "weight_decay") for value in (-1.0, float("nan"), float("inf"))],
+  ],
+)
+def test_numbers_out_of_range_are_refused(key, value):
+  with pytest.raises(InputError, match=rf"config\.optim\.{key}: {value} is not .*; "):
+    make_optimizer("adamw", lambda _: 0.1, **{"clip": 0.0, key: value})
+
+
+@pytest.mark.parametrize("name, key", [(name, key) for name, keys in UNUSED.items() for key in keys])
+def test_an_optimizer_refuses_what_it_would_ignore(name, key):
+  with pytest.raises(InputError, match=rf"config\.optim\.{key}: 0\.5 has no effect on {name}; leave it at"):
+    make_optimizer(name, lambda _: 0.1, clip=0.0, **{key: 0.5})
+
+
+def test_unused_keys_have_the_defaults_of_the_base_config():
+  optim = base.get_config().optim
+  assert {key: optim[key] for key in DEFAULTS} == DEFAULTS
+  assert set(UNUSED) == set(OPTIMIZERS)
 
 
 def one_update(name, **kwargs):
