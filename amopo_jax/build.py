@@ -169,7 +169,8 @@ def num_streams(batch: BatchSpec) -> int:
 
 
 def build_mesh(spec: RunSpec) -> Mesh:
-  """The mesh, with rows that divide over it."""
+  """The mesh, with rows that divide over it and rules that can be read."""
+  meshes.check_rules(spec.mesh.rules)
   mesh = meshes.make_mesh(data=spec.mesh.data, fsdp=spec.mesh.fsdp, tensor=spec.mesh.tensor)
   rows, shards = spec.batch.rows // spec.batch.accumulation, meshes.row_shards(mesh)
   if rows % shards:

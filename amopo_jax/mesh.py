@@ -60,6 +60,21 @@ def make_mesh(*, data: int, fsdp: int, tensor: int, devices: Sequence[jax.Device
   return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
 
 
+def check_rules(rules: Any) -> None:
+  """Refuses a config's sharding rules that are not (regular expression, axes) pairs.
+
+  Raises:
+    InputError: a rule of another form, an expression that does not compile, or an unknown or repeated axis.
+  """
+  for number, rule in enumerate(rules):
+    where = f"config.mesh.rules[{number}]"
+    if not (isinstance(rule, tuple | list) and len(rule) == 2 and isinstance(rule[1], tuple | list)):
+      raise InputError(f'{where}: {rule!r} is no rule; give (expression, axes), as ("embed/weight", ("tensor", None))')
+    pattern, axes = rule
+    _check_pattern(where, pattern)
+    _check_axes(where, axes)
+
+
 def row_shards(mesh: Mesh) -> int:
   """Number of parts into which token rows are split."""
   return int(np.prod([mesh.shape[axis] for axis in ROW_AXES]))
@@ -150,6 +165,24 @@ def make_constrain(mesh: Mesh):
 def path_name(path: tuple) -> str:
   """`layers/attn/q/kernel` for the key path of a leaf."""
   return "/".join(str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path)
+
+
+def _check_pattern(where: str, pattern: Any) -> None:
+  if not isinstance(pattern, str):
+    raise InputError(f"{where}: {pattern!r} is no regular expression; give a text that matches parameter paths")
+  try:
+    re.compile(pattern)
+  except re.error as error:
+    raise InputError(f"{where}: {pattern!r} is no regular expression ({error}); correct it") from None
+
+
+def _check_axes(where: str, axes: Sequence[Any]) -> None:
+  named = [axis for axis in axes if axis is not None]
+  for axis in named:
+    if axis not in AXES:
+      raise InputError(f"{where}: axis {axis!r} is unknown; choose None or one of {', '.join(AXES)}")
+    if named.count(axis) > 1:
+      raise InputError(f"{where}: axis {axis!r} occurs twice; an axis splits one dimension, put None for the other")
 
 
 def _check_divides(name: str, shape: tuple[int, ...], axes: Sequence[str | None], mesh: Mesh) -> None:

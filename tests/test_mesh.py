@@ -5,6 +5,7 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec
 
+from amopo_jax import build
 from amopo_jax import mesh as meshes
 from amopo_jax.models.config import ModelConfig
 from amopo_jax.models.transformer import abstract_params
@@ -71,6 +72,35 @@ def test_rules_that_cannot_be_are_refused_by_name(mesh, rules, message):
     return
   with pytest.raises(InputError, match=message):
     meshes.param_shardings(abstract_params(CONFIG, jnp.float32), mesh, rules)
+
+
+@pytest.mark.parametrize(
+  "rule, message",
+  [
+    ("embed/weight", r"'embed/weight' is no rule; give \(expression, axes\)"),
+    ((".*",), ".* is no rule; give"),
+    ((".*", ("fsdp",), 1), ".* is no rule; give"),
+    ((".*", "fsdp"), ".* is no rule; give"),
+    ((3, ("fsdp",)), "3 is no regular expression; give a text"),
+    (("(", ("fsdp",)), r"'\(' is no regular expression \(.*\); correct it"),
+    ((".*", ("model",)), "axis 'model' is unknown; choose None or one of data, fsdp, tensor"),
+    ((".*", (("data", "fsdp"),)), r"axis \('data', 'fsdp'\) is unknown; choose"),
+    ((".*", ("fsdp", None, "fsdp")), "axis 'fsdp' occurs twice; an axis splits one dimension"),
+  ],
+)
+def test_rules_of_another_form_are_refused_by_number(rule, message):
+  with pytest.raises(InputError, match=rf"config\.mesh\.rules\[1\]: {message}"):
+    meshes.check_rules((("embed/weight", [None, "fsdp"]), rule))
+
+
+def test_the_default_rules_and_none_pass_the_check():
+  meshes.check_rules(meshes.DEFAULT_RULES)
+  meshes.check_rules(())
+
+
+def test_a_run_checks_its_rules(make_spec):
+  with pytest.raises(InputError, match=r"config\.mesh\.rules\[0\]: axis 'model' is unknown"):
+    build.build_mesh(make_spec(mesh__rules=((".*", ("model",)),)))
 
 
 @pytest.mark.parametrize(
