@@ -18,6 +18,7 @@ from amopo_jax.data.fields import (
   as_scores,
   as_text,
   field,
+  refuse_others,
 )
 from amopo_jax.data.records import Message, Record, Response
 from amopo_jax.types import InputError
@@ -45,15 +46,16 @@ class Adapter:
 def native(rows: Sequence[Row], origin: str) -> Record:
   """`{"prompt": text | messages, "responses": [{"content", "scores"}, …], "chosen": 0}`: our own format."""
   (row,) = rows
-  unknown = set(row) - {"prompt", "responses", "chosen", "id", "metadata"}
-  if unknown:
-    raise InputError(f"{origin}: unknown field '{min(unknown)}'; put what is not read under 'metadata'")
+  refuse_others(row, ("prompt", "responses", "chosen", "id", "metadata"), "the row", origin)
   chosen = row.get("chosen")
   if chosen is not None and (isinstance(chosen, bool) or not isinstance(chosen, int)):
     raise InputError(f"{origin}: 'chosen' is {chosen!r}; it must be the number of a response, from 0, or null")
   responses = as_list(field(row, "responses", origin), "'responses'", origin)
+  prompt = field(row, "prompt", origin)
+  for message in prompt if isinstance(prompt, list) else ():
+    refuse_others(as_object(message, "a message", origin), ("role", "content"), "a message", origin)
   return Record(
-    as_prompt(field(row, "prompt", origin), origin),
+    as_prompt(prompt, origin),
     tuple(_native_response(response, origin) for response in responses),
     chosen,
     origin,
@@ -62,6 +64,7 @@ def native(rows: Sequence[Row], origin: str) -> Record:
 
 def _native_response(value: object, origin: str) -> Response:
   response = as_object(value, "a response", origin)
+  refuse_others(response, ("content", "scores"), "a response", origin)
   scores = as_scores(response["scores"], origin) if "scores" in response else {}
   return Response(as_text(field(response, "content", origin), "the content of a response", origin), scores)
 

@@ -1,6 +1,6 @@
 """Reading the fields of a raw row, with an error that says which field of which row is wrong, and how."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from amopo_jax.data.records import Message
 from amopo_jax.types import InputError
@@ -14,6 +14,16 @@ def field(row: Row, name: str, origin: str) -> object:
   if name not in row:
     raise InputError(f"{origin}: no field '{name}' (found: {', '.join(row) or 'nothing'}); is it the right format?")
   return row[name]
+
+
+def refuse_others(row: Row, known: Collection[str], what: str, origin: str):
+  """Refuses an object with a field that nobody reads: it may be a typing error of one that is read."""
+  unknown = row.keys() - set(known)
+  if unknown:
+    raise InputError(
+      f"{origin}: unknown field {min(unknown)!r} in {what}; its fields are {', '.join(known)} "
+      "(put what is not read under the row's 'metadata')"
+    )
 
 
 def as_text(value: object, what: str, origin: str) -> str:

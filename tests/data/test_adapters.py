@@ -105,6 +105,15 @@ def test_sharegpt_maps_its_roles(fixtures):
   assert field.responses[0].scores == {OVERALL: 5.0}
 
 
+def test_messages_of_other_formats_may_have_fields_that_are_not_read():
+  user, answer = {"role": "user", "content": "Why?", "name": "Ann"}, {"role": "assistant", "content": "So.", "id": 1}
+  record = parse("preference", {"prompt": [user], "chosen": [answer], "rejected": "No.", "source": "forum"})
+  assert record.prompt == (Message("user", "Why?"),)
+  human, gpt = {"from": "human", "value": "Why?", "weight": 0}, {"from": "gpt", "value": "So.", "id": 1}
+  record = parse("sharegpt", {"conversations": [human], "chosen": gpt, "rejected": {**gpt, "value": "No."}})
+  assert texts(record) == ["So.", "No."]
+
+
 HELPSTEER_ROW = {"prompt": "Why?", "response": "So.", "helpfulness": 4}
 COMPLETION = {
   "response": "So.",
@@ -119,11 +128,22 @@ TWO = [{"content": "a"}, {"content": "b"}]
 
 REFUSALS = {
   "native: no prompt": ("native", [{"responses": TWO}], "no field 'prompt'"),
-  "native: mistyped field": ("native", [{"prompt": "x", "responses": TWO, "choosen": 0}], "field 'choosen'"),
+  "native: mistyped field": ("native", [{"prompt": "x", "responses": TWO, "choosen": 0}], "field 'choosen' in the row"),
+  "native: mistyped scores": (
+    "native",
+    [{"prompt": "x", "responses": [{"content": "a", "score": {"tone": 1}}, *TWO]}],
+    "unknown field 'score' in a response; its fields are content, scores (put",
+  ),
+  "native: field of a message": (
+    "native",
+    [{"prompt": [{"role": "user", "content": "x", "name": "Ann"}], "responses": TWO}],
+    "unknown field 'name' in a message; its fields are role, content (put",
+  ),
+  "native: text as a message": ("native", [{"prompt": ["x"], "responses": TWO}], "a message is a text"),
   "native: truth value": ("native", [{"prompt": "x", "responses": TWO, "chosen": True}], "'chosen' is True"),
   "native: out of range": ("native", [{"prompt": "x", "responses": TWO, "chosen": 2}], "chosen is 2"),
   "native: text response": ("native", [{"prompt": "x", "responses": ["a", "b"]}], "a response is a text"),
-  "native: no content": ("native", [{"prompt": "x", "responses": [{"text": "a"}]}], "no field 'content'"),
+  "native: no content": ("native", [{"prompt": "x", "responses": [{"scores": {}}]}], "no field 'content'"),
   "native: role": ("native", [{"prompt": [{"role": "bot", "content": "x"}], "responses": TWO}], "role 'bot'"),
   "amopo: word": (
     "amopo",
