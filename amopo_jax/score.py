@@ -1,8 +1,8 @@
 """`amopo score`: the moments of every response under every context, one JSON line each."""
 
 import json
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,18 +11,30 @@ from etils import epath
 
 from amopo_jax import build
 from amopo_jax.data.collate import collate, count_pairs
-from amopo_jax.data.dataset import PairDataset
 from amopo_jax.data.pipeline import make_stream
+from amopo_jax.data.survey import Survey
 from amopo_jax.mesh import place_batch
 from amopo_jax.models.transformer import abstract_params
 from amopo_jax.objective import mean_probs, rewards, std_probs
 from amopo_jax.policy import find_policy, load_policy
 from amopo_jax.run_spec import RunSpec
 from amopo_jax.step import make_moments_step
-from amopo_jax.types import PAIR_MEMBERS, InputError, ResponseMoments
+from amopo_jax.types import PAIR_MEMBERS, InputError, ResponseMoments, RunFailure
 
 
-def score(spec: RunSpec, out: str, *, step: int | None = None) -> int:
+class Scored(NamedTuple):
+  """What a scoring did.
+
+  Attributes:
+    num_lines: lines written.
+    surveys: what became of the records, by source: pairs, cut, dropped, skipped, undecided.
+  """
+
+  num_lines: int
+  surveys: dict[str, Survey]
+
+
+def score(spec: RunSpec, out: str, *, step: int | None = None) -> Scored:
   """Scores the pairs of `spec.data.train` with the policy at `spec.model.path`.
 
   Args:
@@ -31,16 +43,19 @@ def score(spec: RunSpec, out: str, *, step: int | None = None) -> int:
     step: checkpoint of a workdir; None: the newest.
 
   Returns:
-    Number of lines. Each has `record`, `context`, `response` (chosen or rejected), `length` (tokens, end of turn
-    included), `sum_logp` (nats), `mean_p`, `std_p`, `reward` (β times the mean log-probability) and `pair`, which
-    numbers the pairs of a record.
+    Number of lines, and what became of the records. A line has `record`, `context`, `response` (chosen or
+    rejected), `length` (tokens, end of turn included), `sum_logp` (nats), `mean_p`, `std_p`, `reward` (β times the
+    mean log-probability) and `pair`, which numbers the pairs of a record.
 
   Raises:
     InputError: anything wrong with the model, the data or the place to write to.
+    RunFailure: the file cannot be written.
   """
   path = epath.Path(out)
   if not path.parent.exists():
     raise InputError(f"{out}: the folder {path.parent} does not exist; make it, or choose another --out")
+  if path.is_dir():
+    raise InputError(f"{out}: is a folder; name the file to write")
   mesh = build.build_mesh(spec)
   source = find_policy(spec.model.path, dict(spec.model.arch), step=step)
   score_fn = build.build_score_fn(spec.model, source.config, len(spec.data.contexts), mesh)
@@ -49,13 +64,23 @@ def score(spec: RunSpec, out: str, *, step: int | None = None) -> int:
   shardings = build.param_shardings(spec, abstract_params(source.config, dtype), mesh)
   params = load_policy(source, dtype=dtype, shardings=shardings)
   moments_step = jax.jit(make_moments_step(score_fn))
+  scored = _in_order(spec, data, mesh, lambda batch: moments_step(params, batch))
+  count = _write(path, (line for index, found in scored for line in _lines(data, index, found, spec.objective.beta)))
+  return Scored(count, data.surveys)
+
+
+def _write(path: epath.Path, lines: Iterable[dict[str, Any]]) -> int:
+  """Writes beside the file and renames, so that it is complete or not there; returns the number of lines."""
   fresh, count = path.with_name(path.name + ".new"), 0
-  with fresh.open("w") as file:
-    for index, moments in _in_order(spec, data, mesh, lambda batch: moments_step(params, batch)):
-      for line in _lines(data.train[0], index, moments, data.contexts.names, spec.objective.beta):
+  try:
+    with fresh.open("w") as file:
+      for line in lines:
         file.write(json.dumps(line) + "\n")
         count += 1
-  fresh.replace(path)
+    fresh.replace(path)
+  except OSError as error:
+    fresh.unlink(missing_ok=True)
+    raise RunFailure(f"{path}: cannot be written ({error.strerror or error}); make room and score again") from error
   return count
 
 
@@ -83,13 +108,11 @@ def _in_order(spec: RunSpec, data: build.Data, mesh: Any, run: Any) -> Iterator[
       due += 1
 
 
-def _lines(
-  dataset: PairDataset, index: int, moments: ResponseMoments, contexts: tuple[str, ...], beta: float
-) -> Iterator[dict[str, Any]]:
-  record, pair = (int(number) for number in dataset.table[index])
+def _lines(data: build.Data, index: int, moments: ResponseMoments, beta: float) -> Iterator[dict[str, Any]]:
+  record, pair = (int(number) for number in data.train[0].table[index])
   batched = jax.tree.map(lambda x: jnp.asarray(x)[None], moments)
   mean_p, std_p, reward = (np.asarray(x)[0] for x in (mean_probs(batched), std_probs(batched), rewards(batched, beta)))
-  for k, context in enumerate(contexts):
+  for k, context in enumerate(data.contexts.names):
     for p, member in enumerate(PAIR_MEMBERS):
       yield {
         "record": record,

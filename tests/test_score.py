@@ -8,7 +8,7 @@ import pytest
 from amopo_jax.data.sources import open_source
 from amopo_jax.run_spec import SourceSpec
 from amopo_jax.score import score
-from amopo_jax.types import InputError
+from amopo_jax.types import InputError, RunFailure
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def scoring(trained, make_spec, world):
 @pytest.fixture(scope="module")
 def lines(scoring, tmp_path_factory):
   out = tmp_path_factory.mktemp("score") / "scores.jsonl"
-  count = score(scoring, str(out))
+  count = score(scoring, str(out)).num_lines
   found = [json.loads(line) for line in out.read_text().splitlines()]
   assert count == len(found)
   return found
@@ -70,6 +70,19 @@ def test_a_folder_that_is_not_there_is_said_before_anything_is_scored(scoring, t
     score(scoring, str(tmp_path / "no" / "scores.jsonl"))
 
 
+def test_a_folder_and_a_full_disk_are_said_in_one_line_and_leave_nothing(scoring, tmp_path, monkeypatch):
+  with pytest.raises(InputError, match="is a folder"):
+    score(scoring, str(tmp_path))
+
+  def full(*_):
+    raise OSError(28, "No space left on device")
+
+  monkeypatch.setattr("amopo_jax.score._lines", full)
+  with pytest.raises(RunFailure, match="No space left on device"):
+    score(scoring, str(tmp_path / "s.jsonl"))
+  assert list(tmp_path.iterdir()) == []
+
+
 def test_a_step_that_is_not_there_is_named(scoring, tmp_path):
   with pytest.raises(InputError, match=r"no checkpoint 99999; there are \["):
     score(scoring, str(tmp_path / "s.jsonl"), step=99999)
@@ -81,5 +94,5 @@ def test_a_broken_checkpoint_is_said_in_one_line(scoring, trained, tmp_path):
   for file in (workdir / "checkpoints").rglob("state/**/d/*"):
     file.write_bytes(file.read_bytes()[:50])
   spec = dataclasses.replace(scoring, model=dataclasses.replace(scoring.model, path=str(workdir)))
-  with pytest.raises(InputError, match=r"checkpoint \d+ cannot be read .*--step"):
+  with pytest.raises(InputError, match=r"checkpoints/\d+: cannot be read .*--step"):
     score(spec, str(tmp_path / "s.jsonl"))

@@ -25,10 +25,14 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 def run(values: flags.FlagValues) -> int:
   """Scores."""
   require(values, "model", "data", "out")
+  from amopo_jax.announce import describe_survey
   from amopo_jax.score import score
 
-  lines = score(_spec(values), values.out, step=values.step)
-  print(f"{values.out}: {lines} lines")
+  spec = _spec(values)
+  scored = score(spec, values.out, step=values.step)
+  for name, found in scored.surveys.items():
+    print(describe_survey(name, found, list(spec.data.contexts)))
+  print(f"{values.out}: {scored.num_lines} lines")
   return 0
 
 
