@@ -4,6 +4,7 @@
 was. Only `open_workdir` writes, and only `start_or_resume` computes.
 """
 
+import importlib.util
 import json
 import math
 from collections.abc import Callable
@@ -176,6 +177,8 @@ def _check_loop(spec: RunSpec) -> None:
   if spec.train.best_metric:
     names = metric_names(tuple(spec.data.contexts), prefix="eval_")
     check_name("config.train.best_metric", spec.train.best_metric, names)
+  if spec.train.wandb_project and importlib.util.find_spec("wandb") is None:
+    raise InputError("config.train.wandb_project: the package wandb is not installed; pip install wandb")
 
 
 def _matching_record(spec: RunSpec, workdir: str | None) -> RunRecord | None:

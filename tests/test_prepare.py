@@ -1,4 +1,5 @@
 import json
+import sys
 
 import jax
 import numpy as np
@@ -20,6 +21,13 @@ def run(make_spec):
 
 def test_it_writes_nothing(make_spec, tmp_path):
   prepare(make_spec(), str(tmp_path / "run"))
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wandb_project_without_the_package_is_refused_before_anything_is_written(make_spec, tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, "wandb", None)
+  with pytest.raises(InputError, match=r"config\.train\.wandb_project: .* not installed; pip install wandb"):
+    prepare(make_spec(train__wandb_project="p"), str(tmp_path / "run"))
   assert list(tmp_path.iterdir()) == []
 
 
