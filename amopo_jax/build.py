@@ -1,5 +1,7 @@
 """From a `RunSpec` to the parts of a run; everything that can be wrong is found here, before anything compiles."""
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -14,6 +16,7 @@ from amopo_jax.data.dataset import PairDataset, Recipe
 from amopo_jax.data.encode import POLICIES, Limits
 from amopo_jax.data.pack import PackSpec
 from amopo_jax.data.pairs import RULES
+from amopo_jax.data.records import Message
 from amopo_jax.data.sources import ON_ERROR, open_source
 from amopo_jax.data.survey import Survey, survey
 from amopo_jax.data.tokenizer import Tokenizer, load_tokenizer
@@ -121,13 +124,14 @@ def build_data(spec: RunSpec, source: PolicySource) -> Data:
   plan = plan_data(spec)
   tokenizer = build_tokenizer(spec.data, source)
   recipe = lambda entry: _recipe(spec.data, entry, plan, tokenizer)
-  train, heldout, surveys = [], [], {}
+  train, heldout, surveys, sides = [], [], {}, {}
+  fraction = 0.0 if spec.data.heldout else spec.data.heldout_fraction
   for name, entry in spec.data.train.items():
-    surveys[name], kept, out = _open(recipe(entry), 0.0 if spec.data.heldout else spec.data.heldout_fraction, spec)
+    surveys[name], kept, out = _open(recipe(entry), fraction, spec, sides)
     train.append(kept)
     heldout += [out] if out is not None else []
   for name, entry in spec.data.heldout.items():
-    surveys[f"heldout {name}"], kept, _ = _open(recipe(entry), 0.0, spec)
+    surveys[f"heldout {name}"], kept, _ = _open(recipe(entry), 0.0, spec, sides)
     heldout.append(kept)
   weights = [entry.weight for entry in spec.data.train.values()] if len(train) > 1 else None
   return Data(train, weights, heldout, surveys, tokenizer, plan.contexts, plan.pack)
@@ -222,14 +226,32 @@ def _recipe(data: DataSpec, entry: SourceSpec, plan: DataPlan, tokenizer: Tokeni
   )
 
 
-def _open(recipe: Recipe, fraction: float, spec: RunSpec) -> tuple[Survey, PairDataset, PairDataset | None]:
-  """Surveys a source and splits it by record, so that no prompt is on both sides."""
+def _open(
+  recipe: Recipe, fraction: float, spec: RunSpec, sides: dict[bytes, bool]
+) -> tuple[Survey, PairDataset, PairDataset | None]:
+  """Surveys a source and splits it by prompt, so that no prompt is on both sides.
+
+  Args:
+    recipe: of the source.
+    fraction: share of its prompts to hold out.
+    spec: of the run.
+    sides: digest of a prompt -> held out, from the sources before; those of this one are added.
+  """
   found = survey(recipe, num_workers=spec.data.workers)
   if not fraction:
     return found, PairDataset(recipe, found.table), None
-  records = np.unique(found.table[:, 0])
-  chosen = np.random.default_rng(spec.seed).permutation(records)[: math.ceil(fraction * len(records))]
-  is_out = np.isin(found.table[:, 0], chosen)
+  records, places = np.unique(found.table[:, 0], return_inverse=True)
+  digests = [_digest(recipe.source[int(record)].prompt) for record in records]
+  prompts = list(dict.fromkeys(digests))
+  order = np.random.default_rng(spec.seed).permutation(len(prompts))
+  chosen = {prompts[place] for place in order[: math.ceil(fraction * len(prompts))]}
+  is_out = np.asarray([sides.setdefault(digest, digest in chosen) for digest in digests])[places]
   if is_out.all():
     raise InputError("config.data.heldout_fraction: holds out every record; give more data or a smaller fraction")
-  return found, PairDataset(recipe, found.table[~is_out]), PairDataset(recipe, found.table[is_out])
+  out = PairDataset(recipe, found.table[is_out]) if is_out.any() else None
+  return found, PairDataset(recipe, found.table[~is_out]), out
+
+
+def _digest(prompt: tuple[Message, ...]) -> bytes:
+  turns = [(message.role, message.content) for message in prompt]
+  return hashlib.blake2b(json.dumps(turns).encode(), digest_size=16).digest()

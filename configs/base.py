@@ -47,8 +47,8 @@ def get_config() -> ConfigDict:
 
   config.data = ConfigDict()
   config.data.train = ConfigDict(sort_keys=False)  # name -> source(...)
-  config.data.heldout = ConfigDict(sort_keys=False)  # name -> source(...); empty: heldout_fraction of the pairs
-  config.data.heldout_fraction = 0.1  # share of the pairs held out when there is no held-out source; 0: no evaluation
+  config.data.heldout = ConfigDict(sort_keys=False)  # name -> source(...); empty: heldout_fraction of the prompts
+  config.data.heldout_fraction = 0.1  # share of prompts held out where there is no held-out source; 0: no evaluation
   config.data.tokenizer = ""  # directory or hub name; "": the model's own
   config.data.contexts = ConfigDict(sort_keys=False)  # name -> context(...), in the order of the axis K
   config.data.place = "before"  # of the instruction: before or after the question, or in the system turn
