@@ -222,7 +222,7 @@ class _Loop:
   def _restore_window(self, window: dict[str, Any]) -> None:
     """The steps since the last logged one, so that the next line is what it would have been."""
     self._num_steps = window["num_steps"]
-    self._sums = MetricSums(*(np.asarray(x, np.float32) for x in window["sums"])) if window["sums"] else None
+    self._sums = MetricSums._make(np.asarray(x, np.float32) for x in window["sums"]) if window["sums"] else None
 
   def _raise_diverged(self, step: int, line: dict[str, float]) -> None:
     self.checkpoints.wait()
