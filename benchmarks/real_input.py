@@ -72,6 +72,8 @@ def read(workdir: str) -> Seed:
   spec = read_run(workdir).spec
   data = build_data(spec, find_policy(workdir, {}))
   pairs = [dataset.pair(index) for dataset in data.heldout for index in range(len(dataset))]
+  if len(pairs) != ends[1]["eval_num_pairs"]:
+    raise InputError(f"{workdir}: was evaluated on {ends[1]['eval_num_pairs']:g} pairs, not on today's {len(pairs)}")
   is_ordered = np.sum([order(pair, data.contexts)[0] for pair in pairs], axis=0)
   return Seed(
     seed=spec.seed,
