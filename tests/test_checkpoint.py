@@ -15,10 +15,12 @@ from amopo_jax.state import init_state
 from amopo_jax.types import InputError
 
 TX = optax.adamw(1e-3)
+KERNEL = np.random.default_rng(0).standard_normal((64, 32)).astype(np.float32)
+"""Does not compress, so that the file that holds it is larger than any of the store's own."""
 
 
 def state_at(step: int):
-  params = {"layers": {"q": {"kernel": jnp.arange(32.0).reshape(8, 4) + step}}, "norm": {"scale": jnp.ones(3)}}
+  params = {"layers": {"q": {"kernel": jnp.asarray(KERNEL + step)}}, "norm": {"scale": jnp.ones(3)}}
   return init_state(params, TX, seed=0)._replace(step=jnp.asarray(step, jnp.int32))
 
 
@@ -75,7 +77,7 @@ def test_it_restores_onto_another_mesh(tmp_path):
   target = target_on(NamedSharding(grid, PartitionSpec()))
   split = NamedSharding(grid, PartitionSpec("fsdp"))
   kernel = target.params["layers"]["q"]
-  kernel["kernel"] = jax.ShapeDtypeStruct((8, 4), jnp.float32, sharding=split)
+  kernel["kernel"] = jax.ShapeDtypeStruct(KERNEL.shape, jnp.float32, sharding=split)
   restored = Checkpoints(str(tmp_path)).restore(target)
   assert restored is not None
   found = restored.state.params["layers"]["q"]["kernel"]
@@ -106,7 +108,7 @@ def lose_metadata(path):
 
 
 def array_file(path):
-  """The file of one array alone: the largest."""
+  """The file that holds the kernel: the largest."""
   return max((path / "state").rglob("d/*"), key=lambda file: file.stat().st_size)
 
 
