@@ -14,6 +14,7 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers as policies
+from orbax.checkpoint import type_handlers
 
 from amopo_jax.state import TrainState, digests
 from amopo_jax.types import InputError, RunFailure
@@ -66,7 +67,7 @@ class Checkpoints:
     options = ocp.CheckpointManagerOptions(
       preservation_policy=policies.AnyPreservationPolicy(kept), cleanup_tmp_directories=True, create=True
     )
-    handlers = {"state": ocp.StandardCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()}
+    handlers = {"state": _array_handler(), "meta": ocp.JsonCheckpointHandler()}
     self._manager = ocp.CheckpointManager(self.path, options=options, item_handlers=handlers)
 
   def latest_step(self) -> int | None:
@@ -92,7 +93,7 @@ class Checkpoints:
     if step in self._manager.all_steps():
       return
     content = dict(meta) | {_DIGESTS: digests(state)}
-    args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(content))
+    args = ocp.args.Composite(state=ocp.args.PyTreeSave(state), meta=ocp.args.JsonSave(content))
     with self._failing_clearly():
       self._manager.save(step, args=args, metrics=dict(metrics) if metrics else None, force=True)
 
@@ -124,7 +125,8 @@ class Checkpoints:
 
   def restore_step(self, step: int, target: TrainState) -> Restored:
     """One checkpoint by number; whatever Orbax raises if it is missing or broken, ValueError if it is not as saved."""
-    args = ocp.args.Composite(state=ocp.args.StandardRestore(target), meta=ocp.args.JsonRestore())
+    arrays = ocp.args.PyTreeRestore(item=target, restore_args=ocp.checkpoint_utils.construct_restore_args(target))
+    args = ocp.args.Composite(state=arrays, meta=ocp.args.JsonRestore())
     found = self._manager.restore(step, args=args)
     _verify(digests(found["state"]), found["meta"].pop(_DIGESTS))
     return Restored(step, found["state"], found["meta"])
@@ -175,6 +177,13 @@ class Checkpoints:
       aside.mkdir(parents=True, exist_ok=True)
       (self.path / str(step)).rename(aside / str(step))
     self._manager.reload()
+
+
+def _array_handler() -> ocp.PyTreeCheckpointHandler:
+  """Writes each array from its first replica: Orbax's default, a slice from every one, compiles at the first save."""
+  arrays = type_handlers.ArrayHandler(use_replica_parallel=False)
+  registry = type_handlers.create_type_handler_registry((jax.Array, arrays))
+  return ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
 
 
 def _verify(found: Mapping[str, int], saved: Mapping[str, int]) -> None:
