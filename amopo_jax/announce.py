@@ -16,7 +16,8 @@ def announce(run: Run, console: Console) -> None:
   console.print(_where(run))
   console.print(_batch(run))
   for name, found in run.data.surveys.items():
-    console.print(describe_survey(name, found, run.data.contexts.names))
+    console.print(describe_counts(name, found))
+    console.print(_describe_order(found, run.data.contexts.names))
     for reason in found.skip_reasons:
       console.print(f"skipped in {name}: {reason}")
   dataset = run.data.train[0]
@@ -24,14 +25,19 @@ def announce(run: Run, console: Console) -> None:
   console.print(show_sample(dataset[0], run.data.tokenizer, run.data.contexts.names))
 
 
-def describe_survey(name: str, found: Survey, contexts: Sequence[str]) -> str:
-  """Two lines: what became of a source's records, and which pairs each context's dimension does not order."""
-  by_context = zip(contexts, found.num_tied, found.num_inverted, strict=True)
+def describe_counts(name: str, found: Survey) -> str:
+  """One line: what became of a source's records."""
   return (
     f"data {name}: {found.num_pairs} pairs of {found.num_records} records; "
-    f"{found.num_cut} cut, {found.num_dropped} dropped, {found.num_skipped} skipped, {found.num_undecided} undecided\n"
-    f"  tied / inverted: {', '.join(f'{context} {tied} / {inverted}' for context, tied, inverted in by_context)}"
+    f"{found.num_cut} cut, {found.num_dropped} dropped, {found.num_skipped} skipped, {found.num_undecided} undecided"
   )
+
+
+def _describe_order(found: Survey, contexts: Sequence[str]) -> str:
+  """One line: how many pairs each context's dimension does not order."""
+  by_context = zip(contexts, found.num_tied, found.num_inverted, strict=True)
+  shown = ", ".join(f"{context} {tied} / {inverted}" for context, tied, inverted in by_context)
+  return f"  tied / inverted: {shown}"
 
 
 def _where(run: Run) -> str:
