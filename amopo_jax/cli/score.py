@@ -5,6 +5,7 @@ and beta come from --config, else from the workdir's run; a model without either
 """
 
 import dataclasses
+import sys
 
 from absl import flags
 
@@ -25,13 +26,15 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 def run(values: flags.FlagValues) -> int:
   """Scores."""
   require(values, "model", "data", "out")
-  from amopo_jax.announce import describe_counts
+  from amopo_jax.announce import describe_counts, warn_of_skips
   from amopo_jax.score import score
 
   spec = _spec(values)
   scored = score(spec, values.out, step=values.step)
   for name, found in scored.surveys.items():
     print(describe_counts(name, found))
+    for line in warn_of_skips(name, found):
+      print(line, file=sys.stderr)
   print(f"{values.out}: {scored.num_lines} lines")
   return 0
 
