@@ -106,8 +106,8 @@ def get_config() -> ConfigDict:
   config.train.eval_every = 0  # steps; 0: at the start and at the end only
   config.train.save_every = 100  # steps; the last one is always saved
   config.train.keep = 2  # newest checkpoints that are kept
-  # whose best checkpoint is kept beside the newest; "": none. Only a checkpoint saved at a step that is evaluated can be
-  # the best: with eval_every = 0 that is the last one alone; else let one of eval_every and save_every divide the other
+  # whose best checkpoint is kept beside the newest; "": none. Only a checkpoint saved at a step that is evaluated can
+  # be the best: with eval_every = 0 that is the last one alone; else let save_every be a multiple of eval_every
   config.train.best_metric = "eval_rewards/accuracies"
   config.train.best_is_highest = True
   config.train.tensorboard = True
