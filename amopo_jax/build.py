@@ -1,12 +1,9 @@
 """From a `RunSpec` to the parts of a run; everything that can be wrong is found here, before anything compiles."""
 
-import hashlib
-import json
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
 from jax.sharding import Mesh
 
 from amopo_jax import mesh as meshes
@@ -16,8 +13,8 @@ from amopo_jax.data.dataset import PairDataset, Recipe
 from amopo_jax.data.encode import POLICIES, Limits
 from amopo_jax.data.pack import PackSpec
 from amopo_jax.data.pairs import RULES, Rule
-from amopo_jax.data.records import Message
 from amopo_jax.data.sources import ON_ERROR, open_source
+from amopo_jax.data.split import split_by_prompt
 from amopo_jax.data.survey import Survey, survey
 from amopo_jax.data.tokenizer import Tokenizer, load_tokenizer
 from amopo_jax.models.config import ModelConfig
@@ -127,12 +124,13 @@ def build_data(spec: RunSpec, source: PolicySource, *, rules: Mapping[str, Rule]
   train, heldout, surveys, sides = [], [], {}, {}
   fraction = 0.0 if spec.data.heldout else spec.data.heldout_fraction
   for name, entry in spec.data.train.items():
-    surveys[name], kept, out = _open(recipe(entry), fraction, spec, sides)
+    dataset, surveys[name] = _open(recipe(entry), spec)
+    kept, out = split_by_prompt(dataset, fraction, seed=spec.data.split_seed, sides=sides)
     train.append(kept)
-    heldout += [out] if out is not None else []
+    heldout += [out] if len(out) else []
   for name, entry in spec.data.heldout.items():
-    surveys[f"heldout {name}"], kept, _ = _open(recipe(entry), 0.0, spec, sides)
-    heldout.append(kept)
+    dataset, surveys[f"heldout {name}"] = _open(recipe(entry), spec)
+    heldout.append(dataset)
   weights = [entry.weight for entry in spec.data.train.values()] if len(train) > 1 else None
   return Data(train, weights, heldout, surveys, tokenizer, plan.contexts, plan.pack)
 
@@ -226,32 +224,6 @@ def _recipe(data: DataSpec, entry: SourceSpec, plan: DataPlan, tokenizer: Tokeni
   )
 
 
-def _open(
-  recipe: Recipe, fraction: float, spec: RunSpec, sides: dict[bytes, bool]
-) -> tuple[Survey, PairDataset, PairDataset | None]:
-  """Surveys a source and splits it by prompt, so that no prompt is on both sides.
-
-  Args:
-    recipe: of the source.
-    fraction: share of its prompts to hold out.
-    spec: of the run.
-    sides: digest of a prompt -> held out, from the sources before; those of this one are added.
-  """
+def _open(recipe: Recipe, spec: RunSpec) -> tuple[PairDataset, Survey]:
   found = survey(recipe, num_workers=spec.data.workers)
-  if not fraction:
-    return found, PairDataset(recipe, found.table), None
-  records, places = np.unique(found.table[:, 0], return_inverse=True)
-  digests = [_digest(recipe.source[int(record)].prompt) for record in records]
-  prompts = list(dict.fromkeys(digests))
-  order = np.random.default_rng(spec.seed).permutation(len(prompts))
-  chosen = {prompts[place] for place in order[: math.ceil(fraction * len(prompts))]}
-  is_out = np.asarray([sides.setdefault(digest, digest in chosen) for digest in digests])[places]
-  if is_out.all():
-    raise InputError("config.data.heldout_fraction: holds out every record; give more data or a smaller fraction")
-  out = PairDataset(recipe, found.table[is_out]) if is_out.any() else None
-  return found, PairDataset(recipe, found.table[~is_out]), out
-
-
-def _digest(prompt: tuple[Message, ...]) -> bytes:
-  turns = [(message.role, message.content) for message in prompt]
-  return hashlib.blake2b(json.dumps(turns).encode(), digest_size=16).digest()
+  return PairDataset(recipe, found.table), found

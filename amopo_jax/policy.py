@@ -18,7 +18,8 @@ from amopo_jax.models.hf_config import from_hf
 from amopo_jax.models.hf_import import check_model_dir, load_config, load_params
 from amopo_jax.models.transformer import abstract_params, init_params
 from amopo_jax.remote import local_folder
-from amopo_jax.run_spec import RunSpec, from_dict, to_dict
+from amopo_jax.run_codec import from_dict, to_dict
+from amopo_jax.run_spec import RunSpec
 from amopo_jax.types import InputError, Params
 
 RUN_FILE, MODEL_FOLDER = "run.json", "model"

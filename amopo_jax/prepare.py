@@ -38,7 +38,8 @@ from amopo_jax.policy import (
   write_run,
 )
 from amopo_jax.remote import write_folder
-from amopo_jax.run_spec import RunSpec, check_name, difference
+from amopo_jax.run_codec import difference
+from amopo_jax.run_spec import RunSpec, check_name
 from amopo_jax.state import TrainState, abstract_state, init_state
 from amopo_jax.step import make_eval_step, make_train_step
 from amopo_jax.types import Batch, InputError, Params

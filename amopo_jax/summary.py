@@ -3,8 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 from etils import epath
+from rich.console import Console
 from rich.table import Table
+
+from amopo_jax.writers import read_metrics
 
 FIGURE_FILE = "margins.png"
 TABLE_FILE = "summary.md"
@@ -14,6 +18,25 @@ _COLUMNS = (
   ("margin", "rewards/margins"),
   ("chosen reward", "rewards/chosen"),
 )
+
+
+def show_summary(workdir: str, contexts: Sequence[str], console: Console) -> None:
+  """Writes the table and the figure of a finished run into its workdir, and prints the table.
+
+  Args:
+    workdir: local or gs:// folder with the run's metrics.
+    contexts: names along K.
+    console: where it reports to people.
+  """
+  lines, folder = read_metrics(workdir), epath.Path(workdir)
+  if jax.process_index() != 0 or not lines:
+    return
+  draw_margins(lines, contexts, str(folder / FIGURE_FILE))
+  ends = before_and_after(lines)
+  if ends:
+    (folder / TABLE_FILE).write_text(summary_markdown(*ends, contexts))
+    console.print(summary_table(*ends, contexts))
+  console.print(f"{folder / FIGURE_FILE}: margins and alpha over steps")
 
 
 def before_and_after(

@@ -11,10 +11,9 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from etils import epath
 from rich.console import Console
 
-from amopo_jax import build, summary
+from amopo_jax import build
 from amopo_jax.announce import announce
 from amopo_jax.checkpoint import Checkpoints
 from amopo_jax.console import RunProgress
@@ -26,11 +25,13 @@ from amopo_jax.lock import hold_workdir
 from amopo_jax.mesh import place_batch
 from amopo_jax.metrics import MetricSums, add, finite, summarize
 from amopo_jax.prepare import Run, open_workdir, prepare, start_or_resume, train_stream
-from amopo_jax.run_spec import RunSpec, to_dict
+from amopo_jax.run_codec import to_dict
+from amopo_jax.run_spec import RunSpec
 from amopo_jax.state import TrainState, digests
 from amopo_jax.stopping import StopRequest, stop_on_signals
+from amopo_jax.summary import show_summary
 from amopo_jax.types import RunFailure
-from amopo_jax.writers import MetricWriter, read_metrics
+from amopo_jax.writers import MetricWriter, last_evaluation
 
 
 class Outcome(NamedTuple):
@@ -84,11 +85,11 @@ def _train(run: Run, workdir: str, console: Console, stop: StopRequest, launched
   )
   with RunProgress(console, total=run.num_steps, done=step, launched=launched) as progress:
     loop = _Loop(run, checkpoints, writer, progress, stop)
-    outcome = loop.go_on(step, state, meta, _last_evaluation(workdir))
+    outcome = loop.go_on(step, state, meta, last_evaluation(workdir))
   writer.close()
   checkpoints.close()
   if not outcome.stopped_by:
-    _show_summary(run, workdir, console)
+    show_summary(workdir, run.data.contexts.names, console)
   return outcome
 
 
@@ -231,25 +232,6 @@ class _Loop:
       f"step {step}: not finite: {norms}; nothing of this step was saved, the newest checkpoint is "
       f"{self.checkpoints.latest_step()}; lower optim.learning_rate or optim.clip, or look at the batch's records"
     )
-
-
-def _show_summary(run: Run, workdir: str, console: Console) -> None:
-  """The table before and after, and the figure."""
-  lines, contexts = read_metrics(workdir), run.data.contexts.names
-  if jax.process_index() != 0 or not lines:
-    return
-  folder = epath.Path(workdir)
-  summary.draw_margins(lines, contexts, str(folder / summary.FIGURE_FILE))
-  ends = summary.before_and_after(lines)
-  if ends:
-    (folder / summary.TABLE_FILE).write_text(summary.summary_markdown(*ends, contexts))
-    console.print(summary.summary_table(*ends, contexts))
-  console.print(f"{folder / summary.FIGURE_FILE}: margins and alpha over steps")
-
-
-def _last_evaluation(workdir: str) -> int:
-  """Step of the newest evaluation in the metrics, -1 without one."""
-  return max((line["step"] for line in read_metrics(workdir) if "eval_loss" in line), default=-1)
 
 
 def _is_due(step: int, every: int) -> bool:

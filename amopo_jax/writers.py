@@ -95,6 +95,11 @@ class MetricWriter:
     fresh.replace(self._path)
 
 
+def last_evaluation(workdir: str) -> int:
+  """Step of the newest evaluation in the metrics, -1 without one."""
+  return max((line["step"] for line in read_metrics(workdir) if "eval_loss" in line), default=-1)
+
+
 def _complete_lines(lines: Iterable[str]) -> Iterable[dict[str, Any]]:
   for line in lines:
     if line.strip():

@@ -34,7 +34,7 @@ def context(dimension: str = "", template: str = "rubric", low: float = 0.0, hig
 
 def get_config() -> ConfigDict:
   config = ConfigDict()
-  config.seed = 0  # of initial weights, order of the data and noise
+  config.seed = 0  # of initial weights, order of the data and noise; a stage after another wants another one
 
   config.model = ConfigDict()
   config.model.path = ""  # Hugging Face directory or hub name, or a workdir; "" starts from random weights of `arch`
@@ -49,14 +49,13 @@ def get_config() -> ConfigDict:
   config.data.train = ConfigDict(sort_keys=False)  # name -> source(...)
   config.data.heldout = ConfigDict(sort_keys=False)  # name -> source(...); empty: heldout_fraction of the prompts
   config.data.heldout_fraction = 0.1  # share of prompts held out where there is no held-out source; 0: no evaluation
+  config.data.split_seed = 0  # draws the held-out prompts; stages that follow each other must share it
   config.data.tokenizer = ""  # directory or hub name; "": the model's own
   config.data.contexts = ConfigDict(sort_keys=False)  # name -> context(...), in the order of the axis K
   config.data.place = "before"  # of the instruction: before or after the question, or in the system turn
   config.data.rule = "derived"  # which responses make a pair (docs/data.md)
   config.data.on_error = "raise"  # a bad record: raise, or skip and count
-  config.data.too_long = (
-    "cut"  # a sequence over max_length: cut (keeps instruction, question's end, response), drop, error
-  )
+  config.data.too_long = "cut"  # over max_length: cut (keeps instruction, question's end, response), drop, error
   config.data.max_length = 0  # tokens of one prompt and response; 0: the row length
   # tokens of a response that a long prompt cannot take away; no cap: a longer response is cut only as far as the
   # prompt needs the room (docs/data.md, "Lengths"); 0: half of max_length

@@ -12,6 +12,7 @@ DIMENSIONS = ("helpfulness", "correctness", "instruction_following")
 
 def get_config() -> ConfigDict:
   config = quickstart_sft.get_config()
+  config.seed = 1  # another order than the first stage's
   config.model.path = "runs/quickstart/sft"
   config.model.arch = ConfigDict()
   del config.data.contexts.overall

@@ -2,7 +2,6 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from amopo_jax import build
@@ -35,59 +34,6 @@ def test_data_are_surveyed_and_the_heldout_source_is_kept_apart(data):
   assert [len(dataset) for dataset in data.heldout] == [data.surveys["heldout world"].num_pairs]
   assert data.weights is None
   assert data.contexts.names == ("helpfulness", "correctness")
-
-
-def test_a_held_out_share_takes_whole_records_and_follows_the_seed(make_spec):
-  split = lambda seed: build.build_data(
-    spec := make_spec(data__heldout={}, data__heldout_fraction=0.25, data__rule="all_pairs", seed=seed), source_of(spec)
-  )
-  found = split(0)
-  kept, out = ({int(record) for record in part[0].table[:, 0]} for part in (found.train, found.heldout))
-  assert kept.isdisjoint(out)
-  assert len(out) == int(np.ceil(0.25 * len(kept | out)))
-  assert {int(record) for record in split(0).heldout[0].table[:, 0]} == out
-  assert {int(record) for record in split(1).heldout[0].table[:, 0]} != out
-
-
-def repeated(world, path):
-  """A file with every prompt of the world's three times; a third of the records stand together."""
-  lines = (world / "train.jsonl").read_text().splitlines()
-  path.write_text("".join(line + "\n" for line in [line for line in lines for _ in range(2)] + lines))
-  return {"path": str(path), "format": "native", "weight": 1.0}
-
-
-def prompts_of(datasets):
-  return {dataset.pair(index).prompt for dataset in datasets for index in range(len(dataset))}
-
-
-@pytest.mark.parametrize("seed", [0, 1])
-@pytest.mark.parametrize("with_another_source", [False, True])
-def test_records_of_one_prompt_are_on_one_side_of_the_split(make_spec, world, tmp_path, seed, with_another_source):
-  more = {"data__train__more": repeated(world, tmp_path / "more.jsonl")} if with_another_source else {}
-  once = {"data__train__world": repeated(world, tmp_path / "train.jsonl")}
-  spec = make_spec(data__heldout={}, data__heldout_fraction=0.25, seed=seed, **once, **more)
-  found, again = (build.build_data(spec, source_of(spec)) for _ in range(2))
-  kept, out = prompts_of(found.train), prompts_of(found.heldout)
-  assert kept.isdisjoint(out)
-  assert len(out) == int(np.ceil(0.25 * len(kept | out)))
-  assert prompts_of(again.heldout) == out
-
-
-def test_a_source_whose_prompts_are_all_trained_on_elsewhere_holds_out_none(make_spec, world, tmp_path):
-  whole = make_spec(data__heldout={}, data__heldout_fraction=0.25)
-  trained_on = build.build_data(whole, source_of(whole)).train[0]
-  line = (world / "train.jsonl").read_text().splitlines()[int(trained_on.table[0, 0])]
-  (tmp_path / "one.jsonl").write_text(line + "\n")
-  one = {"path": str(tmp_path / "one.jsonl"), "format": "native", "weight": 1.0}
-  spec = make_spec(data__heldout={}, data__heldout_fraction=0.25, data__train__one=one)
-  found = build.build_data(spec, source_of(spec))
-  assert [len(found.train), len(found.heldout)] == [2, 1]
-
-
-def test_holding_out_everything_is_refused(make_spec):
-  spec = make_spec(data__heldout={}, data__heldout_fraction=0.999)
-  with pytest.raises(InputError, match="holds out every record; give more data"):
-    build.build_data(spec, source_of(spec))
 
 
 def test_several_sources_are_drawn_by_weight(make_config, make_spec, world):

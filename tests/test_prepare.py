@@ -10,7 +10,7 @@ from amopo_jax.data.tokenizer import load_tokenizer
 from amopo_jax.models.hf_import import load_config
 from amopo_jax.policy import read_run
 from amopo_jax.prepare import FREE_TO_CHANGE, open_workdir, prepare, start_or_resume, train_stream
-from amopo_jax.run_spec import difference
+from amopo_jax.run_codec import difference
 from amopo_jax.types import InputError
 
 

@@ -10,7 +10,8 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from amopo_jax.cli.config_errors import explain
-from amopo_jax.run_spec import RunSpec, from_dict
+from amopo_jax.run_codec import from_dict
+from amopo_jax.run_spec import RunSpec
 from amopo_jax.types import InputError
 
 BUNDLED = "amopo_jax.configs"
