@@ -57,7 +57,7 @@ def get_config() -> ConfigDict:
   config.data.on_error = "raise"  # a bad record: raise, or skip and count
   config.data.too_long = "cut"  # over max_length: cut (keeps instruction, question's end, response), drop, error
   config.data.max_length = 0  # tokens of one prompt and response; 0: the row length
-  # No cap: a response longer than max_response is cut only as far as the prompt needs the room (docs/data.md, "Lengths").
+  # No cap: a longer response is cut only as far as the prompt needs the room (docs/data.md, "Lengths").
   config.data.max_response = 0  # tokens of a response that a long prompt cannot take away; 0: half of max_length
   config.data.shuffle = True  # a new order in every epoch
   config.data.workers = 0  # processes that encode and pack beside the training process
