@@ -1,4 +1,6 @@
 import json
+from importlib.metadata import version
+from importlib.util import find_spec
 
 import jax
 import pytest
@@ -11,7 +13,7 @@ def test_the_machine():
   found = dict(doctor.describe_machine())
   assert found["jax"] == jax.__version__
   assert found["devices"].startswith("8 × cpu")
-  assert found["libtpu"] == "not installed"
+  assert found["libtpu"] == (version("libtpu") if find_spec("libtpu") else "not installed")
   assert "GiB" in found.get("memory", found.get("memory per device", ""))
 
 
