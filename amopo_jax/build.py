@@ -190,7 +190,9 @@ def build_score_fn(spec: ModelSpec, config: ModelConfig, num_contexts: int, mesh
     remat=spec.remat,
     attention_chunk=spec.attention_chunk,
     head_chunk=spec.head_chunk,
+    head_keep=spec.head_keep,
     head_shards=meshes.row_shards(mesh),
+    vocab_shards=meshes.vocab_shards(mesh, config.vocab_size),
     constrain=meshes.make_constrain(mesh),
   )
 

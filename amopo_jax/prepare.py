@@ -51,6 +51,7 @@ FREE_TO_CHANGE = (
   "config.model.remat",
   "config.model.attention_chunk",
   "config.model.head_chunk",
+  "config.model.head_keep",
   "config.train.log_every",
   "config.train.eval_every",
   "config.train.save_every",

@@ -19,6 +19,7 @@ class ModelSpec:
   remat: str
   attention_chunk: int
   head_chunk: int
+  head_keep: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,6 +130,7 @@ AT_LEAST = {
   "config.seed": 0,
   "config.model.attention_chunk": 1,
   "config.model.head_chunk": 1,
+  "config.model.head_keep": 0,
   "config.data.split_seed": 0,
   "config.data.max_length": 0,
   "config.data.max_response": 0,

@@ -14,6 +14,13 @@ from amopo_jax.models.logps import Scored, Tiling, scored_logps
 from amopo_jax.types import PackedRows
 
 
+_BLOCK_LOGITS = 1 << 22
+"""Logits of one block on one device: 16 MiB of float32 stay in a last-level cache."""
+
+_LEAST_WORDS = 512
+"""Words of a block, at least; smaller matrix products are slow ones."""
+
+
 class MomentSums(NamedTuple):
   """Moments of `N` slots, flat: see `amopo_jax.types.ResponseMoments` for what the fields mean."""
 
@@ -61,7 +68,8 @@ def moments_head(
   size = min(chunk, num_rows // shards * row_length)
   scored = _gather_scored(rows, num_slots, size, shards)
   kept = int(keep * 2**30) // (size * weight.shape[0] // vocab_shards * 4)
-  tiling = Tiling(size, min(kept, scored.slot.shape[1] // size), vocab_shards)
+  block = max(_BLOCK_LOGITS // size, _LEAST_WORDS)
+  tiling = Tiling(size, block, min(kept, scored.slot.shape[1] // size), vocab_shards)
   logp = scored_logps(hidden.reshape(shards, -1, width), weight.astype(hidden.dtype), scored, tiling)
   p = jnp.exp(logp)
   terms = jnp.stack([jnp.ones_like(logp), logp, p, jnp.square(p)], axis=-1)

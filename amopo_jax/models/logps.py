@@ -17,14 +17,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-BLOCK_LOGITS = 1 << 22
-"""Logits of one block on one device: 16 MiB of float32 stay in a last-level cache."""
-
-_LEAST_WORDS = 512
-"""Words of a block, at least; smaller matrix products are slow ones."""
-
 _MULTIPLE = 128
-"""Words of a block are a multiple of this, a TPU's lane count, unless the vocabulary is smaller."""
+"""Blocks of equal size are rounded up to this many words, a TPU's lanes."""
 
 
 class Tiling(NamedTuple):
@@ -32,11 +26,13 @@ class Tiling(NamedTuple):
 
   Attributes:
     chunk: tokens at a time.
+    block: words at a time; fewer if the vocabulary divides better so.
     kept: first chunks whose logits are kept for the backward pass.
     vocab_shards: T, devices that share the vocabulary; divides V.
   """
 
   chunk: int
+  block: int
   kept: int
   vocab_shards: int
 
@@ -193,16 +189,19 @@ def _cut(x: Array, i: Array, tiling: Tiling) -> Array:
 def _blocks_of(weight: Array, tiling: Tiling) -> tuple[Float[Array, "T words D"], int, int]:
   """The words by vocabulary shard, the words of a block, and the number of blocks."""
   words = weight.reshape(tiling.vocab_shards, -1, weight.shape[1])
-  num_blocks = -(-words.shape[1] // max(BLOCK_LOGITS // tiling.chunk, _LEAST_WORDS))
+  num_blocks = -(-words.shape[1] // tiling.block)
   even = -(-words.shape[1] // num_blocks)
-  return words, min(-(-even // _MULTIPLE) * _MULTIPLE, words.shape[1]), num_blocks
+  size = min(-(-even // _MULTIPLE) * _MULTIPLE, tiling.block, words.shape[1])
+  return words, size, num_blocks
 
 
 def _block(words: Array, j: Array, size: int) -> _Block:
   shards, length, _ = words.shape
   start = jnp.minimum(j * size, length - size)
   place = start + jnp.arange(size)
-  return _Block(j, start, jnp.arange(shards)[:, None] * length + place[None, :], (place >= j * size)[None, :, None, None])
+  return _Block(
+    j, start, jnp.arange(shards)[:, None] * length + place[None, :], (place >= j * size)[None, :, None, None]
+  )
 
 
 def _cut_words(words: Array, block: _Block, size: int) -> Float[Array, "T words D"]:
