@@ -1,18 +1,17 @@
 """The moments head: from hidden states to the moments of the responses, without ever holding S × V logits.
 
-The vocabulary projection is the largest activation of preference training. Here only scored tokens are
-projected, and reduced at once to one log-probability per token (`logps.py`). The rest, from log-probabilities to moments, is ordinary differentiable code.
+The vocabulary projection is the largest activation of preference training. Here only scored tokens are projected, and
+reduced at once to one log-probability per token (`logps.py`). The rest, from log-probabilities to moments, is ordinary
+differentiable code.
 """
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from amopo_jax.models.logps import Scored, Tiling, scored_logps
 from amopo_jax.types import PackedRows
-
 
 _BLOCK_LOGITS = 1 << 22
 """Logits of one block on one device: 16 MiB of float32 stay in a last-level cache."""

@@ -54,9 +54,8 @@ class Scored(NamedTuple):
 
 
 class _Chunk(NamedTuple):
-  """Chunk number `i`: the states that predict its tokens, and the tokens."""
+  """The states that predict the tokens of a chunk, and the tokens."""
 
-  i: Array
   states: Float[Array, "G chunk D"]
   target: Int[Array, "G chunk"]
 
@@ -65,13 +64,11 @@ class _Block(NamedTuple):
   """Words number `j * size` on of every vocabulary shard; the last block begins earlier, and repeats some.
 
   Attributes:
-    j: number of the block.
     start: first word.
     word: index of each word in the vocabulary.
     is_fresh: False for a word of the block before.
   """
 
-  j: Array
   start: Array
   word: Int[Array, "T words"]
   is_fresh: Array
@@ -179,7 +176,7 @@ def _each_chunk(step: Callable[..., Any], scored: Scored, tiling: Tiling, state:
 
 def _chunk(hidden: Array, scored: Scored, i: Array, tiling: Tiling) -> _Chunk:
   source = _cut(scored.source, i, tiling)[..., None]
-  return _Chunk(i, jnp.take_along_axis(hidden, source, axis=1), _cut(scored.target, i, tiling))
+  return _Chunk(jnp.take_along_axis(hidden, source, axis=1), _cut(scored.target, i, tiling))
 
 
 def _cut(x: Array, i: Array, tiling: Tiling) -> Array:
