@@ -196,9 +196,8 @@ def _block(words: Array, j: Array, size: int) -> _Block:
   shards, length, _ = words.shape
   start = jnp.minimum(j * size, length - size)
   place = start + jnp.arange(size)
-  return _Block(
-    j, start, jnp.arange(shards)[:, None] * length + place[None, :], (place >= j * size)[None, :, None, None]
-  )
+  word = jnp.arange(shards)[:, None] * length + place[None, :]
+  return _Block(start, word, (place >= j * size)[None, :, None, None])
 
 
 def _cut_words(words: Array, block: _Block, size: int) -> Float[Array, "T words D"]:
