@@ -140,7 +140,13 @@ def sample(lengths: Sequence[Lengths], count: int) -> list[Lengths]:
 
 
 def make_pairs(
-  lengths: Sequence[Lengths], noise: np.ndarray, *, place: str, words: int, seed: int, contexts: Sequence[int] = CONTEXTS
+  lengths: Sequence[Lengths],
+  noise: np.ndarray,
+  *,
+  place: str,
+  words: int,
+  seed: int,
+  contexts: Sequence[int] = CONTEXTS,
 ) -> Pairs:
   """Draws the tokens.
 
@@ -158,7 +164,10 @@ def make_pairs(
   prompts, responses = [], []
   for pair in lengths:
     text = draw(max(pair.question - HEADER - TAIL, 1))
-    orders = {"after": lambda c, text=text: [header, text, c, tail], "before": lambda c, text=text: [header, c, text, tail]}
+    orders = {
+      "after": lambda c, text=text: [header, text, c, tail],
+      "before": lambda c, text=text: [header, c, text, tail],
+    }
     prompts.append([np.concatenate(orders[place](instruction)) for instruction in instructions])
     responses.append([np.append(draw(count - 1), END) for count in (pair.chosen, pair.rejected)])
   return Pairs(prompts, responses, noise)

@@ -100,14 +100,16 @@ class Worker:
   def _answer(self) -> dict[str, Any]:
     with selectors.DefaultSelector() as selector:
       selector.register(self._process.stdout, selectors.EVENT_READ)
-      line = self._process.stdout.readline() if selector.select(self._timeout) else b""
+      is_ready = bool(selector.select(self._timeout))
+    line = self._process.stdout.readline() if is_ready else b""
     if line:
       return json.loads(line)
-    reason = self._last_words() if self._process.poll() is not None else f"no answer in {self._timeout:.0f} s"
+    reason = self._last_words() if is_ready else f"no answer in {self._timeout:.0f} s"
     self.close()
     raise WorkerFailure(reason)
 
   def _last_words(self) -> str:
+    self._process.wait()
     self._log.seek(0)
     said = [line.strip() for line in self._log if line.strip()]
     return said[-1] if said else f"ended with status {self._process.returncode} and no message"

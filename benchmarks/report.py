@@ -51,9 +51,7 @@ def ratios(answers: Mapping[str, Sequence[Mapping[str, float]]], of: str) -> dic
   if not answers.get(of):
     return {}
   pairs = {name: zip(theirs, answers[of], strict=False) for name, theirs in answers.items() if theirs}
-  return {
-    name: statistics.median(a["seconds"] / b["seconds"] for a, b in both) for name, both in pairs.items()
-  }
+  return {name: statistics.median(a["seconds"] / b["seconds"] for a, b in both) for name, both in pairs.items()}
 
 
 def step_table(labels: Mapping[str, str], found: Mapping[str, Mapping[str, Any]], failures: Mapping[str, str]) -> str:
@@ -73,8 +71,10 @@ def align(lines: Sequence[Sequence[str]]) -> str:
   widths = [max(len(line[column]) for line in full) for column in range(len(lines[0]))]
   widths[0] = max(len(line[0]) for line in lines)
   put = lambda cell, column: cell.rjust(widths[column]) if column else cell.ljust(widths[0])
-  text = lambda line: "  ".join(put(c, i) for i, c in enumerate(line)) if len(line) == len(widths) else "  ".join(
-    (line[0].ljust(widths[0]), *line[1:])
+  text = lambda line: (
+    "  ".join(put(c, i) for i, c in enumerate(line))
+    if len(line) == len(widths)
+    else "  ".join((line[0].ljust(widths[0]), *line[1:]))
   )
   return "\n".join(text(line) for line in lines)
 

@@ -37,9 +37,7 @@ class Check(NamedTuple):
     return max(step["peak_bytes"] for step in self.steps)
 
 
-def check_all(
-  contenders: Mapping[str, Contender], start: Start, say: Say
-) -> tuple[dict[str, Check], dict[str, str]]:
+def check_all(contenders: Mapping[str, Contender], start: Start, say: Say) -> tuple[dict[str, Check], dict[str, str]]:
   """Two steps of each, one contender at a time.
 
   Returns:

@@ -143,14 +143,18 @@ def unshared_rows(encoded: Sequence[EncodedPair], row_length: int) -> Group:
   for number, row in enumerate(rows):
     _write(PackedRows(*(field[number] for field in group.rows)), row)
   ones: Any = np.ones_like(group.is_ordered)
-  return group._replace(is_ordered=ones, score_gap=ones.astype(np.float32), index=np.arange(len(encoded), dtype=np.int32))
+  return group._replace(
+    is_ordered=ones, score_gap=ones.astype(np.float32), index=np.arange(len(encoded), dtype=np.int32)
+  )
 
 
 def _write(row: PackedRows, segments: Sequence[Segment]) -> None:
   start = 0
   for part in segments:
     stop = start + len(part.tokens)
-    moved = part._replace(subtree_end=part.subtree_end + start, parent=np.where(part.positions > 0, part.parent + start, 0))
+    moved = part._replace(
+      subtree_end=part.subtree_end + start, parent=np.where(part.positions > 0, part.parent + start, 0)
+    )
     for name, field in zip(PackedRows._fields, row, strict=True):
       field[start:stop] = getattr(moved, name)
     start = stop

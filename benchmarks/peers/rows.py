@@ -49,9 +49,7 @@ def make_rows(pairs: Pairs) -> Rows:
   contexts = len(pairs.prompts[0])
   chosen, rejected = ([two[member] for two in pairs.responses for _ in range(contexts)] for member in (0, 1))
   longest = max(map(len, chosen + rejected))
-  return Rows(
-    *_pad(prompts, max(map(len, prompts)), left=True), *_pad(chosen, longest), *_pad(rejected, longest)
-  )
+  return Rows(*_pad(prompts, max(map(len, prompts)), left=True), *_pad(chosen, longest), *_pad(rejected, longest))
 
 
 def _pad(arrays: list[np.ndarray], length: int, *, left: bool = False) -> tuple[np.ndarray, np.ndarray]:

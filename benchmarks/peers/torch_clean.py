@@ -44,9 +44,7 @@ def open_trainer(job: Job) -> Trainer:
   return to_trainer(job, model, backward_all, counts)
 
 
-def single_logps(
-  model: torch.nn.Module, sequences: Sequence[Sequence2], where: torch.device
-) -> list[torch.Tensor]:
+def single_logps(model: torch.nn.Module, sequences: Sequence[Sequence2], where: torch.device) -> list[torch.Tensor]:
   """Log-probabilities of each response's tokens, one forward pass per sequence."""
   found = []
   for prompt, response in sequences:
@@ -57,9 +55,7 @@ def single_logps(
   return found
 
 
-def packed_logps(
-  model: torch.nn.Module, sequences: Sequence[Sequence2], where: torch.device
-) -> list[torch.Tensor]:
+def packed_logps(model: torch.nn.Module, sequences: Sequence[Sequence2], where: torch.device) -> list[torch.Tensor]:
   """The same in one forward pass over one row."""
   whole = [np.concatenate(pair) for pair in sequences]
   ends = np.cumsum([len(ids) for ids in whole])

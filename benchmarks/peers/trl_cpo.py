@@ -20,6 +20,10 @@ from benchmarks.peers.pairs import Pairs
 from benchmarks.peers.serve import Counts, Job, Loss, Trainer, peak_resident, serve, triangle
 
 
+END = "<end>"
+"""Name of the id 0: a special token is also found inside longer words, so it cannot be a number."""
+
+
 def open_trainer(job: Job) -> Trainer:
   """One pair's rows at a time; more pairs are accumulated."""
   pairs = job.pairs
@@ -74,7 +78,7 @@ def make_config(job: Job, *, rows: int, longest: int, accumulation: int) -> CPOC
 
 def texts(pairs: Pairs) -> list[dict[str, str]]:
   """One row per context, ids as numbers; a response begins with a space, for prompt and response are joined."""
-  write = lambda ids: " ".join(map(str, ids.tolist()))
+  write = lambda ids: " ".join(str(word) if word else END for word in ids.tolist())
   return [
     {"prompt": write(prompt), "chosen": " " + write(two[0]), "rejected": " " + write(two[1])}
     for prompts, two in zip(pairs.prompts, pairs.responses, strict=True)
@@ -84,15 +88,17 @@ def texts(pairs: Pairs) -> list[dict[str, str]]:
 
 def number_tokenizer(words: int) -> PreTrainedTokenizerFast:
   """Reads "17 4" as the ids 17 and 4."""
-  backend = Tokenizer(WordLevel({str(word): word for word in range(words)}, unk_token="0"))
+  backend = Tokenizer(WordLevel({END: 0} | {str(word): word for word in range(1, words)}, unk_token=END))
   backend.pre_tokenizer = WhitespaceSplit()
-  return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="0", pad_token="0")
+  return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=END, pad_token=END)
 
 
 def counts(batches: list[dict[str, torch.Tensor]]) -> Counts:
   """Chosen and rejected are joined at the length of the longer; logits of every position."""
-  shapes = [np.array([2 * len(b["chosen_labels"]), max(b[f"{m}_input_ids"].shape[1] for m in ("chosen", "rejected"))])
-            for b in batches]
+  shapes = [
+    np.array([2 * len(b["chosen_labels"]), max(b[f"{m}_input_ids"].shape[1] for m in ("chosen", "rejected"))])
+    for b in batches
+  ]
   tokens = int(sum(rows * length for rows, length in shapes))
   return Counts(tokens, tokens, int(sum(rows * triangle(int(length)) for rows, length in shapes)))
 
