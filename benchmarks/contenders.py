@@ -5,8 +5,9 @@ import os
 import selectors
 import subprocess
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from benchmarks.environments import python_of
@@ -30,7 +31,7 @@ class Contender(NamedTuple):
   module: str
   loss: str = "amopo"
   environment: str = ""
-  options: dict[str, Any] = {}
+  options: Mapping[str, Any] = MappingProxyType({})
 
 
 CONTENDERS = {
@@ -69,18 +70,18 @@ class Worker:
 
   def __init__(self, contender: Contender, job: Job, *, cache: Path, timeout: float):
     python = python_of(contender.environment, cache)
-    self._timeout, self._open = timeout, ExitStack()
-    self._log = self._open.enter_context(tempfile.TemporaryFile("w+"))
-    path = Path(self._open.enter_context(tempfile.TemporaryDirectory())) / "job.json"
+    self._timeout, self._folder = timeout, tempfile.TemporaryDirectory()
+    self._log, path = Path(self._folder.name) / "log", Path(self._folder.name) / "job.json"
     path.write_text(json.dumps(job._replace(options={**job.options, **contender.options})._asdict()))
-    self._process = subprocess.Popen(
-      [python, "-m", f"benchmarks.peers.{contender.module}", str(path)],
-      stdin=subprocess.PIPE,
-      stdout=subprocess.PIPE,
-      stderr=self._log,
-      cwd=ROOT,
-      env=environment(job.device),
-    )
+    with self._log.open("w") as log:
+      self._process = subprocess.Popen(
+        [python, "-m", f"benchmarks.peers.{contender.module}", str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        cwd=ROOT,
+        env=environment(job.device),
+      )
     counts = self._answer()["counts"]
     self.counts = Counts(**{**counts, "recomputed": tuple(counts["recomputed"])})
 
@@ -94,8 +95,9 @@ class Worker:
     """Ends it and waits, so that its memory is free."""
     self._process.kill()
     self._process.wait()
+    self._process.stdin.close()
     self._process.stdout.close()
-    self._open.close()
+    self._folder.cleanup()
 
   def _answer(self) -> dict[str, Any]:
     with selectors.DefaultSelector() as selector:
@@ -110,8 +112,7 @@ class Worker:
 
   def _last_words(self) -> str:
     self._process.wait()
-    self._log.seek(0)
-    said = [line.strip() for line in self._log if line.strip()]
+    said = [line.strip() for line in self._log.read_text(errors="replace").splitlines() if line.strip()]
     return said[-1] if said else f"ended with status {self._process.returncode} and no message"
 
 

@@ -19,7 +19,6 @@ from trl.experimental.cpo import CPOConfig, CPOTrainer
 from benchmarks.peers.pairs import Pairs
 from benchmarks.peers.serve import Counts, Job, Loss, Trainer, peak_resident, serve, triangle
 
-
 END = "<end>"
 """Name of the id 0: a special token is also found inside longer words, so it cannot be a number."""
 
