@@ -16,9 +16,7 @@ last lines are medians of the ratio to ours within a round.
 """
 
 import argparse
-import json
 import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -27,24 +25,25 @@ from typing import Any
 import numpy as np
 
 from benchmarks import report
-from benchmarks.batches import CONTEXTS, LENGTHS, Lengths, lengths_of, make_pairs, read_lengths, spread
-from benchmarks.contenders import CONTENDERS, PEAKS, ROOT, Contender, Worker, environment
+from benchmarks.batches import LENGTHS, Lengths, lengths_of, read_lengths, spread
+from benchmarks.contenders import CONTENDERS, PEAKS, Contender, Worker
 from benchmarks.equality import Verdict, compare
 from benchmarks.flops import step_flops
-from benchmarks.peers.pairs import save
+from benchmarks.jobs import write_job
 from benchmarks.peers.serve import Job
 from benchmarks.rounds import Check, check_all, fit_together, timed_rounds
 from benchmarks.shapes import SHAPES
 
 PLACES = ("before", "after")
-DTYPE = {"cpu": "float32", "gpu": "bfloat16"}
 SHAPE = {"cpu": "small", "gpu": "qwen2.5-0.5b"}
 
 
 def main() -> None:
   args = arguments()
   with tempfile.TemporaryDirectory() as folder:
-    job = make_job(args, Path(folder))
+    options = {"row_length": args.row_length, "overrides": args.override}
+    fields, lengths = SHAPES[args.shape], _lengths(args)
+    job = write_job(Path(folder), fields, lengths, place=args.place, device=args.device, options=options)
     content = measure(args, job)
   if args.json:
     report.write(args.json, content)
@@ -76,22 +75,6 @@ def arguments() -> argparse.Namespace:
     parser.error("--data needs --tokenizer, which its texts are counted in")
   args.shape = args.shape or SHAPE[args.device]
   return args
-
-
-def make_job(args: argparse.Namespace, folder: Path) -> Job:
-  """Draws the weights and the batch and writes both."""
-  lengths = _lengths(args)
-  fields = SHAPES[args.shape]
-  said = {"folder": str(folder), "fields": fields, "pairs": len(lengths), "contexts": len(CONTEXTS), "seed": 0}
-  (folder / "materials.json").write_text(json.dumps(said))
-  command = [sys.executable, "-m", "benchmarks.materials", str(folder / "materials.json")]
-  subprocess.run(command, check=True, cwd=ROOT, env=environment("cpu"))
-  noise = np.load(folder / "noise.npy")
-  pairs = make_pairs(lengths, noise, place=args.place, words=fields["vocab_size"], seed=1)
-  save(folder / "batch.npz", pairs)
-  options = {"row_length": args.row_length, "overrides": args.override}
-  model, batch = str(folder / "model"), str(folder / "batch.npz")
-  return Job(model, batch, args.device, DTYPE[args.device], 1e-5, beta=0.8, target_margin=2.0, options=options)
 
 
 def measure(args: argparse.Namespace, job: Job) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def open_trainer(job: Job) -> Trainer:
   encoded = encode(job.pairs)
   layout = shared_rows if job.options["shared"] else unshared_rows
   group = layout(encoded, job.options.get("row_length", 0))
-  mesh = build.build_mesh(spec)
+  mesh = meshes.make_mesh(data=1, fsdp=1, tensor=1, devices=jax.devices()[:1])
   source = find_policy(job.model, {})
   num_contexts = len(encoded[0].prompts)
   score_fn = build.build_score_fn(spec.model, source.config, num_contexts, mesh)
@@ -89,8 +89,6 @@ def make_spec(job: Job) -> RunSpec:
   config.model.update(path=job.model, param_dtype=job.dtype, compute_dtype=job.dtype)
   config.objective.update(beta=job.beta, target_margin=job.target_margin)
   config.optim.update(learning_rate=job.learning_rate, schedule="constant", warmup_fraction=0.0, clip=0.0)
-  config.mesh.fsdp = 1
-  config.batch.update(rows=1, group_rows=1)
   return spec_from_config(override(config, job.options.get("overrides", ())))
 
 
