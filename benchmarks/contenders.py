@@ -69,7 +69,7 @@ class Worker:
   """
 
   def __init__(self, contender: Contender, job: Job, *, cache: Path, timeout: float):
-    python = python_of(contender.environment, cache)
+    python = python_of(contender.environment, cache, job.device)
     self._timeout, self._folder = timeout, tempfile.TemporaryDirectory()
     self._log, path = Path(self._folder.name) / "log", Path(self._folder.name) / "job.json"
     path.write_text(json.dumps(job._replace(options={**job.options, **contender.options})._asdict()))
@@ -120,5 +120,6 @@ def environment(device: str) -> dict[str, str]:
   """The children's environment: one device, nothing from a hub, nobody is told."""
   kept = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "JAX_PLATFORMS")}
   quiet = {"HF_HUB_OFFLINE": "1", "WANDB_MODE": "disabled", "TOKENIZERS_PARALLELISM": "false"}
-  where = {"JAX_PLATFORMS": "cuda"} if device == "gpu" else {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
-  return kept | quiet | where
+  if device == "gpu":
+    return kept | quiet | {"JAX_PLATFORMS": "cuda", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+  return kept | quiet | {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}

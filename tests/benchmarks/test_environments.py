@@ -37,6 +37,15 @@ def test_an_environment_is_made_once_and_again_when_its_requirements_change(requ
   assert (tmp_path / "cache" / "peer" / DONE).read_text() == digest
 
 
+def test_a_gpu_may_need_other_wheels(requirements, tmp_path, monkeypatch):
+  asked = []
+  monkeypatch.setattr(environments, "_run", lambda name, command: asked.extend(command))
+  (tmp_path / "cache" / "peer-gpu").mkdir(parents=True)
+  (tmp_path / "requirements-peer-gpu.txt").write_text("wheel\n")
+  assert python_of("peer", tmp_path / "cache", "gpu") == str(tmp_path / "cache" / "peer-gpu" / "bin" / "python")
+  assert asked[-2:] == [f"--requirement={tmp_path}/requirements-peer{kind}.txt" for kind in ("", "-gpu")]
+
+
 def test_a_refusal_is_one_line():
   with pytest.raises(InstallFailure, match="peer cannot be installed: the last word"):
     environments._run("peer", [sys.executable, "-c", "raise SystemExit('a\\nthe last word')"])
