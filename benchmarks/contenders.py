@@ -3,6 +3,7 @@
 import json
 import os
 import selectors
+import signal
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -111,9 +112,11 @@ class Worker:
     raise WorkerFailure(reason)
 
   def _last_words(self) -> str:
-    self._process.wait()
+    status = self._process.wait()
+    if status == -signal.SIGKILL:
+      return "killed, as when the machine has no memory left"
     said = [line.strip() for line in self._log.read_text(errors="replace").splitlines() if line.strip()]
-    return said[-1] if said else f"ended with status {self._process.returncode} and no message"
+    return said[-1] if said else f"ended with status {status} and no message"
 
 
 def environment(device: str) -> dict[str, str]:

@@ -15,7 +15,7 @@ def make_pairs_of(tmp_path_factory):
 
   def make(*lengths, place="after"):
     folder = tmp_path_factory.mktemp("materials")
-    fields = SHAPES["tiny"]
+    fields = SHAPES["tiny"] | {"initializer_range": 0.3}  # probabilities that differ, so that alpha and its noise show
     materials.write(folder, fields, len(lengths), len(CONTEXTS), seed=0)
     noise = materials.np.load(folder / "noise.npy")
     return folder, make_pairs(lengths, noise, place=place, words=fields["vocab_size"], seed=1, contexts=CONTEXTS)

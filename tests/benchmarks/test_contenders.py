@@ -23,6 +23,13 @@ def test_a_child_that_dies_says_why(job):
     worker(job, library="nobody")
 
 
+def test_a_child_that_is_killed_says_so(job):
+  child = worker(job)
+  child._process.kill()
+  with pytest.raises(WorkerFailure, match="no memory left"):
+    child.step()
+
+
 def test_a_child_that_is_silent_is_given_up(job):
   with pytest.raises(WorkerFailure, match="no answer in 0 s"):
     worker(job, timeout=0.01)
