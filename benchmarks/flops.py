@@ -55,6 +55,6 @@ def step_flops(fields: Mapping[str, Any], counts: Counts) -> Flops:
   forward = parts(fields, counts)
   model = (1 + BACKWARD) * sum(forward.values())
   # of the attention a flash-like backward pass computes the scores again, not the values
-  shares = {"attention": 0.5 if "layers" not in counts.recomputed else 1.0}
+  shares = {"attention": 0.5 if "layers" not in counts.recomputed else 1.0, "head": counts.head_recomputed}
   again = sum(forward[name] * shares.get(name, 1.0) for name in counts.recomputed)
   return Flops(model, model + again)

@@ -66,7 +66,7 @@ def moments_head(
     raise ValueError(f"moments_head: {weight.shape[0]} words cannot be split into {vocab_shards} equal shards")
   size = min(chunk, num_rows // shards * row_length)
   scored = _gather_scored(rows, num_slots, size, shards)
-  kept = int(keep * 2**30) // (size * weight.shape[0] // vocab_shards * 4)
+  kept = kept_chunks(keep, size, weight.shape[0] // vocab_shards)
   block = max(_BLOCK_LOGITS // size, _LEAST_WORDS)
   tiling = Tiling(size, block, min(kept, scored.slot.shape[1] // size), vocab_shards)
   logp = scored_logps(hidden.reshape(shards, -1, width), weight.astype(hidden.dtype), scored, tiling)
@@ -74,6 +74,17 @@ def moments_head(
   terms = jnp.stack([jnp.ones_like(logp), logp, p, jnp.square(p)], axis=-1)
   sums = jnp.zeros((num_slots, 4), jnp.float32).at[scored.slot].add(terms, mode="drop")
   return MomentSums(*jnp.moveaxis(sums, -1, 0))
+
+
+def kept_chunks(keep: float, chunk: int, words: int) -> int:
+  """How many chunks of float32 logits fit into a budget.
+
+  Args:
+    keep: GiB.
+    chunk: tokens of a chunk.
+    words: entries of the vocabulary that a device holds.
+  """
+  return int(keep * 2**30) // (chunk * words * 4)
 
 
 def _gather_scored(rows: PackedRows, num_slots: int, chunk: int, shards: int) -> Scored:

@@ -22,6 +22,7 @@ from amopo_jax.data.encode import EncodedPair
 from amopo_jax.data.fit import Sized
 from amopo_jax.data.pack import Group, PackSpec, empty_group, pack_group
 from amopo_jax.data.trie import Segment, all_leaves, size, unshared
+from amopo_jax.models.head import kept_chunks
 from amopo_jax.models.transformer import abstract_params
 from amopo_jax.policy import find_policy, load_policy
 from amopo_jax.prepare import build_optimizer
@@ -72,7 +73,7 @@ def open_trainer(job: Job) -> Trainer:
     is_alone = len(encoded) == 1  # then a sum over pairs is the sequence itself
     return Loss(float(sums.loss / sums.pairs), tuple(map(float, sums.logps.flat)) if is_alone else ())
 
-  return Trainer(step, counts(group, spec), lambda: peak_bytes(job.device))
+  return Trainer(step, counts(group, spec, source.config.vocab_size), lambda: peak_bytes(job.device))
 
 
 def start(params: Params, tx: optax.GradientTransformation, placed: Any, mesh: Mesh) -> TrainState:
@@ -158,13 +159,16 @@ def _write(row: PackedRows, segments: Sequence[Segment]) -> None:
     start = stop
 
 
-def counts(group: Group, spec: RunSpec) -> Counts:
+def counts(group: Group, spec: RunSpec, vocab_size: int) -> Counts:
   """Of a layout: a token sees as many keys as it is deep."""
   rows = group.rows
   is_token = np.asarray(rows.subtree_end) > 0
   attended = int((np.asarray(rows.positions)[is_token] + 1).sum())
   recomputed = (*RECOMPUTED[spec.model.remat], "head")
-  return Counts(is_token.size, int((np.asarray(rows.slot) != NO_SLOT).sum()), attended, recomputed)
+  scored = int((np.asarray(rows.slot) != NO_SLOT).sum())
+  chunk = min(spec.model.head_chunk, is_token.size)
+  kept = chunk * kept_chunks(spec.model.head_keep, chunk, vocab_size)
+  return Counts(is_token.size, scored, attended, recomputed, 1 - min(kept, scored) / scored)
 
 
 def peak_bytes(device: str) -> int:

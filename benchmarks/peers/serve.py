@@ -56,12 +56,14 @@ class Counts(NamedTuple):
     head_tokens: that the vocabulary projection takes.
     attended: (query, key) pairs that the causal half, or the trie, makes visible; padding included.
     recomputed: parts of the forward pass that the backward pass computes again: "layers", "attention", "head".
+    head_recomputed: share of the head's tokens that are computed again, where the head is.
   """
 
   tokens: int
   head_tokens: int
   attended: int
   recomputed: tuple[str, ...] = ()
+  head_recomputed: float = 1.0
 
 
 class Loss(NamedTuple):

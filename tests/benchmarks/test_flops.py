@@ -18,6 +18,9 @@ def test_every_product_by_hand():
 
 def test_what_is_recomputed_counts_as_executed_only():
   counts = Counts(5, 2, 15, ("head",))
+  half = step_flops(FIELDS, counts._replace(head_recomputed=0.5))
+  whole = step_flops(FIELDS, counts)
+  assert whole.executed - half.executed == half.executed - half.model
   model, executed = step_flops(FIELDS, counts)
   assert executed - model == 2 * 2 * 8 * 50
   assert step_flops(FIELDS, counts._replace(recomputed=("layers", "attention", "head"))).executed == model * 4 / 3
