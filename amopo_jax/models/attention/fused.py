@@ -2,7 +2,7 @@
 
 The rows of a batch are laid end to end: to the mask they are subtrees of one long row. Heads come first, query heads
 by the key head they read, so that nothing is repeated. Rows are filled up to whole blocks with padding that sees
-itself, head sizes with zeros to a multiple of 64, which changes no product.
+itself, head sizes with zeros to a power of two, which changes no product.
 
 The backward pass needs of the forward pass the output and each query's logsumexp (FlashAttention-2, arXiv 2307.08691,
 algorithm 2); both bear the name that remat policies keep, as in the reference.
@@ -22,7 +22,7 @@ from amopo_jax.models.attention.reference import ATTENTION_NAME, Reach
 HIDDEN = float(jnp.finfo(jnp.float32).min)
 """Score of a key that a query does not see: finite, so that a block without any visible key makes no NaN."""
 
-_HEAD_MULTIPLE = 64
+_LEAST_HEAD = 64
 
 
 class Shape(NamedTuple):
@@ -105,7 +105,7 @@ def kernel_shape(
   length: int, heads: int, key_heads: int, head_dim: int, itemsize: int, window: int | None
 ) -> Shape:
   """The shape that a kernel sees."""
-  return Shape(length, heads // key_heads, _up(head_dim, _HEAD_MULTIPLE), itemsize, window is not None)
+  return Shape(length, heads // key_heads, _head_dim(head_dim), itemsize, window is not None)
 
 
 def fused_attention(
@@ -190,9 +190,13 @@ def _up(number: int, multiple: int) -> int:
   return -(-number // multiple) * multiple
 
 
+def _head_dim(size: int) -> int:
+  return max(_LEAST_HEAD, 1 << (size - 1).bit_length())
+
+
 def _fill_heads(x: Float[Array, "R S H Dh"]) -> Float[Array, "R S H wide"]:
   size = x.shape[-1]
-  return jnp.pad(x, ((0, 0),) * 3 + ((0, _up(size, _HEAD_MULTIPLE) - size),))
+  return jnp.pad(x, ((0, 0),) * 3 + ((0, _head_dim(size) - size),))
 
 
 def _fill_reach(reach: Reach, length: int) -> Reach:
