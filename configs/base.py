@@ -42,7 +42,8 @@ def get_config() -> ConfigDict:
   config.model.param_dtype = "float32"  # of parameters and optimizer state: float32 or bfloat16
   config.model.compute_dtype = "float32"  # of activations and matrix products: float32 or bfloat16
   config.model.remat = "full"  # what the backward pass recomputes in each layer: a name of models.transformer.REMAT
-  config.model.attention_chunk = 512  # queries per block of the reference attention
+  config.model.attention = "auto"  # by the kind of device: auto, xla (any), pallas_tpu, pallas_triton (NVIDIA)
+  config.model.attention_chunk = 512  # queries that the attention takes at a time; its kernels, at most
   config.model.head_chunk = 512  # scored tokens per block of the output head, per row shard
 
   config.data = ConfigDict()

@@ -101,10 +101,8 @@ class Kernel(NamedTuple):
   backward: Callable[[Operands, Pull, Blocks], tuple[Array, Array, Array]]
 
 
-def kernel_shape(
-  length: int, heads: int, key_heads: int, head_dim: int, itemsize: int, window: int | None
-) -> Shape:
-  """The shape that a kernel sees."""
+def kernel_shape(length: int, heads: int, key_heads: int, head_dim: int, itemsize: int, window: int | None) -> Shape:
+  """The shape that a kernel sees, from that of a model."""
   return Shape(length, heads // key_heads, _head_dim(head_dim), itemsize, window is not None)
 
 

@@ -161,7 +161,16 @@ def _backward(x: Operands, pull: Pull, blocks: Blocks, interpret: bool) -> tuple
 
 
 def _forward_kernel(
-  entries: Any, x: _Inputs, output: Any, lse: Any, top: Any, total: Any, summed: Any, *, scale: float, window: int | None
+  entries: Any,
+  x: _Inputs,
+  output: Any,
+  lse: Any,
+  top: Any,
+  total: Any,
+  summed: Any,
+  *,
+  scale: float,
+  window: int | None,
 ) -> None:
   visit = _visit(entries, query=outer, key=inner)
 
@@ -289,9 +298,7 @@ def _input_specs(specs: _Specs, window: int | None) -> _Inputs:
   return _Inputs(specs.queries, specs.keys, specs.keys, specs.key_tokens, *tokens)
 
 
-def _specs(
-  x: Operands, blocks: Blocks, query: Callable[[Array], Array], key: Callable[[Array], Array]
-) -> _Specs:
+def _specs(x: Operands, blocks: Blocks, query: Callable[[Array], Array], key: Callable[[Array], Array]) -> _Specs:
   _, members, _, size = x.q.shape
   return _Specs(
     pl.BlockSpec((1, members, blocks.queries, size), lambda g, step, entries: (g, 0, query(entries[step]), 0)),
@@ -324,9 +331,7 @@ def _call(
       scratch_shapes=[pltpu.VMEM(shape, jnp.float32) for shape in scratch],
     ),
     out_shape=out_shape,
-    compiler_params=pltpu.CompilerParams(
-      dimension_semantics=("parallel", "arbitrary"), vmem_limit_bytes=_VMEM_LIMIT
-    ),
+    compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary"), vmem_limit_bytes=_VMEM_LIMIT),
     interpret=interpret,
   )
   return partial(run, blocked.entries)

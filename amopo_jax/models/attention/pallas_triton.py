@@ -139,9 +139,7 @@ def _backward(x: Operands, pull: Pull, blocks: Blocks, interpret: bool) -> tuple
   return d_q, *to_keys(inputs, pulled)
 
 
-def _forward_kernel(
-  x: _Inputs, output: Any, lse: Any, *, blocks: Blocks, scale: float, window: int | None
-) -> None:
+def _forward_kernel(x: _Inputs, output: Any, lse: Any, *, blocks: Blocks, scale: float, window: int | None) -> None:
   block = pl.program_id(2)
   queries = _queries(x, block, blocks, x.q[0, 0])
 
@@ -161,9 +159,7 @@ def _forward_kernel(
   lse[0, 0] = top + jnp.log(total)
 
 
-def _query_kernel(
-  x: _Inputs, pulled: _Pulled, d_q: Any, *, blocks: Blocks, scale: float, window: int | None
-) -> None:
+def _query_kernel(x: _Inputs, pulled: _Pulled, d_q: Any, *, blocks: Blocks, scale: float, window: int | None) -> None:
   block = pl.program_id(2)
   queries = _queries(x, block, blocks, x.q[0, 0])
   mine = _Pulled(pulled.d_out[0, 0], pulled.lse[0, 0], pulled.inner[0, 0])
@@ -198,9 +194,7 @@ def _key_kernel(
   d_k[0], d_v[0] = summed_k.astype(d_k.dtype), summed_v.astype(d_v.dtype)
 
 
-def _shares(
-  queries: _Queries, keys: _Keys, pulled: _Pulled, scale: float, window: int | None
-) -> tuple[Array, Array]:
+def _shares(queries: _Queries, keys: _Keys, pulled: _Pulled, scale: float, window: int | None) -> tuple[Array, Array]:
   """Shares of the keys in a query's output, and the gradient of the scores, both [queries keys] as operands."""
   shares = jnp.exp(_scores(queries, keys, scale, window) - pulled.lse[:, None])
   d_scores = shares * (_product(pulled.d_out, keys.v.T) - pulled.inner[:, None]) * scale
