@@ -28,9 +28,11 @@ from amopo_jax.models.attention.block_map import (
   list_by_keys,
   list_by_queries,
   live_blocks,
+  most_live,
   outer,
 )
 from amopo_jax.models.attention.fused import HIDDEN, Kernel, Operands, Pull, Shape
+from amopo_jax.types import InputError
 
 SIZES = (512, 256, 128)
 """Tokens of a block, from the fastest where all is live to the one that skips most; 128 lanes are the least."""
@@ -41,6 +43,9 @@ _VMEM = 24 * 2**20
 
 _VMEM_LIMIT = 40 * 2**20
 """What the compiler is allowed."""
+
+_SMEM = 768 * 2**10
+"""Bytes of scalar memory for the list, of 1 MiB."""
 
 
 def pallas_tpu(*, interpret: bool = False) -> Kernel:
@@ -116,7 +121,18 @@ class _Visit(NamedTuple):
   is_last: Array
 
 
+def _check_list(x: Operands, blocks: Blocks) -> None:
+  rows, length = x.reach.end.shape
+  need = rows * most_live(length, blocks) * 4
+  if need > _SMEM:
+    raise InputError(
+      f"attention: {rows} rows of {length} tokens at once need {need / 2**10:.0f} KiB of scalar memory; "
+      "use more micro-batches, config.batch.accumulation, or shorter rows"
+    )
+
+
 def _forward(x: Operands, blocks: Blocks, interpret: bool) -> tuple[Array, Array]:
+  _check_list(x, blocks)
   _, members, _, size = x.q.shape
   blocked = list_by_queries(live_blocks(x.reach, blocks, x.window), blocks)
   specs = _specs(x, blocks, query=outer, key=inner)
