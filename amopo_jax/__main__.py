@@ -1,6 +1,5 @@
-"""`python -m amopo_jax VERB` is `amopo VERB`."""
+"""`python -m amopo_jax` is `amopo`, for places where the environment's commands are not on the path."""
 
 from amopo_jax.cli.main import main
 
-if __name__ == "__main__":
-  main()
+main()

@@ -4,11 +4,14 @@ from collections.abc import Sequence
 
 import jax
 from rich.console import Console
+from rich.text import Text
 
 from amopo_jax.data.sample import show_sample
 from amopo_jax.data.survey import Survey
 from amopo_jax.policy import count_parameters
 from amopo_jax.prepare import Run
+
+_SHOWN_REASONS = 5
 
 
 def announce(run: Run, console: Console) -> None:
@@ -16,22 +19,42 @@ def announce(run: Run, console: Console) -> None:
   console.print(_where(run))
   console.print(_batch(run))
   for name, found in run.data.surveys.items():
-    console.print(describe_survey(name, found, run.data.contexts.names))
-    for reason in found.skip_reasons:
-      console.print(f"skipped in {name}: {reason}")
+    console.print(describe_counts(name, found))
+    console.print(_describe_order(found, run.data.contexts.names))
+    for line in warn_of_skips(name, found):
+      console.print(Text(line, style="bold red"), soft_wrap=True)
   dataset = run.data.train[0]
   console.print("one pair as the model sees it; scored tokens are marked:")
   console.print(show_sample(dataset[0], run.data.tokenizer, run.data.contexts.names))
 
 
-def describe_survey(name: str, found: Survey, contexts: Sequence[str]) -> str:
-  """Two lines: what became of a source's records, and which pairs each context's dimension does not order."""
-  by_context = zip(contexts, found.num_tied, found.num_inverted, strict=True)
+def describe_counts(name: str, found: Survey) -> str:
+  """One line: what became of a source's records."""
   return (
     f"data {name}: {found.num_pairs} pairs of {found.num_records} records; "
-    f"{found.num_cut} cut, {found.num_dropped} dropped, {found.num_skipped} skipped, {found.num_undecided} undecided\n"
-    f"  tied / inverted: {', '.join(f'{context} {tied} / {inverted}' for context, tied, inverted in by_context)}"
+    f"{found.num_cut} cut, {found.num_dropped} dropped, {found.num_skipped} skipped, {found.num_undecided} undecided"
   )
+
+
+def warn_of_skips(name: str, found: Survey) -> list[str]:
+  """How many records are skipped and why, a line per reason; nothing where none is."""
+  if not found.num_skipped:
+    return []
+  shown, others = found.skip_reasons[:_SHOWN_REASONS], found.skip_reasons[_SHOWN_REASONS:]
+  lines = [
+    f"WARNING: data {name}: {found.num_skipped} of {found.num_records} records "
+    f"({found.num_skipped / found.num_records:.0%}) are skipped, as config.data.on_error=skip says:",
+    *(f"  {reason.count} × such as {reason.example}" for reason in shown),
+  ]
+  more = f"  {sum(reason.count for reason in others)} × for {len(others)} other reasons"
+  return [*lines, more] if others else lines
+
+
+def _describe_order(found: Survey, contexts: Sequence[str]) -> str:
+  """One line: how many pairs each context's dimension does not order."""
+  by_context = zip(contexts, found.num_tied, found.num_inverted, strict=True)
+  shown = ", ".join(f"{context} {tied} / {inverted}" for context, tied, inverted in by_context)
+  return f"  tied / inverted: {shown}"
 
 
 def _where(run: Run) -> str:

@@ -12,7 +12,7 @@ from amopo_jax.data.contexts import PLACES, Context, ContextSpec
 from amopo_jax.data.dataset import PairDataset, Recipe
 from amopo_jax.data.encode import POLICIES, Limits
 from amopo_jax.data.pack import PackSpec
-from amopo_jax.data.pairs import RULES
+from amopo_jax.data.pairs import RULES, Rule
 from amopo_jax.data.sources import ON_ERROR, open_source
 from amopo_jax.data.split import split_by_prompt
 from amopo_jax.data.survey import Survey, survey
@@ -113,15 +113,15 @@ def build_contexts(entries: Mapping[str, ContextEntry], place: str) -> ContextSp
     raise InputError(f"config.data.{error}") from None
 
 
-def build_data(spec: RunSpec, source: PolicySource) -> Data:
-  """Opens and surveys every source.
+def build_data(spec: RunSpec, source: PolicySource, *, rules: Mapping[str, Rule] = RULES) -> Data:
+  """Opens and surveys every source; `rules` says what the names of `config.data.rule` stand for.
 
   Raises:
     InputError: anything wrong with a record, a context, a limit or the tokenizer.
   """
   plan = plan_data(spec)
   tokenizer = build_tokenizer(spec.data, source)
-  recipe = lambda entry: _recipe(spec.data, entry, plan, tokenizer)
+  recipe = lambda entry: _recipe(spec.data, entry, plan, tokenizer, rules[spec.data.rule])
   train, heldout, surveys, sides = [], [], {}, {}
   fraction = 0.0 if spec.data.heldout else spec.data.heldout_fraction
   for name, entry in spec.data.train.items():
@@ -232,10 +232,10 @@ def _check_source(where: str, entry: SourceSpec) -> None:
     raise InputError(f"{where}.weight: {entry.weight} is not positive; it is the share of the draws")
 
 
-def _recipe(data: DataSpec, entry: SourceSpec, plan: DataPlan, tokenizer: Tokenizer) -> Recipe:
+def _recipe(data: DataSpec, entry: SourceSpec, plan: DataPlan, tokenizer: Tokenizer, rule: Rule) -> Recipe:
   return Recipe(
     source=open_source(entry.path, format=entry.format, on_error=data.on_error),
-    rule=data.rule,
+    rule=rule,
     contexts=plan.contexts,
     tokenizer=tokenizer,
     limits=plan.limits,

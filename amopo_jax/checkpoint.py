@@ -128,7 +128,7 @@ class Checkpoints:
     arrays = ocp.args.PyTreeRestore(item=target, restore_args=ocp.checkpoint_utils.construct_restore_args(target))
     args = ocp.args.Composite(state=arrays, meta=ocp.args.JsonRestore())
     found = self._manager.restore(step, args=args)
-    _verify(digests(found["state"]), found["meta"].pop(_DIGESTS))
+    self._verify(step, digests(found["state"]), found["meta"].pop(_DIGESTS, None))
     return Restored(step, found["state"], found["meta"])
 
   def restore_params(self, step: int, target: Any) -> Any:
@@ -140,10 +140,20 @@ class Checkpoints:
     try:
       params = self._read_params(step, target)
       meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
-      _verify(digests({"params": params}), meta[_DIGESTS])
+      self._verify(step, digests({"params": params}), meta.get(_DIGESTS))
     except Exception as error:  # Orbax raises a bare Exception for a lost array file, among others
       raise InputError(f"{self.path}/{step}: cannot be read ({_line(error)}); name another one with --step") from error
     return params
+
+  def _verify(self, step: int, found: Mapping[str, int], saved: Mapping[str, int] | None) -> None:
+    """Refuses arrays whose bits are not those that were saved; disks and copies do lose some."""
+    if saved is None:
+      _log.warning("checkpoint %s/%d has no checksums (saved by an older version); used unverified", self.path, step)
+      return
+    plain = {name.replace(".params", "['params']", 1): value for name, value in saved.items()} | dict(saved)
+    for name, value in found.items():
+      if plain[name] != value:
+        raise ValueError(f"{name} is not what was saved")
 
   def _read_params(self, step: int, target: Any) -> Any:
     restore_args = ocp.checkpoint_utils.construct_restore_args({"params": target})
@@ -184,14 +194,6 @@ def _array_handler() -> ocp.PyTreeCheckpointHandler:
   arrays = type_handlers.ArrayHandler(use_replica_parallel=False)
   registry = type_handlers.create_type_handler_registry((jax.Array, arrays))
   return ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
-
-
-def _verify(found: Mapping[str, int], saved: Mapping[str, int]) -> None:
-  """Refuses arrays whose bits are not those that were saved; disks and copies do lose some."""
-  plain = {name.replace(".params", "['params']", 1): value for name, value in saved.items()} | dict(saved)
-  for name, value in found.items():
-    if plain[name] != value:
-      raise ValueError(f"{name} is not what was saved")
 
 
 def _line(error: BaseException) -> str:

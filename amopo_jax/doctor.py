@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
+from amopo_jax.announce import warn_of_skips
 from amopo_jax.data.sources import open_source
 from amopo_jax.policy import PolicySource, count_parameters, find_policy
 from amopo_jax.prepare import prepare
@@ -69,6 +70,8 @@ def describe_config(spec: RunSpec) -> Iterator[tuple[str, str]]:
       f"data {name}",
       f"{found.num_pairs} pairs of {found.num_records} records; {found.num_cut} cut, {found.num_dropped} dropped",
     )
+    for line in warn_of_skips(name, found):
+      yield "warning", line
   yield "contexts", ", ".join(run.data.contexts.names)
   yield "steps", f"{run.num_steps}" if spec.train.steps else f"about {run.num_steps}"
 

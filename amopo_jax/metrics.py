@@ -89,8 +89,8 @@ def summarize(sums: MetricSums, contexts: Sequence[str], prefix: str = "") -> di
   Returns:
     `loss`, `rewards/{chosen,rejected,margins,accuracies}`, `logps/{chosen,rejected}` averaged over contexts, the
     same with `/<context>`, `loss/<context>` (unweighted, over the terms that count), `alpha/<context>`, and the
-    counts `num_pairs` and `num_tokens`. Accuracies are shares of the pairs that the context's dimension orders;
-    NaN where there is none.
+    counts `num_pairs`, `num_tokens` and `num_ordered/<context>`. An accuracy is a share of the latter, the pairs that
+    the context's dimension orders; NaN where there is none.
   """
   s = jax.tree.map(lambda x: np.asarray(x, np.float64), sums)
   mean = lambda total, count: np.divide(total, count, out=np.full_like(total, np.nan), where=np.asarray(count) > 0)
@@ -107,16 +107,19 @@ def summarize(sums: MetricSums, contexts: Sequence[str], prefix: str = "") -> di
   out |= {f"{name}/{c}": float(v) for name, values in by_context.items() for c, v in zip(contexts, values, strict=True)}
   out |= {f"loss/{c}": float(v) for c, v in zip(contexts, mean(s.losses, s.counted), strict=True)}
   out |= {f"alpha/{c}": float(v) for c, v in zip(contexts, mean(s.alpha, s.pairs), strict=True)}
+  out |= {f"num_ordered/{c}": float(v) for c, v in zip(contexts, s.ordered, strict=True)}
   return {prefix + name: value for name, value in out.items()}
 
 
 def metric_names(contexts: Sequence[str], prefix: str = "") -> tuple[str, ...]:
-  """The names that `summarize` gives."""
+  """The names that `summarize` gives to means; the counts, which say nothing of the policy, are not among them."""
   scalar, per_context, per_member = (), (len(contexts),), (len(contexts), 2)
   shapes = {name: scalar if name in ("pairs", "loss", "tokens") else per_context for name in MetricSums._fields}
   shapes |= {"rewards": per_member, "logps": per_member}
   nothing: dict[str, Any] = {name: np.zeros(shape) for name, shape in shapes.items()}
-  return tuple(summarize(MetricSums(**nothing), contexts, prefix))
+  return tuple(
+    name for name in summarize(MetricSums(**nothing), contexts, prefix) if not name.startswith(f"{prefix}num_")
+  )
 
 
 def finite(values: Mapping[str, float], names: Sequence[str]) -> bool:

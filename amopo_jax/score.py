@@ -1,5 +1,6 @@
 """`amopo score`: the moments of every response under every context, one JSON line each."""
 
+import itertools
 import json
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from etils import epath
 
 from amopo_jax import build
 from amopo_jax.data.collate import collate, count_pairs
+from amopo_jax.data.every_response import SCORING_RULES, EveryResponse
 from amopo_jax.data.pipeline import make_stream
 from amopo_jax.data.survey import Survey
 from amopo_jax.mesh import place_batch
@@ -27,7 +29,7 @@ class Scored(NamedTuple):
 
   Attributes:
     num_lines: lines written.
-    surveys: what became of the records, by source: pairs, cut, dropped, skipped, undecided.
+    surveys: what became of the records, by source: cut, dropped, skipped; their responses go in pairs, two by two.
   """
 
   num_lines: int
@@ -35,17 +37,23 @@ class Scored(NamedTuple):
 
 
 def score(spec: RunSpec, out: str, *, step: int | None = None) -> Scored:
-  """Scores the pairs of `spec.data.train` with the policy at `spec.model.path`.
+  """Scores every response of every record of `spec.data.train` with the policy at `spec.model.path`.
+
+  All responses of a record answer the same prompts, which ask for the scores of its preferred response: of the one
+  that `chosen` names, or whose mean score is best, as the config's rule has it; of the first where nothing orders
+  them. Ties and responses with the same text are scored like any other.
 
   Args:
-    spec: says model, data, contexts, batch and β; its training parts are not used.
+    spec: says model, data (one source), contexts, batch and β; its training parts are not used.
     out: JSONL file to write, local or gs://; appears under its name when it is complete.
     step: checkpoint of a workdir; None: the newest.
 
   Returns:
-    Number of lines, and what became of the records. A line has `record`, `context`, `response` (chosen or
-    rejected), `length` (tokens, end of turn included), `sum_logp` (nats), `mean_p`, `std_p`, `reward` (β times the
-    mean log-probability) and `pair`, which numbers the pairs of a record.
+    Number of lines, and what became of the records. There is a line per record, context and response, in this
+    order, the preferred response first and then as in the record. A line has `record`, `context`, `response`
+    ("chosen" for the preferred one, "rejected" for each of the others), `length` (tokens, end of turn included),
+    `sum_logp` (nats), `mean_p`, `std_p`, `reward` (β times the mean log-probability) and `index` (of the response in
+    the record).
 
   Raises:
     InputError: anything wrong with the model, the data or the place to write to.
@@ -56,17 +64,21 @@ def score(spec: RunSpec, out: str, *, step: int | None = None) -> Scored:
     raise InputError(f"{out}: the folder {path.parent} does not exist; make it, or choose another --out")
   if path.is_dir():
     raise InputError(f"{out}: is a folder; name the file to write")
+  if len(spec.data.train) != 1:
+    raise InputError(f"config.data.train: {len(spec.data.train)} data sets; score one at a time")
   mesh = build.build_mesh(spec)
   source = find_policy(spec.model.path, dict(spec.model.arch), step=step)
   score_fn = build.build_score_fn(spec.model, source.config, len(spec.data.contexts), mesh)
-  data = build.build_data(spec, source)
+  data = build.build_data(spec, source, rules=SCORING_RULES)
   dtype = build.dtype("config.model.param_dtype", spec.model.param_dtype)
   shardings = build.param_shardings(spec, abstract_params(source.config, dtype), mesh)
   params = load_policy(source, dtype=dtype, shardings=shardings)
   moments_step = jax.jit(make_moments_step(score_fn))
   scored = _in_order(spec, data, mesh, lambda batch: moments_step(params, batch))
-  count = _write(path, (line for index, found in scored for line in _lines(data, index, found, spec.objective.beta)))
-  return Scored(count, data.surveys)
+  rule = SCORING_RULES[spec.data.rule]
+  records = itertools.groupby(scored, lambda pair: int(data.train[0].table[pair[0], 0]))
+  lines = (_lines(data, rule, record, [found for _, found in pairs], spec.objective.beta) for record, pairs in records)
+  return Scored(_write(path, itertools.chain.from_iterable(lines)), data.surveys)
 
 
 def _write(path: epath.Path, lines: Iterable[dict[str, Any]]) -> int:
@@ -108,20 +120,26 @@ def _in_order(spec: RunSpec, data: build.Data, mesh: Any, run: Any) -> Iterator[
       due += 1
 
 
-def _lines(data: build.Data, index: int, moments: ResponseMoments, beta: float) -> Iterator[dict[str, Any]]:
-  record, pair = (int(number) for number in data.train[0].table[index])
-  batched = jax.tree.map(lambda x: jnp.asarray(x)[None], moments)
-  mean_p, std_p, reward = (np.asarray(x)[0] for x in (mean_probs(batched), std_probs(batched), rewards(batched, beta)))
+def _lines(
+  data: build.Data, rule: EveryResponse, record: int, pairs: list[ResponseMoments], beta: float
+) -> Iterator[dict[str, Any]]:
+  """The lines of one record, from the moments [K P] of its pairs."""
+  read = data.train[0].recipe.source[record]
+  places = enumerate(rule.places(read, data.contexts.ranges))
+  found = [(index, b, p) for b, two in places for p, index in enumerate(two)][: len(read.responses)]
+  moments = ResponseMoments(*(jnp.stack(field) for field in zip(*pairs, strict=True)))
+  sums = jax.tree.map(np.asarray, moments)
+  mean_p, std_p, reward = (np.asarray(x) for x in (mean_probs(moments), std_probs(moments), rewards(moments, beta)))
   for k, context in enumerate(data.contexts.names):
-    for p, member in enumerate(PAIR_MEMBERS):
+    for place, (index, b, p) in enumerate(found):
       yield {
         "record": record,
         "context": context,
-        "response": member,
-        "length": int(moments.length[k, p]),
-        "sum_logp": float(moments.sum_logp[k, p]),
-        "mean_p": float(mean_p[k, p]),
-        "std_p": float(std_p[k, p]),
-        "reward": float(reward[k, p]),
-        "pair": pair,
+        "response": PAIR_MEMBERS[min(place, 1)],
+        "length": int(sums.length[b, k, p]),
+        "sum_logp": float(sums.sum_logp[b, k, p]),
+        "mean_p": float(mean_p[b, k, p]),
+        "std_p": float(std_p[b, k, p]),
+        "reward": float(reward[b, k, p]),
+        "index": index,
       }

@@ -18,6 +18,7 @@ from amopo_jax.data.contexts import PLACES, Context, ContextSpec, instruction
 from amopo_jax.data.dataset import PairDataset
 from amopo_jax.data.encode import Limits
 from amopo_jax.data.pack import PackSpec, pack_all, padding
+from amopo_jax.data.pairs import derived
 from amopo_jax.data.pipeline import LOOKAHEAD
 from amopo_jax.data.recipe import Recipe
 from amopo_jax.data.sources import open_source
@@ -109,7 +110,7 @@ def make_recipe(args: argparse.Namespace) -> Recipe:
   contexts = ContextSpec((Context("general", None, "overall"), *rubrics, *others), args.place)
   limits = Limits(args.max_length, args.max_length // 2, "cut")
   pack = PackSpec(args.row_length, args.rows, args.max_pairs, len(contexts.contexts))
-  return Recipe(source, "derived", contexts, load_tokenizer(args.tokenizer), limits, pack)
+  return Recipe(source, derived, contexts, load_tokenizer(args.tokenizer), limits, pack)
 
 
 def _rubric_text(name: str) -> str:

@@ -58,7 +58,8 @@ def get_config() -> ConfigDict:
   config.data.on_error = "raise"  # a bad record: raise, or skip and count
   config.data.too_long = "cut"  # over max_length: cut (keeps instruction, question's end, response), drop, error
   config.data.max_length = 0  # tokens of one prompt and response; 0: the row length
-  config.data.max_response = 0  # tokens of one response; 0: half of max_length
+  # No cap: a longer response is cut only as far as the prompt needs the room (docs/data.md, "Lengths").
+  config.data.max_response = 0  # tokens of a response that a long prompt cannot take away; 0: half of max_length
   config.data.shuffle = True  # a new order in every epoch
   config.data.workers = 0  # processes that encode and pack beside the training process
   config.data.template_kwargs = ConfigDict()  # handed to the chat template, e.g. {"enable_thinking": False}
@@ -104,6 +105,8 @@ def get_config() -> ConfigDict:
   config.train.eval_every = 0  # steps; 0: at the start and at the end only
   config.train.save_every = 100  # steps; the last one is always saved
   config.train.keep = 2  # newest checkpoints that are kept
+  # Only a checkpoint saved at a step that is evaluated can be the best: with eval_every = 0 that is the last one alone;
+  # else let save_every be a multiple of eval_every.
   config.train.best_metric = "eval_rewards/accuracies"  # whose best checkpoint is kept as well; "": none
   config.train.best_is_highest = True
   config.train.tensorboard = True

@@ -19,5 +19,5 @@ def get_config() -> ConfigDict:
   config.model.arch = ConfigDict()
   config.objective.update(name="amopo", beta=2.0, target_margin=0.5, ties="follow_dimension")
   config.optim.update(learning_rate=2e-3)
-  config.train.update(steps=72)
+  config.train.update(steps=36)
   return config

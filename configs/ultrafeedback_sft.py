@@ -42,5 +42,5 @@ def get_config() -> ConfigDict:
   config.batch.update(rows=8, group_rows=8, row_length=1024)
   config.objective.update(name="sft", beta=2.0)
   config.optim.update(learning_rate=3e-3, clip=1.0, b2=0.99)
-  config.train.update(steps=48, log_every=4)
+  config.train.update(steps=24, log_every=4)
   return config

@@ -1,8 +1,13 @@
+import dataclasses
+import json
 import re
 
+import numpy as np
 import pytest
 
-from amopo_jax.announce import announce
+from amopo_jax.announce import announce, warn_of_skips
+from amopo_jax.data.skips import SkipReason
+from amopo_jax.data.survey import Survey
 from amopo_jax.policy import count_parameters
 from amopo_jax.prepare import prepare
 
@@ -48,4 +53,29 @@ def test_it_names_the_reasons_for_skipped_records(said, world, tmp_path):
   source = {"path": str(broken), "format": "native", "weight": 1.0}
   _, text = said(data__train={"broken": source}, data__on_error="skip")
   assert "1 skipped" in text
-  assert re.search(r"skipped in broken: .*broken\.jsonl:\d+: 0 response\(s\)", text)
+  assert re.search(r"1 × such as .*broken\.jsonl:49: 0 response\(s\)", text)
+
+
+def test_pairs_that_are_skipped_because_no_prompt_fits_cannot_be_missed(said, world, tmp_path):
+  """Most of a file: questions whose instruction alone is longer than max_length, and a broken line at its end."""
+  path = tmp_path / "long.jsonl"
+  good = (world / "train.jsonl").read_text().splitlines()[:3]
+  system = {"role": "system", "content": "please " * 200}
+  bad = [json.loads(line) for line in good * 3]
+  bad = [row | {"prompt": [system, *row["prompt"]]} for row in bad]
+  path.write_text("\n".join([*good, *map(json.dumps, bad), "{broken"]) + "\n")
+  source = {"path": str(path), "format": "native", "weight": 1.0}
+  _, text = said(data__train={"long": source}, data__on_error="skip")
+  warning = text[text.index("WARNING") :].splitlines()
+  assert warning[0] == ("WARNING: data long: 10 of 13 records (77%) are skipped, as config.data.on_error=skip says:")
+  assert warning[1].startswith(f"  9 × such as {path}:4: prompt longer than the row: ")
+  assert warning[2].startswith(f"  1 × such as {path}:13: broken JSON")
+
+
+def test_more_reasons_than_one_can_read_are_added_up():
+  reasons = tuple(SkipReason(9 - number, f"f:{number}: [reason] {number}") for number in range(7))
+  found = Survey(90, 42, reasons, 0, 48, 0, 0, (0,), (0,), np.zeros((48, 2), np.int32))
+  lines = warn_of_skips("d", found)
+  assert lines[1:3] == ["  9 × such as f:0: [reason] 0", "  8 × such as f:1: [reason] 1"]
+  assert lines[-1] == "  7 × for 2 other reasons"
+  assert warn_of_skips("d", dataclasses.replace(found, num_skipped=0, skip_reasons=())) == []

@@ -1,5 +1,6 @@
 """Real checkpoints in real folders: what is kept, what is restored, and what happens to broken ones."""
 
+import json
 import pathlib
 
 import jax
@@ -142,6 +143,27 @@ def test_a_broken_newest_checkpoint_is_set_aside_and_the_one_before_is_used(tmp_
   checkpoints.save(state_at(2), {"stream": {"next": 2}})
   checkpoints.wait()
   assert checkpoints.steps() == [1, 2]
+
+
+def lose_checksums(path):
+  (file,) = [file for file in (path / "meta").iterdir() if "digests" in file.read_text()]
+  content = json.loads(file.read_text())
+  del content["digests"]
+  file.write_text(json.dumps(content))
+
+
+def test_a_checkpoint_of_a_version_without_checksums_is_used_with_a_warning(tmp_path, target, caplog):
+  save_steps(tmp_path, [1]).close()
+  lose_checksums(tmp_path / "checkpoints" / "1")
+  checkpoints = Checkpoints(str(tmp_path))
+  restored = checkpoints.restore(target)
+  assert restored is not None
+  assert (restored.step, restored.meta) == (1, {"stream": {"next": 1}})
+  jax.tree.map(np.testing.assert_array_equal, restored.state, state_at(1))
+  jax.tree.map(np.testing.assert_array_equal, checkpoints.restore_params(1, target.params), state_at(1).params)
+  assert [record.getMessage() for record in caplog.records if record.name == "amopo_jax.checkpoint"] == 2 * [
+    f"checkpoint {checkpoints.path}/1 has no checksums (saved by an older version); used unverified"
+  ]
 
 
 def test_all_broken_is_an_error_that_says_so(tmp_path, target):

@@ -1,4 +1,6 @@
 import json
+from importlib.metadata import version
+from importlib.util import find_spec
 
 import jax
 import pytest
@@ -11,7 +13,7 @@ def test_the_machine():
   found = dict(doctor.describe_machine())
   assert found["jax"] == jax.__version__
   assert found["devices"].startswith("8 × cpu")
-  assert found["libtpu"] == "not installed"
+  assert found["libtpu"] == (version("libtpu") if find_spec("libtpu") else "not installed")
   assert "GiB" in found.get("memory", found.get("memory per device", ""))
 
 
@@ -55,3 +57,12 @@ def test_a_whole_config_by_the_checks_of_a_run(make_spec):
 def test_a_mistake_is_found_as_a_run_would_find_it(make_spec, overrides, message):
   with pytest.raises(InputError, match=message):
     list(doctor.describe_config(make_spec(**overrides)))
+
+
+def test_a_config_that_skips_records_is_warned_about(make_spec, world, tmp_path):
+  path = tmp_path / "some.jsonl"
+  path.write_text((world / "train.jsonl").read_text() + "{broken\n")
+  spec = make_spec(data__train={"some": {"path": str(path), "format": "native", "weight": 1.0}}, data__on_error="skip")
+  warnings = [finding for what, finding in doctor.describe_config(spec) if what == "warning"]
+  assert "1 of 49 records (2%) are skipped" in warnings[0]
+  assert f"1 × such as {path}:49: broken JSON" in warnings[1]

@@ -44,6 +44,7 @@ def test_means_are_those_of_numpy_over_the_real_pairs():
   np.testing.assert_allclose(out["alpha/a"], 1 / 3, rtol=1e-6)
   np.testing.assert_allclose(out["logps/rejected/a"], rewards[:, 0, 1].mean() / 2.0, rtol=1e-5)
   assert out["num_pairs"] == 4
+  assert [out[f"num_ordered/{name}"] for name in "abc"] == ordered.sum(0).tolist()
   assert out["num_tokens"] == np.asarray(moments.length).sum()
 
 
@@ -77,4 +78,7 @@ def test_a_context_that_orders_no_pair_has_no_accuracy_and_leaves_the_mean_alone
 def test_names_are_known_before_there_is_anything_to_summarize():
   _, _, sums = sums_of(*make(6, 4))
   contexts = ["a", "b", "c"]
-  assert metrics.metric_names(contexts, "eval_") == tuple(metrics.summarize(sums, contexts, prefix="eval_"))
+  names = metrics.summarize(sums, contexts, prefix="eval_")
+  counts = {"eval_num_pairs", "eval_num_tokens", "eval_num_ordered/a", "eval_num_ordered/b", "eval_num_ordered/c"}
+  assert counts < set(names)
+  assert metrics.metric_names(contexts, "eval_") == tuple(name for name in names if name not in counts)

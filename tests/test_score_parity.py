@@ -80,7 +80,7 @@ def spec_for(spec, model_dir, records):
     tokenizer="",
     contexts={"plain": ContextEntry("", "plain", 0.0, 0.0)},
     rule="annotated",
-    on_error="skip",
+    on_error="raise",
   )
   batch = dataclasses.replace(spec.batch, rows=8, group_rows=8, row_length=256)
   model = dataclasses.replace(spec.model, path=str(model_dir), arch={})
@@ -89,12 +89,10 @@ def spec_for(spec, model_dir, records):
 
 def torch_logps(model, tokenizer, record, line):
   """Log-probabilities of the response's tokens, end of turn included, from the chat template's own full rendering."""
-  others = [number for number in range(len(record.responses)) if number != record.chosen]
-  number = record.chosen if line["response"] == "chosen" else others[line["pair"]]
   messages = [{"role": message.role, "content": message.content} for message in record.prompt]
   prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
   prompt_ids = tokenizer.encode(prompt, add_special_tokens=False)
-  answer_ids = tokenizer.encode(record.responses[number].content + "<|im_end|>", add_special_tokens=False)
+  answer_ids = tokenizer.encode(record.responses[line["index"]].content + "<|im_end|>", add_special_tokens=False)
   with torch.no_grad():
     logits = model(torch.tensor([prompt_ids + answer_ids])).logits[0].double()
   logps = torch.log_softmax(logits[len(prompt_ids) - 1 : -1], -1)

@@ -1,10 +1,11 @@
 """amopo score --model=HF_DIR|HUB_NAME|WORKDIR --data=FILE --out=FILE [--format=native] [--config=…] [--step=N]
 
-Per record, context and response: length, sum_logp, mean_p, std_p, reward. Contexts, tokenizer and beta come from
---config, else from the workdir's run; a model without either is asked the bare question.
+Per record, context and response: length, sum_logp, mean_p, std_p, reward (docs/data.md, "Scores"). Contexts, tokenizer
+and beta come from --config, else from the workdir's run; a model without either is asked the bare question.
 """
 
 import dataclasses
+import sys
 
 from absl import flags
 
@@ -25,13 +26,15 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 def run(values: flags.FlagValues) -> int:
   """Scores."""
   require(values, "model", "data", "out")
-  from amopo_jax.announce import describe_survey
+  from amopo_jax.announce import describe_counts, warn_of_skips
   from amopo_jax.score import score
 
   spec = _spec(values)
   scored = score(spec, values.out, step=values.step)
   for name, found in scored.surveys.items():
-    print(describe_survey(name, found, list(spec.data.contexts)))
+    print(describe_counts(name, found))
+    for line in warn_of_skips(name, found):
+      print(line, file=sys.stderr)
   print(f"{values.out}: {scored.num_lines} lines")
   return 0
 

@@ -7,12 +7,13 @@ prompts keep what they have in common.
 import dataclasses
 import functools
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float32
 
 from amopo_jax.data.contexts import ContextSpec, order, render
-from amopo_jax.data.records import Message, Pair
+from amopo_jax.data.records import Message, Pair, Response
 from amopo_jax.data.tokenizer import TokenIds, Tokenizer
 from amopo_jax.types import InputError
 
@@ -59,6 +60,7 @@ class EncodedPair:
     index: number of the pair in its data set, -1 if it has none.
     num_cut: tokens taken away, from the longest prompt and from both responses.
     origin: of the record.
+    others: tokens of `Pair.others`; not laid out.
   """
 
   prompts: tuple[TokenIds, ...]
@@ -68,6 +70,7 @@ class EncodedPair:
   index: int
   num_cut: int
   origin: str
+  others: tuple[TokenIds, ...] = ()
 
   @functools.cached_property
   def branching(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -85,6 +88,14 @@ class EncodedPair:
   def longest(self) -> int:
     """Tokens of the longest prompt with the longest response."""
     return _longest(self.prompts) + _longest(self.responses)
+
+  @property
+  def largest(self) -> "EncodedPair":
+    """A pair at least as large as any two of the responses and others make: where it fits, all of them do."""
+    if not self.others:
+      return self
+    longest = max((*self.responses, *self.others), key=len)
+    return dataclasses.replace(self, responses=(longest, longest), others=())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,18 +136,19 @@ def encode_pair(
   """
   is_ordered, score_gap = order(pair, contexts)
   prompts = _encode_prompts(pair.prompt, pair, contexts, tokenizer)
-  chosen, rejected = tokenizer.encode_responses([pair.chosen.content, pair.rejected.content])
-  num_cut, num_tokens = 0, _longest(prompts) + _longest((chosen, rejected))
+  responses = tokenizer.encode_responses([response.content for response in _responses(pair)])
+  num_cut, num_tokens = 0, _longest(prompts) + _longest(responses)
   if num_tokens > limits.max_length:
     if limits.too_long != "cut":
       return _refuse(pair, num_tokens, limits)
-    before = _longest(prompts) + len(chosen) + len(rejected)
-    prompt_room = limits.max_length - min(_longest((chosen, rejected)), limits.max_response)
+    before = _longest(prompts) + sum(map(len, responses[:2]))
+    prompt_room = limits.max_length - min(_longest(responses), limits.max_response)
     prompts = _cut_prompts(prompts, pair, contexts, tokenizer, room=prompt_room)
     room = limits.max_length - _longest(prompts)
-    chosen, rejected = chosen[:room], rejected[:room]
-    num_cut = before - _longest(prompts) - len(chosen) - len(rejected)
-  return EncodedPair(prompts, (chosen, rejected), is_ordered, score_gap, index, num_cut, pair.origin)
+    responses = [response[:room] for response in responses]
+    num_cut = before - _longest(prompts) - sum(map(len, responses[:2]))
+  chosen, rejected, *others = responses
+  return EncodedPair(prompts, (chosen, rejected), is_ordered, score_gap, index, num_cut, pair.origin, tuple(others))
 
 
 def fits_by_bytes(pair: Pair, contexts: ContextSpec, tokenizer: Tokenizer, max_length: int) -> bool:
@@ -152,12 +164,16 @@ def fits_by_bytes(pair: Pair, contexts: ContextSpec, tokenizer: Tokenizer, max_l
     True if it cannot be too long; False if one has to look.
   """
   prompt = max(map(_num_bytes, _prompt_texts(pair.prompt, pair, contexts, tokenizer)))
-  response = max(_num_bytes(pair.chosen.content), _num_bytes(pair.rejected.content)) + len(tokenizer.end)
+  response = max(_num_bytes(response.content) for response in _responses(pair)) + len(tokenizer.end)
   return prompt + response + _PREFIX_TOKENS <= max_length
 
 
 _PREFIX_TOKENS = 4
 """SentencePiece vocabularies begin a text with a token of their own; generously bounded."""
+
+
+def _responses(pair: Pair) -> tuple[Response, ...]:
+  return (pair.chosen, pair.rejected, *pair.others)
 
 
 def _encode_prompts(
@@ -218,7 +234,7 @@ def _common_prefix(one: TokenIds, two: TokenIds) -> int:
   return int(differs.argmax()) if differs.any() else length
 
 
-def _longest(sequences: tuple[TokenIds, ...]) -> int:
+def _longest(sequences: Sequence[TokenIds]) -> int:
   return max(map(len, sequences))
 
 

@@ -60,6 +60,12 @@ def mean_score(record: Record, ranges: ScoreRanges) -> list[Pair]:
   return _pairs(record, [(best, worst)] if _above(means[best], means[worst]) else [])
 
 
+def best(record: Record, ranges: ScoreRanges) -> int:
+  """Number of the response with the highest mean normalised score, the first among equals; as `mean_score`."""
+  means = _means(record, ranges)
+  return means.index(max(means))
+
+
 def all_pairs(record: Record, ranges: ScoreRanges) -> list[Pair]:
   """Every two responses with different mean normalised scores, the higher one chosen.
 

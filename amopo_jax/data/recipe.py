@@ -6,7 +6,7 @@ from amopo_jax.data.contexts import ContextSpec
 from amopo_jax.data.encode import Dropped, EncodedPair, Limits, encode_pair
 from amopo_jax.data.fit import Sized
 from amopo_jax.data.pack import PackSpec
-from amopo_jax.data.pairs import RULES
+from amopo_jax.data.pairs import Rule
 from amopo_jax.data.records import Pair
 from amopo_jax.data.sources import ON_ERROR, RecordSource
 from amopo_jax.data.tokenizer import Tokenizer
@@ -22,7 +22,7 @@ class Recipe:
 
   Attributes:
     source: the records.
-    rule: a name of `pairs.RULES`.
+    rule: chooses the pairs of a record, e.g. one of `pairs.RULES`; pickles.
     contexts: the K contexts.
     tokenizer: with a chat template.
     limits: how long a sequence may be.
@@ -30,11 +30,11 @@ class Recipe:
     on_error: one of `sources.ON_ERROR`, for what is only found out when a pair is encoded (e.g. a missing score).
 
   Raises:
-    InputError: unknown rule, sequences longer than a row, or a K that differs from the group's.
+    InputError: unknown on_error, sequences longer than a row, or a K that differs from the group's.
   """
 
   source: RecordSource
-  rule: str
+  rule: Rule
   contexts: ContextSpec
   tokenizer: Tokenizer
   limits: Limits
@@ -42,8 +42,6 @@ class Recipe:
   on_error: str = "raise"
 
   def __post_init__(self):
-    if self.rule not in RULES:
-      raise InputError(f"data: unknown rule '{self.rule}'; choose one of {', '.join(RULES)}")
     if self.on_error not in ON_ERROR:
       raise InputError(f"data: unknown on_error '{self.on_error}'; choose one of {', '.join(ON_ERROR)}")
     if self.limits.max_length > self.pack.row_length:
@@ -68,7 +66,7 @@ class Recipe:
     Raises:
       InputError: a bad record.
     """
-    return RULES[self.rule](self.source[record], self.contexts.ranges)
+    return self.rule(self.source[record], self.contexts.ranges)
 
   def encode(self, pair: Pair, index: int = -1) -> EncodedPair | Dropped:
     """Encodes a pair so that it fits into a group; arguments and errors as `encode.encode_pair`.
@@ -77,15 +75,18 @@ class Recipe:
     """
     encoded = encode_pair(pair, self.contexts, self.tokenizer, self.limits, index=index)
     limits = self.limits
-    while isinstance(encoded, EncodedPair) and not Sized(encoded).fits(self.pack.rows, self.pack.row_length):
-      reason = f"{Sized(encoded).whole} tokens in all contexts, more than a group of {self.pack.rows} rows holds"
+    while isinstance(encoded, EncodedPair) and not self._fits(encoded):
+      reason = f"{Sized(encoded.largest).whole} tokens in all contexts, more than {self.pack.rows} rows hold"
       if limits.too_long == "drop":
         return Dropped(pair.origin, reason)
       if limits.too_long == "error":
         raise InputError(f"{pair.origin}: {reason}; use more rows, or set too_long to cut or drop")
-      limits = _shorter(limits, encoded.longest, self.pack)
+      limits = _shorter(limits, encoded.largest.longest, self.pack)
       encoded = encode_pair(pair, self.contexts, self.tokenizer, limits, index=index)
     return encoded
+
+  def _fits(self, encoded: EncodedPair) -> bool:
+    return Sized(encoded.largest).fits(self.pack.rows, self.pack.row_length)
 
 
 def _shorter(limits: Limits, longest: int, pack: PackSpec) -> Limits:

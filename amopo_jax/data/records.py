@@ -83,12 +83,15 @@ class Pair:
     chosen: the preferred response y_w.
     rejected: the other one y_l.
     origin: of the record.
+    others: further responses that must get the very same prompts, so that cuts leave room for them, too: where a
+      record is scored, its responses lie in several pairs. None in training.
   """
 
   prompt: tuple[Message, ...]
   chosen: Response
   rejected: Response
   origin: str
+  others: tuple[Response, ...] = ()
 
 
 def score_in_range(response: Response, dimension: str, low: Number, high: Number, origin: str) -> float:

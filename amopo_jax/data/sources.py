@@ -15,13 +15,12 @@ from amopo_jax.data.adapters import ADAPTERS, Adapter
 from amopo_jax.data.fetch import hub_set, local_files
 from amopo_jax.data.records import Record
 from amopo_jax.data.rows import FileRows
+from amopo_jax.data.skips import SkipReason, SkipTally
 from amopo_jax.data.tfds_rows import TfdsRows
 from amopo_jax.types import InputError
 
 ON_ERROR = ("raise", "skip")
 """What happens to a bad record: an error when it is read, or left out and counted at the opening."""
-
-_KEPT_REASONS = 10
 
 
 Rows = FileRows | TfdsRows
@@ -38,7 +37,7 @@ class RecordSource:
 
   Attributes:
     skipped: number of records left out, 0 with "raise".
-    skip_reasons: messages of the first of them.
+    skip_reasons: why, and how often.
 
   Raises:
     InputError: no records, or a file whose rows do not come out even.
@@ -49,7 +48,8 @@ class RecordSource:
     counts = [_count_records(part, adapter.rows_per_record) for part in self._parts]
     self._ends = np.cumsum(counts, dtype=np.int64)
     self._numbers = np.arange(sum(counts), dtype=np.int64)
-    self.skipped, self.skip_reasons = 0, ()
+    self.skipped = 0
+    self.skip_reasons: tuple[SkipReason, ...] = ()
     if on_error == "skip":
       self._leave_out_bad()
     if not len(self):
@@ -75,10 +75,15 @@ class RecordSource:
     return self._parts[place], (record - before) * self._adapter.rows_per_record
 
   def _leave_out_bad(self):
-    reasons = [self._reason_against(number) for number in range(len(self))]
-    self._numbers = np.flatnonzero([reason is None for reason in reasons])
-    found = [reason for reason in reasons if reason is not None]
-    self.skipped, self.skip_reasons = len(found), tuple(found[:_KEPT_REASONS])
+    tally, good = SkipTally(), []
+    for number in range(len(self)):
+      reason = self._reason_against(number)
+      if reason is None:
+        good.append(number)
+      else:
+        tally.add(reason)
+    self._numbers = np.asarray(good, np.int64)
+    self.skipped, self.skip_reasons = tally.total, tally.commonest()
 
   def _reason_against(self, number: int) -> str | None:
     try:

@@ -8,9 +8,8 @@ from jaxtyping import Int32
 
 from amopo_jax.data.findings import FoundPair, FoundRecord, find_pairs
 from amopo_jax.data.recipe import Recipe
+from amopo_jax.data.skips import SkipReason, SkipTally
 from amopo_jax.types import InputError
-
-_KEPT_REASONS = 10
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -20,7 +19,7 @@ class Survey:
   Attributes:
     num_records: records read, bad ones included.
     num_skipped: records left out, by the source or because of an error in a pair; 0 unless `on_error` is "skip".
-    skip_reasons: messages of the first of them.
+    skip_reasons: why, and how often; the commonest first.
     num_undecided: records that gave no pair, because the rule found no difference.
     num_pairs: pairs to train on.
     num_cut: pairs of them that lose tokens.
@@ -32,7 +31,7 @@ class Survey:
 
   num_records: int
   num_skipped: int
-  skip_reasons: tuple[str, ...]
+  skip_reasons: tuple[SkipReason, ...]
   num_undecided: int
   num_pairs: int
   num_cut: int
@@ -58,14 +57,15 @@ def survey(recipe: Recipe, *, num_workers: int = 0) -> Survey:
     InputError: a bad record or pair unless `on_error` is "skip"; no pair at all.
   """
   tally = _Tally(len(recipe.contexts.contexts))
+  tally.skips.add_all(recipe.source.skip_reasons)
   for found in find_pairs(recipe, num_workers):
     tally.add(found)
   if not tally.table:
     raise InputError("data: no pair to train on; look at the rule, the score ranges and max_length")
   return Survey(
     num_records=recipe.source.skipped + tally.num_records,
-    num_skipped=recipe.source.skipped + tally.num_skipped,
-    skip_reasons=(*recipe.source.skip_reasons, *tally.skip_reasons)[:_KEPT_REASONS],
+    num_skipped=tally.skips.total,
+    skip_reasons=tally.skips.commonest(),
     num_undecided=tally.num_undecided,
     num_pairs=len(tally.table) // 2,
     num_cut=tally.num_cut,
@@ -80,16 +80,15 @@ class _Tally:
   """Running counts; of a pair it keeps two integers."""
 
   def __init__(self, num_contexts: int):
-    self.num_records = self.num_skipped = self.num_undecided = self.num_cut = self.num_dropped = 0
+    self.num_records = self.num_undecided = self.num_cut = self.num_dropped = 0
     self.num_tied, self.num_inverted = np.zeros((2, num_contexts), np.int64)
-    self.skip_reasons: list[str] = []
+    self.skips = SkipTally()
     self.table = array.array("i")
 
   def add(self, found: FoundRecord):
     self.num_records += 1
     if found.error is not None:
-      self.num_skipped += 1
-      self.skip_reasons += [found.error] if len(self.skip_reasons) < _KEPT_REASONS else []
+      self.skips.add(found.error)
     self.num_undecided += found.error is None and not found.pairs
     for pair in found.pairs:
       self._add_pair(pair)

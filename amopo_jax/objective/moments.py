@@ -49,7 +49,9 @@ def std_probs(moments: ResponseMoments) -> Float[Array, "B K P"]:
   """Standard deviation of a response's token probabilities: the width σ from which α is drawn.
 
   The sample deviation (n − 1), because the released code takes `torch.std`. In float32 the difference of the
-  two sums can fall below zero by rounding; it is clamped. The gradient is 0, not infinite, where σ is 0.
+  two sums can fall below zero by rounding; it is clamped. It also loses a σ much smaller than μ: what is left is
+  right to 2e-3 in absolute terms, and σ > 0.03 to 1 % (method.md, "How exact is σ?"). The gradient is 0, not
+  infinite, where σ is 0.
 
       std_probs = sqrt( (Σ_t p_t² − |y| μ²) / (|y| − 1) )
 

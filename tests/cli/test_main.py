@@ -94,3 +94,8 @@ def test_help_and_typing_errors_are_answered_without_loading_jax():
     )
     assert done.returncode == status, done.stderr
     assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_the_package_is_the_command():
+  said = subprocess.run([sys.executable, "-m", "amopo_jax", "--help"], capture_output=True, text=True, check=False)
+  assert "usage: amopo VERB" in said.stdout + said.stderr

@@ -41,6 +41,17 @@ def test_a_config_overrides_the_workdir_s(scored, trained, config_file):
   assert [line["reward"] for line in doubled] == pytest.approx([2 * line["reward"] for line in whole], rel=1e-5)
 
 
+def test_skipped_records_are_a_warning(amopo, trained, config_file, world, tmp_path):
+  data, out = tmp_path / "some.jsonl", tmp_path / "scores.jsonl"
+  data.write_text((world / "heldout.jsonl").read_text() + '{"prompt": "?", "responses": []}\n' * 3)
+  config = config_file(data__on_error="skip")
+  status, text, err = amopo("score", f"--model={trained[0]}", f"--data={data}", f"--out={out}", f"--config={config}")
+  assert status == 0
+  assert "8 pairs of 11 records; 0 cut, 0 dropped, 3 skipped" in text
+  assert "WARNING: data data: 3 of 11 records (27%) are skipped" in err
+  assert f"3 × such as {data}:9: 0 response(s)" in err
+
+
 def test_a_mistake_is_one_line(amopo, trained, tmp_path):
   status, _, err = amopo("score", f"--model={trained[0]}", "--data=no/such.jsonl", f"--out={tmp_path}/x.jsonl")
   assert status == 2

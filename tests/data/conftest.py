@@ -9,6 +9,7 @@ from amopo_jax.data.contexts import Context, ContextSpec
 from amopo_jax.data.dataset import PairDataset
 from amopo_jax.data.encode import EncodedPair, Limits
 from amopo_jax.data.pack import PackSpec
+from amopo_jax.data.pairs import RULES
 from amopo_jax.data.recipe import Recipe
 from amopo_jax.data.sources import open_source
 from amopo_jax.data.survey import survey
@@ -65,7 +66,7 @@ def make_recipe(tokenizer, contexts):
 
   def make(path, *, pack=PACK, limits=LIMITS, **parts):
     source = open_source(path, format="native")
-    return Recipe(source, parts.pop("rule", "annotated"), contexts, tokenizer, limits, pack, **parts)
+    return Recipe(source, RULES[parts.pop("rule", "annotated")], contexts, tokenizer, limits, pack, **parts)
 
   return make
 

@@ -23,7 +23,6 @@ def test_pairs_follow_the_rule(records, make_recipe):
 @pytest.mark.parametrize(
   ("parts", "message"),
   [
-    ({"rule": "best"}, "unknown rule 'best'; choose one of derived"),
     ({"on_error": "ignore"}, "unknown on_error 'ignore'"),
     ({"limits": Limits(300, 100, "cut")}, "max_length 300 is more than the row_length 256"),
     ({"pack": PackSpec(256, 4, 8, 2)}, "num_contexts is 2, but there are 3 contexts"),
@@ -53,7 +52,7 @@ def test_or_dropped_or_refused(records, make_recipe):
     pair = recipe.pairs(number)[0]
     if isinstance(outcome := recipe.encode(pair), Dropped) and "in all contexts" in outcome.reason:
       strict = make_recipe(records, pack=PackSpec(256, 2, 8, 3), limits=Limits(250, 100, "error"))
-      with pytest.raises(InputError, match=r"train.jsonl:\d: .* more than a group of 2 rows holds; use more rows"):
+      with pytest.raises(InputError, match=r"train.jsonl:\d: .* more than 2 rows hold; use more rows"):
         strict.encode(pair)
     outcomes.add(type(outcome))
   assert Dropped in outcomes

@@ -65,7 +65,10 @@ def test_bad_records_are_left_out_and_counted_if_so_told(tmp_path):
   assert prompts(source) == ["a", "c", "d", "f"]
   assert source.origin(3) == f"{path}:6"
   assert source.skipped == 3
-  assert [reason.partition(": ")[0] for reason in source.skip_reasons] == [f"{path}:{line}" for line in (2, 5, 7)]
+  assert [(count, example.partition(": ")[0]) for count, example in source.skip_reasons] == [
+    (2, f"{path}:2"),
+    (1, f"{path}:7"),
+  ]
 
 
 def test_a_source_without_records_is_refused(tmp_path):

@@ -56,7 +56,7 @@ def test_cut_dropped_and_skipped(tmp_path, write_records, make_recipe):
     survey(make_recipe(path))
   skipped = survey(make_recipe(path, on_error="skip"))
   assert (skipped.num_records, skipped.num_skipped, skipped.num_pairs) == (13, 1, 12)
-  assert "long.jsonl:13" in skipped.skip_reasons[0]
+  assert "long.jsonl:13" in skipped.skip_reasons[0].example
 
 
 def test_records_that_the_source_leaves_out_are_counted_too(tmp_path, write_records, make_recipe):
@@ -64,7 +64,7 @@ def test_records_that_the_source_leaves_out_are_counted_too(tmp_path, write_reco
   path.write_text("{\n" + path.read_text())
   found = survey(make_recipe(path, on_error="skip"))
   assert (found.num_records, found.num_skipped, found.num_pairs) == (13, 1, 12)
-  assert "broken.jsonl:1: broken JSON" in found.skip_reasons[0]
+  assert "broken.jsonl:1: broken JSON" in found.skip_reasons[0].example
 
 
 def test_nothing_to_train_on_is_an_error(records, make_recipe):

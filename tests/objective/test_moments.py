@@ -54,6 +54,20 @@ def test_extreme_sums(responses_of):
   np.testing.assert_allclose(std_probs(moments)[0, :, 0], [0.0, np.sqrt(0.5)], atol=1e-7)
 
 
+@pytest.mark.parametrize("length", [10, 100, 500, 2000])
+@pytest.mark.parametrize(("sigma", "near_one"), [(1e-4, 2e-3), (1e-3, 2e-3), (1e-2, 4e-4), (1e-1, 4e-5)])
+def test_how_exact_the_deviation_is_in_float32(length, sigma, near_one):
+  """The table of method.md: sums as the head takes them, token by token; twice its figures are the tolerance."""
+  distance = np.abs(np.random.default_rng(length).standard_normal((32, 2, length))) * sigma / 0.6
+  for p, atol, rtol in ((1 - np.minimum(distance, 1.0), near_one, 0.0), (np.minimum(distance, 1.0), 0.0, 1e-5)):
+    p = np.float32(np.maximum(p, 1e-12))
+    slot = np.arange(64).repeat(length)
+    terms = jnp.stack([jnp.asarray(x.reshape(-1)) for x in (np.ones_like(p), np.log(p), p, p * p)], -1)
+    sums = jnp.zeros((64, 4), jnp.float32).at[slot].add(terms)
+    moments = ResponseMoments(*jnp.moveaxis(sums, -1, 0).reshape(4, 32, 1, 2))
+    np.testing.assert_allclose(std_probs(moments)[:, 0], np.std(np.float64(p), axis=-1, ddof=1), rtol=rtol, atol=atol)
+
+
 def test_negative_cancellation_is_clamped():
   """Σp² rounded below |y| μ²: the variance would be negative and its root NaN."""
   moments = ResponseMoments(*(jnp.full((1, 1, 2), value) for value in (3.0, -3.0, 1.5, 0.75 - 1e-6)))
