@@ -100,7 +100,7 @@ def _refusal(
   itemsize = jnp.dtype(compute_dtype).itemsize
   heads = config.num_heads, config.num_kv_heads, config.head_dim
   try:
-    fused.kernel.blocks(kernel_shape(config.max_positions, *heads, itemsize, config.sliding_window), chunk)
+    fused.kernel.blocks(kernel_shape(config.max_positions, *heads, itemsize), chunk)
   except ValueError as error:
     return str(error)
   return None

@@ -33,14 +33,12 @@ class Shape(NamedTuple):
     members: query heads per key head, M.
     head_dim: size of a head as the kernel sees it.
     itemsize: bytes of a number.
-    has_window: whether positions are looked at.
   """
 
   length: int
   members: int
   head_dim: int
   itemsize: int
-  has_window: bool
 
 
 class Operands(NamedTuple):
@@ -101,9 +99,9 @@ class Kernel(NamedTuple):
   backward: Callable[[Operands, Pull, Blocks], tuple[Array, Array, Array]]
 
 
-def kernel_shape(length: int, heads: int, key_heads: int, head_dim: int, itemsize: int, window: int | None) -> Shape:
+def kernel_shape(length: int, heads: int, key_heads: int, head_dim: int, itemsize: int) -> Shape:
   """The shape that a kernel sees, from that of a model."""
-  return Shape(length, heads // key_heads, _head_dim(head_dim), itemsize, window is not None)
+  return Shape(length, heads // key_heads, _head_dim(head_dim), itemsize)
 
 
 def fused_attention(
@@ -131,18 +129,26 @@ def fused_attention(
     raise ValueError("attention: a window counts positions; pass positions")
   itself = jnp.arange(1, subtree_end.shape[1] + 1, dtype=subtree_end.dtype)[None, :]
   reach = Reach(jnp.maximum(subtree_end, itself), positions if window is not None else None)
-  return _attention(q, k, v, reach, kernel, chunk, window)
+  return _attention(q, k, v, reach, _How(kernel, chunk, window))
 
 
-def _primal(q: Array, k: Array, v: Array, reach: Reach, kernel: Kernel, chunk: int, window: int | None) -> Array:
-  return _forward(q, k, v, reach, kernel, chunk, window)[0]
+class _How(NamedTuple):
+  """What is no array."""
+
+  kernel: Kernel
+  chunk: int
+  window: int | None
+
+
+def _primal(q: Array, k: Array, v: Array, reach: Reach, how: _How) -> Array:
+  return _forward(q, k, v, reach, how)[0]
 
 
 def _forward(
-  q: Array, k: Array, v: Array, reach: Reach, kernel: Kernel, chunk: int, window: int | None
+  q: Array, k: Array, v: Array, reach: Reach, how: _How
 ) -> tuple[Array, tuple[Array, Array, Array, Reach, Array, Array]]:
-  operands, blocks = _lay(q, k, v, reach, kernel, chunk, window)
-  output, lse = kernel.forward(operands, blocks)
+  operands, blocks = _lay(q, k, v, reach, how)
+  output, lse = how.kernel.forward(operands, blocks)
   # The names go to what is kept, or a remat policy that asks for them would not find it.
   output = checkpoint_name(_to_rows(output, q), ATTENTION_NAME)
   lse = checkpoint_name(lse, ATTENTION_NAME)
@@ -150,38 +156,34 @@ def _forward(
 
 
 def _backward(
-  kernel: Kernel,
-  chunk: int,
-  window: int | None,
+  how: _How,
   kept: tuple[Array, Array, Array, Reach, Array, Array],
   d_output: Array,
 ) -> tuple[Array, Array, Array, None]:
   q, k, v, reach, output, lse = kept
-  operands, blocks = _lay(q, k, v, reach, kernel, chunk, window)
+  operands, blocks = _lay(q, k, v, reach, how)
   # In the softmax's gradient p_j (dp_j − Σ_i p_i dp_i) the sum is Σ output × d_output, known beforehand.
   inner = jnp.sum(output.astype(jnp.float32) * d_output.astype(jnp.float32), axis=-1, keepdims=True)
   length, key_heads = operands.reach.end.shape[1], k.shape[2]
   lay = lambda x: _to_heads(x, length).reshape(key_heads, -1, *operands.q.shape[2:3], x.shape[-1])
   d_out = lay(_fill_heads(d_output.astype(q.dtype)))
-  d_q, d_k, d_v = kernel.backward(operands, Pull(d_out, lse, lay(inner)[..., 0]), blocks)
+  d_q, d_k, d_v = how.kernel.backward(operands, Pull(d_out, lse, lay(inner)[..., 0]), blocks)
   whole = lambda x: x.reshape(x.shape[0], 1, *x.shape[1:])
   return _to_rows(d_q, q), _to_rows(whole(d_k), k), _to_rows(whole(d_v), v), None
 
 
-_attention = jax.custom_vjp(_primal, nondiff_argnums=(4, 5, 6))
+_attention = jax.custom_vjp(_primal, nondiff_argnums=(4,))
 _attention.defvjp(_forward, _backward)
 
 
-def _lay(
-  q: Array, k: Array, v: Array, reach: Reach, kernel: Kernel, chunk: int, window: int | None
-) -> tuple[Operands, Blocks]:
+def _lay(q: Array, k: Array, v: Array, reach: Reach, how: _How) -> tuple[Operands, Blocks]:
   _, row, heads, size = q.shape
-  blocks = kernel.blocks(kernel_shape(row, heads, k.shape[2], size, q.dtype.itemsize, window), chunk)
+  blocks = how.kernel.blocks(kernel_shape(row, heads, k.shape[2], size, q.dtype.itemsize), how.chunk)
   length = _up(row, max(blocks))
   lay = lambda x: _to_heads(_fill_heads(x), length)
   queries = lay(q)
   queries = queries.reshape(k.shape[2], -1, *queries.shape[1:])
-  return Operands(queries, lay(k), lay(v), _fill_reach(reach, length), size**-0.5, window), blocks
+  return Operands(queries, lay(k), lay(v), _fill_reach(reach, length), size**-0.5, how.window), blocks
 
 
 def _up(number: int, multiple: int) -> int:

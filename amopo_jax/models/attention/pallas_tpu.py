@@ -1,14 +1,11 @@
 """Fused attention over the trie for the TPU, in Pallas.
 
 Three kernels walk down a list of live blocks (`block_map`), whose length is data: the grid ends where the list
-ends, and blocks outside the tries are neither computed nor fetched. One step holds a block of keys and the same
-block of all query heads that read it, so keys, values and the mask are made once for them.
+ends, and blocks outside the tries are neither computed nor fetched. Key heads are the grid's other axis, which two
+cores of a chip share.
 
     forward   by blocks of queries: running maximum, sum and output (FlashAttention-2, arXiv 2307.08691, algorithm 1)
     d_q       by blocks of queries, d_k and d_v by blocks of keys: algorithm 2, scores recomputed
-
-Scores are held transposed, [keys queries]: maximum and sum of a query then run down sublanes, and what belongs to a
-query (maximum, sum, logsumexp) is a row along lanes, as it lies in memory.
 """
 
 from collections.abc import Callable
@@ -31,7 +28,8 @@ from amopo_jax.models.attention.block_map import (
   most_live,
   outer,
 )
-from amopo_jax.models.attention.fused import HIDDEN, Kernel, Operands, Pull, Shape
+from amopo_jax.models.attention.fused import Kernel, Operands, Pull, Shape
+from amopo_jax.models.attention.pallas_tpu_kernels import Inputs, Pulled, forward_kernel, key_kernel, query_kernel
 from amopo_jax.types import InputError
 
 SIZES = (512, 256, 128)
@@ -83,25 +81,6 @@ def _vmem_bytes(shape: Shape, size: int) -> int:
   return max(by_queries, by_keys) + 6 * size * size * 4
 
 
-class _Inputs(NamedTuple):
-  """Operands of a kernel: arrays, how they are cut into blocks, or references to a block."""
-
-  q: Any
-  k: Any
-  v: Any
-  end: Any
-  query_positions: Any
-  key_positions: Any
-
-
-class _Pulled(NamedTuple):
-  """Likewise what only the backward pass has."""
-
-  d_out: Any
-  lse: Any
-  inner: Any
-
-
 class _Specs(NamedTuple):
   """How arrays are cut: heads and numbers of queries [G M T Dh], [G M T], of keys [G T Dh], and of tokens [1 T]."""
 
@@ -110,15 +89,6 @@ class _Specs(NamedTuple):
   keys: pl.BlockSpec
   query_tokens: pl.BlockSpec
   key_tokens: pl.BlockSpec
-
-
-class _Visit(NamedTuple):
-  """One entry of the list: its blocks, and whether it is the first or the last of its outer block."""
-
-  query: Array
-  key: Array
-  is_first: Array
-  is_last: Array
 
 
 def _check_list(x: Operands, blocks: Blocks) -> None:
@@ -137,7 +107,7 @@ def _forward(x: Operands, blocks: Blocks, interpret: bool) -> tuple[Array, Array
   blocked = list_by_queries(live_blocks(x.reach, blocks, x.window), blocks)
   specs = _specs(x, blocks, query=outer, key=inner)
   run = _call(
-    partial(_forward_kernel, scale=x.scale, window=x.window),
+    partial(forward_kernel, scale=x.scale, window=x.window),
     blocked,
     in_specs=(_input_specs(specs, x.window),),
     out_specs=(specs.queries, specs.query_numbers),
@@ -152,11 +122,11 @@ def _backward(x: Operands, pull: Pull, blocks: Blocks, interpret: bool) -> tuple
   _, members, _, size = x.q.shape
   live = live_blocks(x.reach, blocks, x.window)
   like = lambda y: jax.ShapeDtypeStruct(y.shape, y.dtype)
-  pulled = lambda specs: _Pulled(specs.queries, specs.query_numbers, specs.query_numbers)
+  pulled = lambda specs: Pulled(specs.queries, specs.query_numbers, specs.query_numbers)
   call = partial(_call, interpret=interpret)
   specs = _specs(x, blocks, query=outer, key=inner)
   to_queries = call(
-    partial(_query_kernel, scale=x.scale, window=x.window),
+    partial(query_kernel, scale=x.scale, window=x.window),
     list_by_queries(live, blocks),
     in_specs=(_input_specs(specs, x.window), pulled(specs)),
     out_specs=specs.queries,
@@ -165,153 +135,25 @@ def _backward(x: Operands, pull: Pull, blocks: Blocks, interpret: bool) -> tuple
   )
   specs = _specs(x, blocks, query=inner, key=outer)
   to_keys = call(
-    partial(_key_kernel, scale=x.scale, window=x.window),
+    partial(key_kernel, scale=x.scale, window=x.window),
     list_by_keys(live, blocks),
     in_specs=(_input_specs(specs, x.window), pulled(specs)),
     out_specs=(specs.keys, specs.keys),
     out_shape=(like(x.k), like(x.v)),
     scratch=[(blocks.keys, size), (blocks.keys, size)],
   )
-  inputs = _inputs(x), _Pulled(*pull)
+  inputs = _inputs(x), Pulled(*pull)
   return to_queries(*inputs), *to_keys(*inputs)
 
 
-def _forward_kernel(
-  entries: Any,
-  x: _Inputs,
-  output: Any,
-  lse: Any,
-  top: Any,
-  total: Any,
-  summed: Any,
-  *,
-  scale: float,
-  window: int | None,
-) -> None:
-  visit = _visit(entries, query=outer, key=inner)
-
-  @pl.when(visit.is_first)
-  def _begin() -> None:
-    top[...] = jnp.full(top.shape, HIDDEN, jnp.float32)
-    total[...] = jnp.zeros(total.shape, jnp.float32)
-    summed[...] = jnp.zeros(summed.shape, jnp.float32)
-
-  visible, k, v = _visible(visit, x, window), x.k[0], x.v[0]
-  for member in range(x.q.shape[1]):
-    scores = _scores(x.q[0, member], k, visible, scale)
-    before = top[member : member + 1]
-    now = jnp.maximum(before, jnp.max(scores, axis=0, keepdims=True))
-    shares, shrink = jnp.exp(scores - now), jnp.exp(before - now)
-    top[member : member + 1] = now
-    total[member : member + 1] = shrink * total[member : member + 1] + jnp.sum(shares, axis=0, keepdims=True)
-    summed[member] = shrink * summed[member] + _product(v, shares.astype(v.dtype), 0, 0)
-
-  @pl.when(visit.is_last)
-  def _end() -> None:
-    for member in range(x.q.shape[1]):
-      output[0, member] = (summed[member] / total[member : member + 1]).T.astype(output.dtype)
-    lse[0] = top[...] + jnp.log(total[...])
-
-
-def _query_kernel(
-  entries: Any, x: _Inputs, pulled: _Pulled, d_q: Any, summed: Any, *, scale: float, window: int | None
-) -> None:
-  visit = _visit(entries, query=outer, key=inner)
-
-  @pl.when(visit.is_first)
-  def _begin() -> None:
-    summed[...] = jnp.zeros(summed.shape, jnp.float32)
-
-  visible = _visible(visit, x, window)
-  for member in range(x.q.shape[1]):
-    _, d_scores = _shares(x, pulled, member, visible, scale)
-    summed[member] += _product(x.k[0], d_scores, 0, 0)
-
-  @pl.when(visit.is_last)
-  def _end() -> None:
-    for member in range(x.q.shape[1]):
-      d_q[0, member] = summed[member].T.astype(d_q.dtype)
-
-
-def _key_kernel(
-  entries: Any,
-  x: _Inputs,
-  pulled: _Pulled,
-  d_k: Any,
-  d_v: Any,
-  summed_k: Any,
-  summed_v: Any,
-  *,
-  scale: float,
-  window: int | None,
-) -> None:
-  visit = _visit(entries, query=inner, key=outer)
-
-  @pl.when(visit.is_first)
-  def _begin() -> None:
-    summed_k[...] = jnp.zeros(summed_k.shape, jnp.float32)
-    summed_v[...] = jnp.zeros(summed_v.shape, jnp.float32)
-
-  visible = _visible(visit, x, window)
-  for member in range(x.q.shape[1]):
-    shares, d_scores = _shares(x, pulled, member, visible, scale)
-    summed_v[...] += _product(shares, pulled.d_out[0, member], 1, 0)
-    summed_k[...] += _product(d_scores, x.q[0, member], 1, 0)
-
-  @pl.when(visit.is_last)
-  def _end() -> None:
-    d_k[0] = summed_k[...].astype(d_k.dtype)
-    d_v[0] = summed_v[...].astype(d_v.dtype)
-
-
-def _shares(x: _Inputs, pulled: _Pulled, member: int, visible: Array, scale: float) -> tuple[Array, Array]:
-  """Shares of the keys in a query's output, and the gradient of the scores, both [keys queries] as operands."""
-  q, d_out = x.q[0, member], pulled.d_out[0, member]
-  lse, inner_product = pulled.lse[0, member : member + 1], pulled.inner[0, member : member + 1]
-  shares = jnp.exp(_scores(q, x.k[0], visible, scale) - lse)
-  d_scores = shares * (_product(x.v[0], d_out, 1, 1) - inner_product) * scale
-  return shares.astype(q.dtype), d_scores.astype(q.dtype)
-
-
-def _scores(q: Array, k: Array, visible: Array, scale: float) -> Array:
-  return jnp.where(visible, _product(k, q, 1, 1) * scale, HIDDEN)
-
-
-def _product(x: Array, y: Array, x_axis: int, y_axis: int) -> Array:
-  return jax.lax.dot_general(x, y, (((x_axis,), (y_axis,)), ((), ())), preferred_element_type=jnp.float32)
-
-
-def _visit(entries: Any, query: Callable[[Array], Array], key: Callable[[Array], Array]) -> _Visit:
-  step = pl.program_id(1)
-  entry, before, after = entries[step], entries[jnp.maximum(step - 1, 0)], entries[step + 1]
-  is_first = (step == 0) | (outer(before) != outer(entry))
-  return _Visit(query(entry), key(entry), is_first, outer(after) != outer(entry))
-
-
-def _visible(visit: _Visit, x: _Inputs, window: int | None) -> Array:
-  """Which keys are seen, [keys queries]."""
-  shape = x.end.shape[1], x.q.shape[2]
-  key = visit.key * shape[0] + jax.lax.broadcasted_iota(jnp.int32, shape, 0)
-  query = visit.query * shape[1] + jax.lax.broadcasted_iota(jnp.int32, shape, 1)
-  visible = (key <= query) & (query < _column(x.end[...], shape[1]))
-  if window is None:
-    return visible
-  return visible & (x.query_positions[...] - _column(x.key_positions[...], shape[1]) < window)
-
-
-def _column(row: Array, width: int) -> Array:
-  """A row [1 N] stood up and repeated, [N width]."""
-  return jnp.broadcast_to(row, (width, row.shape[1])).T
-
-
-def _inputs(x: Operands) -> _Inputs:
+def _inputs(x: Operands) -> Inputs:
   row = lambda y: None if y is None else y[None, :]
-  return _Inputs(x.q, x.k, x.v, row(x.end), row(x.positions), row(x.positions))
+  return Inputs(x.q, x.k, x.v, row(x.end), row(x.positions), row(x.positions))
 
 
-def _input_specs(specs: _Specs, window: int | None) -> _Inputs:
+def _input_specs(specs: _Specs, window: int | None) -> Inputs:
   tokens = (None, None) if window is None else (specs.query_tokens, specs.key_tokens)
-  return _Inputs(specs.queries, specs.keys, specs.keys, specs.key_tokens, *tokens)
+  return Inputs(specs.queries, specs.keys, specs.keys, specs.key_tokens, *tokens)
 
 
 def _specs(x: Operands, blocks: Blocks, query: Callable[[Array], Array], key: Callable[[Array], Array]) -> _Specs:

@@ -108,12 +108,3 @@ def test_a_policy_that_keeps_the_attention_keeps_what_the_backward_pass_needs(ma
   policies = jax.checkpoint_policies
   more = kept(policies.save_only_these_names(ATTENTION_NAME)) - kept(policies.nothing_saveable)
   assert more == 4 * 128 * 2 * (64 + 1)  # the heads' outputs, and the logsumexp of each
-
-
-def test_the_kernel_for_gpus_is_lowered_for_them(make_problem):
-  problem = make_problem(0, 1, 256, heads=2, key_heads=1, size=64, padding=0, dtype=jnp.bfloat16)
-  attend = partial(fused_attention, pallas_triton())
-  value = lambda q, k, v: attend(q, k, v, problem.subtree_end, chunk=128, positions=problem.positions, window=40)
-  traced = jax.jit(lambda q, k, v, d: jax.vjp(value, q, k, v)[1](d)).trace(*problem[:3], problem.d_output)
-  text = traced.lower(lowering_platforms=("cuda",)).as_text()
-  assert text.count("__gpu$xla.gpu.triton") == 3  # output, d_q, d_k and d_v

@@ -12,7 +12,7 @@ from amopo_jax.models.attention.fused import Shape, fused_attention
 from amopo_jax.models.attention.pallas_tpu import choose_blocks, pallas_tpu
 from amopo_jax.types import InputError
 
-SHAPE = Shape(length=8192, members=4, head_dim=128, itemsize=2, has_window=False)
+SHAPE = Shape(length=8192, members=4, head_dim=128, itemsize=2)
 
 
 @pytest.mark.parametrize(
