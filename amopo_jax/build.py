@@ -195,7 +195,9 @@ def build_score_fn(spec: ModelSpec, config: ModelConfig, num_contexts: int, mesh
     remat=spec.remat,
     attention_chunk=spec.attention_chunk,
     head_chunk=spec.head_chunk,
+    head_keep=spec.head_keep,
     head_shards=meshes.row_shards(mesh),
+    vocab_shards=meshes.vocab_shards(mesh, config.vocab_size),
     attend=build_attention(spec, config, mesh),
     constrain=meshes.make_constrain(mesh),
   )
@@ -210,7 +212,6 @@ def build_attention(spec: ModelSpec, config: ModelConfig, mesh: Mesh) -> Attenti
     platform=mesh.devices.flat[0].platform,
     tensor=mesh.shape["tensor"],
     compute_dtype=dtype("config.model.compute_dtype", spec.compute_dtype),
-    chunk=spec.attention_chunk,
   )
   return attend if name == XLA else meshes.split_attention(attend, mesh)
 

@@ -218,3 +218,8 @@ def _check_divides(name: str, shape: tuple[int, ...], axes: Sequence[str | None]
       raise InputError(
         f"config.mesh.{axis}={mesh.shape[axis]} does not divide {size} of {name} {shape}; choose another split"
       )
+
+
+def vocab_shards(mesh: Mesh, vocab_size: int) -> int:
+  """In how many equal parts the output embedding's words lie on different devices."""
+  return mesh.shape["tensor"] if vocab_size % mesh.shape["tensor"] == 0 else 1

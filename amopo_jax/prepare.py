@@ -52,6 +52,7 @@ FREE_TO_CHANGE = (
   "config.model.attention",
   "config.model.attention_chunk",
   "config.model.head_chunk",
+  "config.model.head_keep",
   "config.train.log_every",
   "config.train.eval_every",
   "config.train.save_every",

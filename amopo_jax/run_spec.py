@@ -20,6 +20,7 @@ class ModelSpec:
   attention: str
   attention_chunk: int
   head_chunk: int
+  head_keep: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,6 +131,7 @@ AT_LEAST = {
   "config.seed": 0,
   "config.model.attention_chunk": 1,
   "config.model.head_chunk": 1,
+  "config.model.head_keep": 0,
   "config.data.split_seed": 0,
   "config.data.max_length": 0,
   "config.data.max_response": 0,

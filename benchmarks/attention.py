@@ -84,7 +84,7 @@ def measure(name: str, end: jax.Array, args: argparse.Namespace) -> dict[str, fl
     mlp_width=1,
   )
   dtype, platform = jnp.dtype(args.dtype), jax.devices()[0].platform
-  choice = choose_attention(name, config, platform=platform, tensor=1, compute_dtype=dtype, chunk=args.chunk)
+  choice = choose_attention(name, config, platform=platform, tensor=1, compute_dtype=dtype)
   draw = lambda count, seed: jax.random.normal(jax.random.key(seed), (1, end.shape[1], count, size), dtype)
   operands = draw(heads, 0), draw(key_heads, 1), draw(key_heads, 2)
   value = lambda *x: jnp.sum(choice.attend(*x, end, chunk=args.chunk).astype(jnp.float32) ** 2)
@@ -107,7 +107,7 @@ def arguments() -> argparse.Namespace:
   parser.add_argument("--backends", type=lambda text: text.split(",") if text else [], default=["auto"])
   parser.add_argument("--heads", type=numbers, default=[14, 2, 64], help="query heads, key heads, size of a head")
   parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
-  parser.add_argument("--chunk", type=int, default=512, help="config.model.attention_chunk")
+  parser.add_argument("--chunk", type=int, default=128, help="config.model.attention_chunk, of xla")
   parser.add_argument("--rounds", type=int, default=3, help="the fastest counts")
   parser.add_argument("--place", default="after", choices=["before", "after"], help="of the instruction")
   parser.add_argument("--data", default="", help="a file of records")

@@ -28,7 +28,7 @@ def get_config() -> ConfigDict:
     "tie_word_embeddings": True,
     "hidden_act": "silu",
   }
-  config.model.remat = "none"
+  config.model.update(remat="none", head_keep=0.1)
   config.data.train.world = base.source(f"{WORLD}/train.jsonl")
   config.data.heldout.world = base.source(f"{WORLD}/heldout.jsonl")
   config.data.tokenizer = f"{WORLD}/tokenizer"

@@ -30,7 +30,7 @@ def get_config() -> ConfigDict:
     "tie_word_embeddings": True,
     "hidden_act": "silu",
   }
-  config.model.update(remat="none", attention_chunk=128, head_chunk=128)
+  config.model.update(remat="none", head_keep=1.0)
   config.data.train.ultrafeedback = base.source("", "preference")
   config.data.contexts.overall = base.context(template="overall")
   config.data.contexts.overall_score = base.context("overall", "rubric", low=1, high=10)

@@ -43,7 +43,7 @@ def get_config() -> ConfigDict:
     "tie_word_embeddings": True,
     "hidden_act": "silu",
   }
-  config.model.update(remat="none", attention_chunk=128, head_chunk=128)
+  config.model.update(remat="none", head_keep=1.0)
   config.data.train.usr = base.source("")
   for name, (low, high) in RANGES.items():
     config.data.contexts[name] = base.context(name, TEMPLATE, low=low, high=high)

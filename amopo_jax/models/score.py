@@ -21,7 +21,9 @@ def make_score_fn(
   remat: str,
   attention_chunk: int,
   head_chunk: int,
+  head_keep: float = 0.0,
   head_shards: int = 1,
+  vocab_shards: int = 1,
   attend: Attention = attention,
   constrain: Constrain = identity,
 ) -> ScoreFn:
@@ -34,7 +36,9 @@ def make_score_fn(
     remat: what a layer keeps for the backward pass, a name in `transformer.REMAT`.
     attention_chunk: queries that the attention takes at a time.
     head_chunk: scored tokens that the head projects at a time, per shard.
+    head_keep: GiB per device in which the head may keep logits for the backward pass.
     head_shards: in how many equal parts the rows lie on different devices.
+    vocab_shards: in how many equal parts the vocabulary lies on different devices.
     attend: the attention; the default runs anywhere.
     constrain: hook for layouts; kinds "residual" [R S D] and "head_weight" [V D].
 
@@ -56,7 +60,16 @@ def make_score_fn(
     weight = constrain(output_embedding(params, config).astype(compute_dtype), "head_weight")
     shape = (num_pairs, num_contexts, len(PAIR_MEMBERS))
     num_slots = num_pairs * num_contexts * len(PAIR_MEMBERS)
-    sums = moments_head(hidden, weight, rows, num_slots, chunk=head_chunk, shards=head_shards)
+    sums = moments_head(
+      hidden,
+      weight,
+      rows,
+      num_slots,
+      chunk=head_chunk,
+      keep=head_keep,
+      shards=head_shards,
+      vocab_shards=vocab_shards,
+    )
     return ResponseMoments(*(x.reshape(shape) for x in sums))
 
   return score_fn

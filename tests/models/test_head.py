@@ -172,6 +172,40 @@ def test_rows_that_do_not_split_evenly_are_an_error():
     moments_head(hidden, weight, random_rows(7), SLOTS, chunk=4, shards=3)
 
 
+def test_a_vocabulary_that_does_not_split_evenly_is_an_error():
+  hidden, weight = random_inputs(7)
+  with pytest.raises(ValueError, match="17 words cannot be split into 2"):
+    moments_head(hidden, weight, random_rows(7), SLOTS, chunk=4, vocab_shards=2)
+
+
+@pytest.mark.parametrize("keep_chunks", [1, 3, 100])
+def test_logits_that_are_kept_change_nothing(keep_chunks: int):
+  inputs, rows = random_inputs(12), random_rows(12)
+  chunk = 4
+  gradient = lambda keep: jax.jit(
+    jax.value_and_grad(lambda h, w: scalar(moments_head(h, w, rows, SLOTS, chunk=chunk, keep=keep)), (0, 1))
+  )
+  keep = keep_chunks * chunk * VOCAB * 4 / 2**30
+  jax.tree.map(
+    lambda mine, theirs: np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6),
+    gradient(keep)(*inputs),
+    gradient(0.0)(*inputs),
+  )
+
+
+def test_kept_logits_stay_within_their_budget():
+  inputs, rows = random_inputs(13, rows=1, length=512, vocab=2048), random_rows(13, 1.0, 1, 512)
+  needed = lambda keep: (
+    jax.jit(jax.grad(lambda h, w: scalar(moments_head(h, w, rows, SLOTS, chunk=64, keep=keep)), (0, 1)))
+    .lower(*inputs)
+    .compile()
+    .memory_analysis()
+    .temp_size_in_bytes
+  )
+  budget = 2 * 64 * 2048 * 4
+  assert 0.9 * budget < needed(budget / 2**30) - needed(0.0) < 1.2 * budget
+
+
 def compiled_gradient(rows: int, length: int, vocab: int, chunk: int):
   hidden, weight = random_inputs(8, rows=rows, length=length, vocab=vocab)
   packed = random_rows(8, rows=rows, length=length)

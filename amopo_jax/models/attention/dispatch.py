@@ -60,9 +60,7 @@ class Choice(NamedTuple):
   attend: Attention
 
 
-def choose_attention(
-  name: str, config: ModelConfig, *, platform: str, tensor: int, compute_dtype: Any, chunk: int
-) -> Choice:
+def choose_attention(name: str, config: ModelConfig, *, platform: str, tensor: int, compute_dtype: Any) -> Choice:
   """Finds the backend.
 
   Args:
@@ -71,7 +69,6 @@ def choose_attention(
     platform: of the devices.
     tensor: over how many devices heads are split.
     compute_dtype: of queries, keys and values.
-    chunk: most queries at a time.
 
   Raises:
     InputError: a backend that was asked for by name cannot be.
@@ -81,7 +78,7 @@ def choose_attention(
   if wanted == XLA:
     return Choice(XLA, attention)
   fused = FUSED[wanted]
-  reason = _refusal(fused, config, platform=platform, tensor=tensor, compute_dtype=compute_dtype, chunk=chunk)
+  reason = _refusal(fused, config, platform=platform, tensor=tensor, compute_dtype=compute_dtype)
   if reason is None:
     return Choice(wanted, partial(fused_attention, fused.kernel))
   if name != AUTO:
@@ -90,9 +87,7 @@ def choose_attention(
   return Choice(XLA, attention)
 
 
-def _refusal(
-  fused: Fused, config: ModelConfig, *, platform: str, tensor: int, compute_dtype: Any, chunk: int
-) -> str | None:
+def _refusal(fused: Fused, config: ModelConfig, *, platform: str, tensor: int, compute_dtype: Any) -> str | None:
   if platform != fused.platform:
     return f"it is for devices of kind {fused.platform}, here they are {platform}"
   if config.num_kv_heads % tensor:
@@ -100,7 +95,7 @@ def _refusal(
   itemsize = jnp.dtype(compute_dtype).itemsize
   heads = config.num_heads, config.num_kv_heads, config.head_dim
   try:
-    fused.kernel.blocks(kernel_shape(config.max_positions, *heads, itemsize), chunk)
+    fused.kernel.blocks(kernel_shape(config.max_positions, *heads, itemsize))
   except ValueError as error:
     return str(error)
   return None

@@ -89,12 +89,12 @@ class Kernel(NamedTuple):
   """The two passes of a backend.
 
   Attributes:
-    blocks: (shape, most queries at a time) -> tokens per block.
+    blocks: shape -> tokens per block.
     forward: (operands, blocks) -> output and logsumexp.
     backward: (operands, pull, blocks) -> gradients of q, k and v.
   """
 
-  blocks: Callable[[Shape, int], Blocks]
+  blocks: Callable[[Shape], Blocks]
   forward: Callable[[Operands, Blocks], tuple[Array, Array]]
   backward: Callable[[Operands, Pull, Blocks], tuple[Array, Array, Array]]
 
@@ -120,23 +120,23 @@ def fused_attention(
   Args:
     kernel: the backend's.
     q, k, v, subtree_end, positions, window: as in the reference.
-    chunk: most queries of a block; a backend has a least one of its own.
+    chunk: not used; it is the reference's, and a kernel chooses its blocks by itself.
 
   Returns:
     The heads' outputs in the type of `q`; scores and sums are float32, operands of products have the type of `q`.
   """
+  del chunk
   if window is not None and positions is None:
     raise ValueError("attention: a window counts positions; pass positions")
   itself = jnp.arange(1, subtree_end.shape[1] + 1, dtype=subtree_end.dtype)[None, :]
   reach = Reach(jnp.maximum(subtree_end, itself), positions if window is not None else None)
-  return _attention(q, k, v, reach, _How(kernel, chunk, window))
+  return _attention(q, k, v, reach, _How(kernel, window))
 
 
 class _How(NamedTuple):
   """What is no array."""
 
   kernel: Kernel
-  chunk: int
   window: int | None
 
 
@@ -178,7 +178,7 @@ _attention.defvjp(_forward, _backward)
 
 def _lay(q: Array, k: Array, v: Array, reach: Reach, how: _How) -> tuple[Operands, Blocks]:
   _, row, heads, size = q.shape
-  blocks = how.kernel.blocks(kernel_shape(row, heads, k.shape[2], size, q.dtype.itemsize), how.chunk)
+  blocks = how.kernel.blocks(kernel_shape(row, heads, k.shape[2], size, q.dtype.itemsize))
   length = _up(row, max(blocks))
   lay = lambda x: _to_heads(_fill_heads(x), length)
   queries = lay(q)

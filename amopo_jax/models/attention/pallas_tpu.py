@@ -32,8 +32,8 @@ from amopo_jax.models.attention.fused import Kernel, Operands, Pull, Shape
 from amopo_jax.models.attention.pallas_tpu_kernels import Inputs, Pulled, forward_kernel, key_kernel, query_kernel
 from amopo_jax.types import InputError
 
-SIZES = (512, 256, 128)
-"""Tokens of a block, from the fastest where all is live to the one that skips most; 128 lanes are the least."""
+SIZES = (256, 128)
+"""Tokens of a block, the first that fits; a compromise between skipping and full matrix units (docs/numerics.md)."""
 
 _LANES = 128
 _VMEM = 24 * 2**20
@@ -55,8 +55,8 @@ def pallas_tpu(*, interpret: bool = False) -> Kernel:
   return Kernel(choose_blocks, partial(_forward, interpret=interpret), partial(_backward, interpret=interpret))
 
 
-def choose_blocks(shape: Shape, chunk: int) -> Blocks:
-  """The largest blocks of at most `chunk` tokens (but 128 at least) that fit into fast memory and fill a row.
+def choose_blocks(shape: Shape) -> Blocks:
+  """The largest blocks that fit into fast memory and no more than fill a row.
 
   Raises:
     ValueError: the heads that read one key head are too many or too large even for the smallest block.
@@ -67,8 +67,7 @@ def choose_blocks(shape: Shape, chunk: int) -> Blocks:
     raise ValueError(
       f"{shape.members} query heads of size {shape.head_dim} per key head need {need:.0f} MiB of fast memory"
     )
-  most = max(min(chunk, -(-shape.length // _LANES) * _LANES), SIZES[-1])
-  size = next((size for size in fitting if size <= most), fitting[-1])
+  size = next((size for size in fitting if size < shape.length + SIZES[-1]), fitting[-1])
   return Blocks(size, size)
 
 

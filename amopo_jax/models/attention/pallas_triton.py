@@ -49,16 +49,15 @@ def pallas_triton(*, interpret: bool = False) -> Kernel:
   return Kernel(choose_blocks, partial(_forward, interpret=interpret), partial(_backward, interpret=interpret))
 
 
-def choose_blocks(shape: Shape, chunk: int) -> Blocks:
-  """64 tokens, or 32 where `chunk` is smaller than 64.
+def choose_blocks(shape: Shape) -> Blocks:
+  """64 tokens.
 
   Raises:
     ValueError: heads are too large for a program's registers.
   """
   if shape.head_dim > _MOST_HEAD:
     raise ValueError(f"heads of size {shape.head_dim} are larger than {_MOST_HEAD}")
-  size = _SIZE if chunk >= _SIZE else _SIZE // 2
-  return Blocks(size, size)
+  return Blocks(_SIZE, _SIZE)
 
 
 def _forward(x: Operands, blocks: Blocks, interpret: bool) -> tuple[Array, Array]:

@@ -21,7 +21,7 @@ CONFIG = ModelConfig(
   head_dim=64,
   mlp_width=12,
 )
-HERE = {"tensor": 1, "compute_dtype": jnp.bfloat16, "chunk": 512}
+HERE = {"tensor": 1, "compute_dtype": jnp.bfloat16}
 
 
 @pytest.mark.parametrize("platform, name", [("tpu", "pallas_tpu"), ("gpu", "pallas_triton"), ("cpu", "xla")])

@@ -16,34 +16,31 @@ SHAPE = Shape(length=8192, members=4, head_dim=128, itemsize=2)
 
 
 @pytest.mark.parametrize(
-  "changes, chunk, size",
+  "changes, size",
   [
-    ({}, 512, 512),
-    ({}, 4096, 512),
-    ({}, 300, 256),
-    ({}, 1, 128),
-    ({"length": 200}, 512, 256),
-    ({"length": 100}, 512, 128),
-    ({"members": 8, "itemsize": 4}, 512, 512),
-    ({"members": 32}, 512, 256),
-    ({"members": 32, "itemsize": 4}, 512, 128),
+    ({}, 256),
+    ({"length": 129}, 256),
+    ({"length": 128}, 128),
+    ({"length": 5}, 128),
+    ({"members": 16, "itemsize": 4}, 256),
+    ({"members": 32, "itemsize": 4}, 128),
   ],
 )
-def test_blocks_are_the_largest_that_the_chunk_the_row_and_the_memory_allow(changes, chunk, size):
-  assert choose_blocks(SHAPE._replace(**changes), chunk) == Blocks(size, size)
+def test_blocks_are_the_largest_that_the_row_and_the_memory_allow(changes, size):
+  assert choose_blocks(SHAPE._replace(**changes)) == Blocks(size, size)
 
 
 def test_heads_that_do_not_fit_are_refused_with_the_figure():
   with pytest.raises(ValueError, match=r"64 query heads of size 256 per key head need \d+ MiB of fast memory"):
-    choose_blocks(SHAPE._replace(members=64, head_dim=256, itemsize=4), 512)
+    choose_blocks(SHAPE._replace(members=64, head_dim=256, itemsize=4))
 
 
 def test_a_list_too_long_for_scalar_memory_is_refused_with_the_remedy(make_problem):
-  shape = lambda heads: jax.ShapeDtypeStruct((64, 65536, heads, 128), jnp.bfloat16)
-  end = jax.ShapeDtypeStruct((64, 65536), jnp.int32)
+  shape = lambda heads: jax.ShapeDtypeStruct((64, 131072, heads, 128), jnp.bfloat16)
+  end = jax.ShapeDtypeStruct((64, 131072), jnp.int32)
   attend = partial(fused_attention, pallas_tpu(), chunk=128)
   with pytest.raises(
-    InputError, match=r"64 rows of 65536 tokens .* KiB of scalar memory; .*config\.batch\.accumulation"
+    InputError, match=r"64 rows of 131072 tokens .* KiB of scalar memory; .*config\.batch\.accumulation"
   ):
     jax.eval_shape(attend, shape(4), shape(2), shape(2), end)
 

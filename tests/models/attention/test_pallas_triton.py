@@ -6,21 +6,15 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from amopo_jax.models.attention.block_map import Blocks
 from amopo_jax.models.attention.fused import Shape, fused_attention
 from amopo_jax.models.attention.pallas_triton import choose_blocks, pallas_triton
 
 SHAPE = Shape(length=8192, members=4, head_dim=128, itemsize=2)
 
 
-@pytest.mark.parametrize("chunk, size", [(512, 64), (64, 64), (63, 32), (1, 32)])
-def test_blocks_have_64_tokens_unless_the_chunk_is_smaller(chunk, size):
-  assert choose_blocks(SHAPE, chunk) == Blocks(size, size)
-
-
 def test_large_heads_are_refused_with_the_figure():
   with pytest.raises(ValueError, match="heads of size 256 are larger than 128"):
-    choose_blocks(SHAPE._replace(head_dim=256), 512)
+    choose_blocks(SHAPE._replace(head_dim=256))
 
 
 @pytest.mark.parametrize("size, dtype", [(64, jnp.bfloat16), (128, jnp.float32)])

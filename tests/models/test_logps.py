@@ -1,0 +1,87 @@
+"""Oracle: a log-softmax over all words in float64, for every cut of tokens and vocabulary."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as Spec
+
+from amopo_jax.models.logps import Scored, Tiling, scored_logps
+
+SHARDS, TOKENS, SCORED, WIDTH, VOCAB = 2, 9, 12, 5, 24
+
+
+def inputs(seed: int, *, void: int = 0):
+  draw = np.random.default_rng(seed)
+  hidden = jnp.asarray(draw.normal(size=(SHARDS, TOKENS, WIDTH)), jnp.float32)
+  weight = jnp.asarray(draw.normal(size=(VOCAB, WIDTH)), jnp.float32)
+  whole = lambda low, high: jnp.asarray(draw.integers(low, high, (SHARDS, SCORED)), jnp.int32)
+  count = jnp.asarray([SCORED - void, SCORED - 2 * void], jnp.int32)
+  return hidden, weight, Scored(whole(0, TOKENS), whole(0, VOCAB), whole(0, 3), count)
+
+
+def oracle(hidden, weight, scored):
+  states = np.take_along_axis(np.asarray(hidden, np.float64), np.asarray(scored.source)[..., None], axis=1)
+  logits = states @ np.asarray(weight, np.float64).T
+  top = np.max(logits, axis=-1, keepdims=True)
+  lse = top[..., 0] + np.log(np.sum(np.exp(logits - top), axis=-1))
+  return np.take_along_axis(logits, np.asarray(scored.target)[..., None], axis=2)[..., 0] - lse
+
+
+CUTS = [
+  Tiling(chunk=chunk, block=block, kept=kept, vocab_shards=shards)
+  for chunk, kept in ((12, 0), (12, 1), (4, 0), (4, 2), (1, 5))
+  for block, shards in ((24, 1), (7, 1), (8, 1), (5, 2), (3, 4), (1, 1))
+]
+
+
+@pytest.mark.parametrize("tiling", CUTS)
+def test_every_cut_gives_the_log_softmax_and_its_gradient(tiling: Tiling, monkeypatch):
+  monkeypatch.setattr("amopo_jax.models.logps._MULTIPLE", 2)
+  hidden, weight, scored = inputs(0)
+  pull = jnp.asarray(np.random.default_rng(1).normal(size=scored.slot.shape), jnp.float32)
+  found, back = jax.vjp(lambda h, w: scored_logps(h, w, scored, tiling), hidden, weight)
+  np.testing.assert_allclose(found, oracle(hidden, weight, scored), rtol=1e-5, atol=1e-6)
+  for which, (mine, x) in enumerate(zip(back(pull), (hidden, weight), strict=True)):
+    direction = np.random.default_rng(2).normal(size=x.shape)
+    sides = []
+    for sign in (1, -1):
+      moved = [np.asarray(y, np.float64) for y in (hidden, weight)]
+      moved[which] = moved[which] + sign * 1e-5 * direction
+      sides.append(np.sum(np.asarray(pull, np.float64) * oracle(*moved, scored)))
+    np.testing.assert_allclose(np.sum(mine * direction), (sides[0] - sides[1]) / 2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_void_places_are_not_computed(kept: int):
+  hidden, weight, scored = inputs(3, void=4)
+  scored = scored._replace(source=scored.source.at[:, 8:].set(TOKENS - 1))
+  hidden = hidden.at[:, -1].set(jnp.nan)
+  scored = scored._replace(source=scored.source.at[:, :8].set(scored.source[:, :8] % (TOKENS - 1)))
+  found = scored_logps(hidden, weight, scored, Tiling(4, 8, kept, 1))
+  np.testing.assert_allclose(found[:, :8], oracle(hidden, weight, scored)[:, :8], rtol=1e-5)
+  np.testing.assert_array_equal(found[:, 8:], 0.0)
+
+
+def test_logits_far_apart_and_blocks_in_any_order_stay_finite():
+  hidden, weight, scored = inputs(4)
+  for order in (1, -1):
+    steep = weight * jnp.linspace(0.0, 1e3, VOCAB)[::order, None]
+    found, back = jax.vjp(lambda h, w: scored_logps(h, w, scored, Tiling(4, 5, 1, 1)), hidden, steep)
+    np.testing.assert_allclose(found, oracle(hidden, steep, scored), rtol=1e-5, atol=1e-4)
+    assert all(np.isfinite(grad).all() for grad in back(jnp.ones_like(found)))
+
+
+def test_devices_that_share_the_vocabulary_meet_only_after_the_inner_loop():
+  mesh = Mesh(np.array(jax.devices()[:4]).reshape(2, 2), ("data", "tensor"))
+  place = lambda x, *spec: jax.device_put(x, NamedSharding(mesh, Spec(*spec)))
+  hidden, weight, scored = inputs(5)
+  tiling = Tiling(4, 5, 1, 2)
+  value = lambda h, w, s: jnp.sum(jnp.sin(scored_logps(h, w, s, tiling)))
+  placed = place(hidden, "data"), place(weight, "tensor"), Scored(*(place(x, "data") for x in scored))
+  program = jax.jit(jax.grad(value, (0, 1))).lower(*placed).compile()
+  for mine, theirs in zip(program(*placed), jax.grad(value, (0, 1))(hidden, weight, scored), strict=True):
+    np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-6)
+  collectives = [line for line in program.as_text().splitlines() if "all-" in line or "collective" in line]
+  assert [line for line in collectives if "while/body/while/body" in line] == []
