@@ -120,6 +120,10 @@ def read_run(workdir: str) -> RunRecord:
   try:
     content = json.loads(path.read_text())
     return RunRecord(from_dict(content["config"]), content["num_steps"], content["fingerprint"])
+  except InputError as error:
+    raise InputError(
+      f"{path}: {error}; another version of amopo_jax wrote it: use that one, or a new workdir"
+    ) from None
   except (json.JSONDecodeError, KeyError, TypeError) as error:
     raise InputError(f"{path}: broken ({error}); restore the file or use a new workdir") from None
 

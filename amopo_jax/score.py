@@ -130,6 +130,7 @@ def _lines(
   moments = ResponseMoments(*(jnp.stack(field) for field in zip(*pairs, strict=True)))
   sums = jax.tree.map(np.asarray, moments)
   mean_p, std_p, reward = (np.asarray(x) for x in (mean_probs(moments), std_probs(moments), rewards(moments, beta)))
+  origin = data.train[0].recipe.source.origin(record)
   for k, context in enumerate(data.contexts.names):
     for place, (index, b, p) in enumerate(found):
       yield {
@@ -142,4 +143,5 @@ def _lines(
         "std_p": float(std_p[b, k, p]),
         "reward": float(reward[b, k, p]),
         "index": index,
+        "origin": origin,
       }

@@ -10,6 +10,7 @@ import argparse
 from pathlib import Path
 
 from amopo_jax.build import build_data
+from amopo_jax.data.adapters import ADAPTERS
 from amopo_jax.data.dataset import PairDataset
 from amopo_jax.policy import find_policy, read_run
 from amopo_jax.types import InputError
@@ -29,16 +30,24 @@ def main() -> None:
 
 
 def kept_lines(workdir: str) -> list[str]:
-  """The lines of the records that the run trained on, in the order of the files."""
-  data = build_data(read_run(workdir).spec, find_policy(workdir, {}))
+  """The lines of the records that the run trained on, in the order of the files.
+
+  Raises:
+    InputError: a format whose records are not one line each.
+  """
+  spec = read_run(workdir).spec
+  for name, source in spec.data.train.items():
+    if ADAPTERS[source.format].rows_per_record != 1 or not source.path.endswith(".jsonl"):
+      raise InputError(f"{workdir}: source {name} ({source.path}, {source.format}) is not one record per line")
+  data = build_data(spec, find_policy(workdir, {}))
   return [line for dataset in data.train for line in _lines(dataset)]
 
 
 def _lines(dataset: PairDataset) -> list[str]:
   records = sorted({int(record) for record in dataset.table[:, 0]})
   places = [dataset.recipe.source.origin(record).rsplit(":", 1) for record in records]
-  files = {path: Path(path).read_text().splitlines(keepends=True) for path, _ in places}
-  return [files[path][int(line) - 1] for path, line in places]
+  files = {path: Path(path).read_text().split("\n") for path, _ in places}  # splitlines cuts at U+2028, too
+  return [files[path][int(line) - 1] + "\n" for path, line in places]
 
 
 if __name__ == "__main__":

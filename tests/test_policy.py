@@ -87,6 +87,13 @@ def test_the_record_of_a_run_survives_the_way_to_disk(make_spec, tmp_path):
   assert not is_workdir("")
 
 
+def test_the_record_of_another_version_is_named(make_spec, tmp_path):
+  write_run(str(tmp_path), RunRecord(make_spec(), 7, "abc"))
+  (tmp_path / "run.json").write_text((tmp_path / "run.json").read_text().replace('"split_seed"', '"old_key"'))
+  with pytest.raises(InputError, match=r"run\.json: config\.data\.old_key: unknown key.*another version of amopo_jax"):
+    read_run(str(tmp_path))
+
+
 def test_no_workdir_is_no_run(tmp_path):
   with pytest.raises(InputError, match=r"not a workdir \(no run\.json\)"):
     read_run(str(tmp_path))

@@ -39,7 +39,18 @@ def test_one_line_per_record_context_and_response_in_the_order_of_the_file(lines
     for member in ("chosen", "rejected")
   ]
   assert [(line["record"], line["context"], line["response"]) for line in lines] == expected
-  assert list(lines[0]) == ["record", "context", "response", "length", "sum_logp", "mean_p", "std_p", "reward", "index"]
+  assert list(lines[0]) == [
+    "record",
+    "context",
+    "response",
+    "length",
+    "sum_logp",
+    "mean_p",
+    "std_p",
+    "reward",
+    "index",
+    "origin",
+  ]
 
 
 def test_lengths_count_the_words_and_the_end_of_turn(lines, world):

@@ -48,6 +48,7 @@ def _spec(values: flags.FlagValues):
     spec = spec_from_flags(values)
   elif is_workdir(model):
     spec = read_run(model).spec
+    spec = dataclasses.replace(spec, mesh=dataclasses.replace(spec.mesh, data=1, fsdp=-1, tensor=1))
   else:
     spec = base_spec()
   contexts = spec.data.contexts or {"plain": ContextEntry(dimension="", template="plain", low=0.0, high=0.0)}

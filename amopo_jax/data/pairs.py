@@ -63,7 +63,7 @@ def mean_score(record: Record, ranges: ScoreRanges) -> list[Pair]:
 def best(record: Record, ranges: ScoreRanges) -> int:
   """Number of the response with the highest mean normalised score, the first among equals; as `mean_score`."""
   means = _means(record, ranges)
-  return means.index(max(means))
+  return next(number for number, mean in enumerate(means) if not _above(max(means), mean))
 
 
 def all_pairs(record: Record, ranges: ScoreRanges) -> list[Pair]:

@@ -49,6 +49,13 @@ class SkipTally:
     """All reasons, those of most records first; their counts add up to `total`."""
     return tuple(sorted(self._kinds.values(), key=lambda reason: -reason.count))
 
+  def summary(self) -> str:
+    """The commonest reason as a clause for a message, "" where nothing was skipped."""
+    if not self.total:
+      return ""
+    first = self.commonest()[0]
+    return f"{self.total} left out, {first.count} of them as in {first.example}"
+
   def _count(self, reason: SkipReason):
     self.total += reason.count
     kind = _NUMBER.sub("#", _ORIGIN.sub("", reason.example))

@@ -50,10 +50,10 @@ class RecordSource:
     self._numbers = np.arange(sum(counts), dtype=np.int64)
     self.skipped = 0
     self.skip_reasons: tuple[SkipReason, ...] = ()
+    if not len(self):
+      raise InputError(f"{self._name()}: no records; is the file empty?")
     if on_error == "skip":
       self._leave_out_bad()
-    if not len(self):
-      raise InputError(f"{self._name()}: no records{' without errors' if self.skipped else ''}; is the file empty?")
 
   def __len__(self) -> int:
     return len(self._numbers)
@@ -82,6 +82,8 @@ class RecordSource:
         good.append(number)
       else:
         tally.add(reason)
+    if not good:
+      raise InputError(f"{self._name()}: no record without an error: {tally.summary()}")
     self._numbers = np.asarray(good, np.int64)
     self.skipped, self.skip_reasons = tally.total, tally.commonest()
 

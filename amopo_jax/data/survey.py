@@ -61,7 +61,8 @@ def survey(recipe: Recipe, *, num_workers: int = 0) -> Survey:
   for found in find_pairs(recipe, num_workers):
     tally.add(found)
   if not tally.table:
-    raise InputError("data: no pair to train on; look at the rule, the score ranges and max_length")
+    why = f" ({tally.skips.summary()})" if tally.skips.total else ""
+    raise InputError(f"data: no pair is left{why}; look at the rule, the score ranges and max_length")
   return Survey(
     num_records=recipe.source.skipped + tally.num_records,
     num_skipped=tally.skips.total,

@@ -70,5 +70,5 @@ def test_records_that_the_source_leaves_out_are_counted_too(tmp_path, write_reco
 def test_nothing_to_train_on_is_an_error(records, make_recipe):
   path = records.with_name("tied.jsonl")
   path.write_text(records.read_text().splitlines()[3] + "\n")
-  with pytest.raises(InputError, match="no pair to train on"):
+  with pytest.raises(InputError, match="no pair is left"):
     survey(make_recipe(path, rule="mean_score"))

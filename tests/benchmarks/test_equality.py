@@ -1,0 +1,45 @@
+import numpy as np
+
+from benchmarks.contenders import Contender
+from benchmarks.equality import ORPO_WEIGHT, compare, own_loss
+from benchmarks.peers.serve import Counts
+from benchmarks.rounds import Check
+
+LOGPS = np.array([[-1.5, -2.0], [-0.7, -0.2]])
+LENGTHS = np.array([[4.0, 3.0], [2.0, 5.0]])
+
+
+def sigmoid(x):
+  return 1 / (1 + np.exp(-x))
+
+
+def test_simpo_and_orpo_by_their_formulas(job):
+  margins = 0.8 * (LOGPS[:, 0] - LOGPS[:, 1])
+  np.testing.assert_allclose(own_loss("simpo", LOGPS, LENGTHS, job), np.mean(-np.log(sigmoid(margins - 2.0))))
+  p = np.exp(LOGPS * LENGTHS)
+  ratio = (p[:, 0] / (1 - p[:, 0])) / (p[:, 1] / (1 - p[:, 1]))
+  expected = np.mean(-LOGPS[:, 0] - ORPO_WEIGHT * np.log(sigmoid(np.log(ratio))))
+  np.testing.assert_allclose(own_loss("orpo", LOGPS, LENGTHS, job), expected)
+
+
+def check(*losses, logps=()):
+  return Check(Counts(1, 1, 1), [{"loss": loss, "mean_logps": logps, "peak_bytes": 1} for loss in losses])
+
+
+def test_a_contender_that_differs_is_found(job):
+  logps = tuple(np.linspace(-2, -1, 8))
+  table = np.array(logps).reshape(-1, 2)
+  lengths = np.array([len(response) for _, response in job.pairs.sequences], float).reshape(-1, 2)
+  right = own_loss("simpo", table, lengths, job)
+  contenders = {name: Contender(name, "") for name in ("ours", "same", "gradient")}
+  contenders |= {name: Contender(name, "", "simpo") for name in ("peer", "stranger")}
+  checks = {"ours": check(2.0, 1.9, logps=logps), "same": check(2.0, 1.9), "gradient": check(2.0, 1.91)}
+  checks |= {"peer": check(right, 1.0), "stranger": check(right * 1.001, 1.0)}
+  verdicts = compare(contenders, checks, job)
+  assert {name: verdict.is_equal for name, verdict in verdicts.items()} == {
+    "ours": True,
+    "same": True,
+    "gradient": False,
+    "peer": True,
+    "stranger": False,
+  }

@@ -1,0 +1,33 @@
+import json
+import sys
+
+import pytest
+
+from benchmarks import step
+
+
+def run(monkeypatch, *arguments):
+  monkeypatch.setattr(sys, "argv", ["step", *arguments])
+  step.main()
+
+
+@pytest.mark.slow
+def test_a_tiny_run_from_end_to_end(tmp_path, monkeypatch, capsys):
+  chosen = "--contenders=ours,unshared,released,clean_packed"
+  run(monkeypatch, "--shape=tiny", "--lengths=tiny", chosen, "--rounds=1", f"--json={tmp_path}/out.json")
+  content = json.loads((tmp_path / "out.json").read_text())
+  assert all(verdict["is_equal"] for verdict in content["equality"].values())
+  assert list(content["contenders"]) == ["ours", "unshared", "released", "clean_packed"]
+  assert content["times_ours"]["ours"] == 1
+  assert not content["failures"]
+  assert "GFLOP/s" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+  "argument, reason",
+  [("--contenders=ours,nobody", "unknown contenders nobody"), ("--data=x.jsonl", "--data needs --tokenizer")],
+)
+def test_a_wrong_argument_is_refused_with_its_reason(argument, reason, monkeypatch, capsys):
+  with pytest.raises(SystemExit):
+    run(monkeypatch, argument)
+  assert reason in capsys.readouterr().err
