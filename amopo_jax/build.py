@@ -17,6 +17,7 @@ from amopo_jax.data.sources import ON_ERROR, open_source
 from amopo_jax.data.split import split_by_prompt
 from amopo_jax.data.survey import Survey, survey
 from amopo_jax.data.tokenizer import Tokenizer, load_tokenizer
+from amopo_jax.models.attention import BACKENDS, XLA, Attention, choose_attention
 from amopo_jax.models.config import ModelConfig
 from amopo_jax.models.score import ScoreFn, make_score_fn
 from amopo_jax.models.transformer import REMAT
@@ -181,7 +182,11 @@ def build_mesh(spec: RunSpec) -> Mesh:
 
 
 def build_score_fn(spec: ModelSpec, config: ModelConfig, num_contexts: int, mesh: Mesh) -> ScoreFn:
-  """The policy's score function on a mesh."""
+  """The policy's score function on a mesh.
+
+  Raises:
+    InputError: an unknown name, or an attention that cannot be on these devices.
+  """
   check_name("config.model.remat", spec.remat, REMAT)
   return make_score_fn(
     config,
@@ -193,8 +198,22 @@ def build_score_fn(spec: ModelSpec, config: ModelConfig, num_contexts: int, mesh
     head_keep=spec.head_keep,
     head_shards=meshes.row_shards(mesh),
     vocab_shards=meshes.vocab_shards(mesh, config.vocab_size),
+    attend=build_attention(spec, config, mesh),
     constrain=meshes.make_constrain(mesh),
   )
+
+
+def build_attention(spec: ModelSpec, config: ModelConfig, mesh: Mesh) -> Attention:
+  """The attention for the devices of a mesh; XLA splits its own, kernels are split by rows and heads."""
+  check_name("config.model.attention", spec.attention, BACKENDS)
+  name, attend = choose_attention(
+    spec.attention,
+    config,
+    platform=mesh.devices.flat[0].platform,
+    tensor=mesh.shape["tensor"],
+    compute_dtype=dtype("config.model.compute_dtype", spec.compute_dtype),
+  )
+  return attend if name == XLA else meshes.split_attention(attend, mesh)
 
 
 def dtype(where: str, name: str) -> Any:

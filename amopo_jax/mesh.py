@@ -9,7 +9,7 @@ wins. Optimizer moments follow the parameter they belong to.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -160,6 +160,31 @@ def make_constrain(mesh: Mesh):
     return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, specs[kind]))
 
   return constrain
+
+
+def split_attention(attend: Callable[..., jax.Array], mesh: Mesh) -> Callable[..., jax.Array]:
+  """Runs an attention that knows one device on many: rows over data and fsdp, heads over tensor.
+
+  Args:
+    attend: (q, k, v, subtree_end, positions=…, **static) -> heads' outputs; rows and heads are independent.
+    mesh: whose tensor axis divides the key heads, and whose other axes divide the rows.
+
+  Returns:
+    The same on whole arrays.
+  """
+  heads, tokens = PartitionSpec(ROW_AXES, None, "tensor"), PartitionSpec(ROW_AXES)
+
+  def attended(
+    q: jax.Array, k: jax.Array, v: jax.Array, subtree_end: jax.Array, *, positions: jax.Array, **static: Any
+  ) -> jax.Array:
+    one = lambda q, k, v, end, positions: attend(q, k, v, end, positions=positions, **static)
+    # The kernels do not say over which axes their results vary, so that this cannot be checked.
+    split = jax.shard_map(
+      one, mesh=mesh, in_specs=(heads, heads, heads, tokens, tokens), out_specs=heads, check_vma=False
+    )
+    return split(q, k, v, subtree_end, positions)
+
+  return attended
 
 
 def path_name(path: tuple) -> str:

@@ -49,6 +49,7 @@ FREE_TO_CHANGE = (
   "config.batch.accumulation",
   "config.data.workers",
   "config.model.remat",
+  "config.model.attention",
   "config.model.attention_chunk",
   "config.model.head_chunk",
   "config.model.head_keep",

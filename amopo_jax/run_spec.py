@@ -17,6 +17,7 @@ class ModelSpec:
   param_dtype: str
   compute_dtype: str
   remat: str
+  attention: str
   attention_chunk: int
   head_chunk: int
   head_keep: float

@@ -7,6 +7,8 @@ import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # the TPU's compiler is used without a TPU, …
+os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # … by several workers at once
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
   os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 
@@ -16,6 +18,7 @@ import sys
 
 import jax
 import pytest
+from jax.experimental import topologies
 from jaxtyping import install_import_hook
 from rich.console import Console
 
@@ -100,6 +103,13 @@ def make_spec(make_config):
 def console():
   """A console that keeps what it is told: `console.file.getvalue()`."""
   return Console(file=io.StringIO(), width=200, force_terminal=False)
+
+
+@pytest.fixture(scope="session")
+def tpu_devices():
+  """Makes the abstract devices of a topology, such as "v5e:2x2", to compile for; skips without the TPU's compiler."""
+  pytest.importorskip("libtpu", reason="no libtpu here; requirements-dev.txt brings it on Linux with x86-64")
+  return lambda topology: topologies.get_topology_desc(topology_name=topology, platform="tpu").devices
 
 
 @pytest.fixture(scope="session")

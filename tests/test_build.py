@@ -6,6 +6,7 @@ import pytest
 
 from amopo_jax import build
 from amopo_jax.data.contexts import Context
+from amopo_jax.models.attention import attention
 from amopo_jax.policy import find_policy
 from amopo_jax.types import InputError
 
@@ -110,3 +111,17 @@ def test_names_of_dtypes(make_spec):
   assert build.dtype("config.x", "bfloat16") == jnp.bfloat16
   with pytest.raises(InputError, match=r"config\.x: 'float16' is unknown; choose one of float32, bfloat16"):
     build.dtype("config.x", "float16")
+
+
+def test_the_attention_goes_by_name_and_by_the_devices(make_spec):
+  source = source_of(make_spec())
+  build_one = lambda **changes: build.build_attention(
+    make_spec(**changes).model, source.config, build.build_mesh(make_spec())
+  )
+  assert build_one() is build_one(model__attention="xla") is attention
+  with pytest.raises(
+    InputError, match=r"config\.model\.attention: 'flash' is unknown; choose one of auto, xla, pallas"
+  ):
+    build_one(model__attention="flash")
+  with pytest.raises(InputError, match=r"config\.model\.attention: pallas_tpu cannot be: .* here they are cpu"):
+    build_one(model__attention="pallas_tpu")

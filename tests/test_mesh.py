@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,9 @@ from jax.sharding import PartitionSpec
 
 from amopo_jax import build
 from amopo_jax import mesh as meshes
+from amopo_jax.models.attention import attention
+from amopo_jax.models.attention.fused import fused_attention
+from amopo_jax.models.attention.pallas_triton import pallas_triton
 from amopo_jax.models.config import ModelConfig
 from amopo_jax.models.transformer import abstract_params
 from amopo_jax.state import abstract_state
@@ -133,3 +138,22 @@ def test_the_constrain_hook_keeps_values_and_sets_the_layout(mesh):
   laid = jax.jit(lambda y: meshes.make_constrain(mesh)(y, "residual"))(x)
   assert laid.sharding.shard_shape(x.shape) == (1, 2, 16)
   np.testing.assert_array_equal(laid, x)
+
+
+@pytest.mark.parametrize("window", [None, 5])
+def test_a_kernel_that_knows_one_device_runs_on_many(mesh, window):
+  shapes = [(4, 64, heads, 16) for heads in (4, 2, 2, 4)]
+  q, k, v, weight = (jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate(shapes))
+  place = jnp.broadcast_to(jnp.arange(64, dtype=jnp.int32), (4, 64))
+  end = jnp.where(place < 30, 64, jnp.where(place < 50, 50, 64)).astype(jnp.int32)
+  split = meshes.split_attention(partial(fused_attention, pallas_triton(interpret=True)), mesh)
+
+  def value(attend, *heads):
+    output = attend(*heads, end, chunk=32, positions=place, window=window)
+    return jnp.sum(weight * output), output
+
+  run = lambda attend: jax.jit(jax.grad(partial(value, attend), (0, 1, 2), has_aux=True))(q, k, v)
+  (ours, output), (theirs, expected) = run(split), run(attention)
+  assert output.sharding.shard_shape(output.shape) == (1, 64, 2, 16)
+  for mine, other in zip((output, *ours), (expected, *theirs), strict=True):
+    np.testing.assert_allclose(mine, other, atol=1e-5)

@@ -45,7 +45,7 @@ def test_every_requirement_has_a_range_and_a_reason(line):
 @pytest.mark.parametrize("name", ["requirements-dev.txt", "requirements-tpu.txt", "requirements-cuda.txt"])
 def test_the_extras_have_ranges(name):
   for line in requirements(name):
-    assert re.match(r"[A-Za-z0-9_.-]+(\[\w+\])?(==[\d.]+|>=[\d.]+,<[\d.]+)\s*(#|$)", line), line
+    assert re.match(r"[A-Za-z0-9_.-]+(\[\w+\])?(==[\d.]+|>=[\d.]+,<[\d.]+)\s*(;[^#]+)?(#|$)", line), line
 
 
 def test_the_extras_and_the_command_are_declared():

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from amopo_jax.models.attention import attention
+from amopo_jax.models.attention import Attention
 from amopo_jax.models.config import ModelConfig
 from amopo_jax.models.rotary import Rotation, rotate
 
@@ -78,14 +78,14 @@ class SelfAttention(nnx.Module):
       self.k_norm = RMSNorm(config, config.head_dim, dtype=dtype)
     self.config = config
 
-  def __call__(self, x: Float[Array, "R S D"], places: Places, chunk: int) -> Float[Array, "R S D"]:
+  def __call__(self, x: Float[Array, "R S D"], places: Places, attend: Attention) -> Float[Array, "R S D"]:
     heads = lambda y: y.reshape(*y.shape[:2], -1, self.config.head_dim)
     q, k, v = heads(self.q(x)), heads(self.k(x)), heads(self.v(x))
     if self.config.qk_norm:
       q, k = self.q_norm(q), self.k_norm(k)
     q, k = rotate(q, places.rotation), rotate(k, places.rotation)
     window = self.config.sliding_window
-    y = attention(q, k, v, places.subtree_end, chunk=chunk, positions=places.positions, window=window)
+    y = attend(q, k, v, places.subtree_end, positions=places.positions, window=window)
     return self.o(y.reshape(*y.shape[:2], -1))
 
 
@@ -110,8 +110,8 @@ class Block(nnx.Module):
     self.mlp_norm = RMSNorm(config, config.width, dtype=dtype)
     self.mlp = SwiGLU(config, dtype=dtype, rngs=rngs)
 
-  def __call__(self, x: Float[Array, "R S D"], places: Places, chunk: int) -> Float[Array, "R S D"]:
-    x = x + self.attn(self.attn_norm(x), places, chunk)
+  def __call__(self, x: Float[Array, "R S D"], places: Places, attend: Attention) -> Float[Array, "R S D"]:
+    x = x + self.attn(self.attn_norm(x), places, attend)
     return x + self.mlp(self.mlp_norm(x))
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from amopo_jax.models.attention import Attention, attention
 from amopo_jax.models.config import ModelConfig
 from amopo_jax.models.head import moments_head
 from amopo_jax.models.transformer import Constrain, hidden_states, identity, output_embedding
@@ -23,6 +24,7 @@ def make_score_fn(
   head_keep: float = 0.0,
   head_shards: int = 1,
   vocab_shards: int = 1,
+  attend: Attention = attention,
   constrain: Constrain = identity,
 ) -> ScoreFn:
   """Builds the function that scores every response once, whatever the layout of its tokens.
@@ -37,6 +39,7 @@ def make_score_fn(
     head_keep: GiB per device in which the head may keep logits for the backward pass.
     head_shards: in how many equal parts the rows lie on different devices.
     vocab_shards: in how many equal parts the vocabulary lies on different devices.
+    attend: the attention; the default runs anywhere.
     constrain: hook for layouts; kinds "residual" [R S D] and "head_weight" [V D].
 
   Returns:
@@ -51,6 +54,7 @@ def make_score_fn(
       compute_dtype=compute_dtype,
       remat=remat,
       attention_chunk=attention_chunk,
+      attend=attend,
       constrain=constrain,
     )
     weight = constrain(output_embedding(params, config).astype(compute_dtype), "head_weight")

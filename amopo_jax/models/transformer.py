@@ -14,7 +14,7 @@ from flax import nnx
 from jax import checkpoint_policies as policies
 from jaxtyping import Array, Float
 
-from amopo_jax.models.attention import ATTENTION_NAME
+from amopo_jax.models.attention import ATTENTION_NAME, Attention, attention
 from amopo_jax.models.config import ModelConfig
 from amopo_jax.models.layers import Block, Places, RMSNorm, Table
 from amopo_jax.models.rotary import rotation
@@ -65,13 +65,13 @@ class Transformer(nnx.Module):
     self.config = config
 
   def __call__(
-    self, rows: PackedRows, *, compute_dtype: Any, remat: str, attention_chunk: int, constrain: Constrain
+    self, rows: PackedRows, *, compute_dtype: Any, remat: str, attend: Attention, constrain: Constrain
   ) -> Float[Array, "R S D"]:
     places = Places(rotation(self.config, rows.positions), rows.positions, rows.subtree_end)
     block, stacked = nnx.split(self.layers)
 
     def layer(x: Array, params: Any) -> tuple[Array, None]:
-      x = nnx.merge(block, params)(x, places, attention_chunk)
+      x = nnx.merge(block, params)(x, places, attend)
       return constrain(x, "residual"), None
 
     x = constrain(self.embed(rows.tokens).astype(compute_dtype), "residual")
@@ -113,6 +113,7 @@ def hidden_states(
   compute_dtype: Any,
   remat: str,
   attention_chunk: int,
+  attend: Attention = attention,
   constrain: Constrain = identity,
 ) -> Float[Array, "R S D"]:
   """What the output head reads: the residual stream after the last norm.
@@ -124,6 +125,7 @@ def hidden_states(
     compute_dtype: of the residual stream and of all matrix products; norms, rotation and softmax are float32.
     remat: name of a policy in `REMAT`.
     attention_chunk: queries that the attention takes at a time.
+    attend: the attention, of `attention.choose_attention`; the default runs anywhere.
     constrain: called with every new residual stream and the kind "residual".
   """
   model = nnx.merge(_structure(config), params)
@@ -131,7 +133,7 @@ def hidden_states(
     rows,
     compute_dtype=compute_dtype,
     remat=remat,
-    attention_chunk=attention_chunk,
+    attend=partial(attend, chunk=attention_chunk),
     constrain=constrain,
   )
 

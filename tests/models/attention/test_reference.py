@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from amopo_jax.models import attention as module
+from amopo_jax.models.attention import reference as module
 
 ROWS, LENGTH, HEADS, KV_HEADS, SIZE = 2, 23, 4, 2, 8
 

@@ -1,0 +1,120 @@
+"""Which blocks of queries and keys meet in the tries: what a kernel visits, and what it never fetches.
+
+A block of queries and a block of keys are *live* if some query sees some key. In depth-first order this is two
+comparisons per pair of blocks:
+
+    the first key is no later than the last query, and some key's subtree reaches beyond the first query
+
+The second is exact: if the keys come before the queries, the key that reaches furthest is seen by the first query;
+if the blocks overlap, a token sees itself. A window of positions adds a bound, which may leave a dead block in.
+
+The live pairs become a sorted list of numbers, computed on the device since tries are data. A kernel that walks down
+the list does work in proportion to the tries' area, not to S × S; rows are numbered through, so that a list serves
+them all.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int, Int32
+
+from amopo_jax.models.attention.reference import Reach
+
+END = jnp.iinfo(jnp.int32).max
+"""What follows the last entry of a list; its blocks are no block's."""
+
+_BITS = 16
+"""Of the inner block in an entry; the outer one has the 15 above."""
+
+
+class Blocks(NamedTuple):
+  """Tokens per block.
+
+  Attributes:
+    queries: of a block of queries.
+    keys: of a block of keys.
+  """
+
+  queries: int
+  keys: int
+
+
+class BlockList(NamedTuple):
+  """Live pairs, sorted by their outer block and then by their inner one.
+
+  Attributes:
+    entries: `outer << 16 | inner`, then END; block b of row r is number `r * blocks per row + b`.
+    starts: for each outer block the place of its first entry, and last the number of entries.
+  """
+
+  entries: Int32[Array, "N"]
+  starts: Int32[Array, "M"]
+
+  @property
+  def count(self) -> Int32[Array, ""]:
+    """How many pairs are live."""
+    return self.starts[-1]
+
+
+def live_blocks(reach: Reach, blocks: Blocks, window: int | None = None) -> Bool[Array, "R queries keys"]:
+  """Marks the pairs of blocks in which some query sees some key.
+
+  Args:
+    reach: of the tokens; `end[i] > i`.
+    blocks: tokens per block; both divide S.
+    window: how many last positions a query sees; None: all.
+  """
+  rows, length = reach.end.shape
+  first_query = jnp.arange(0, length, blocks.queries)[None, :, None]
+  first_key = jnp.arange(0, length, blocks.keys)[None, None, :]
+  furthest = jnp.max(reach.end.reshape(rows, 1, -1, blocks.keys), axis=-1)
+  live = (first_key < first_query + blocks.queries) & (furthest > first_query)
+  if window is None or reach.positions is None:
+    return live
+  shallowest = jnp.min(reach.positions.reshape(rows, -1, 1, blocks.queries), axis=-1)
+  deepest = jnp.max(reach.positions.reshape(rows, 1, -1, blocks.keys), axis=-1)
+  return live & (shallowest - deepest < window)
+
+
+def list_by_queries(live: Bool[Array, "R queries keys"], blocks: Blocks) -> BlockList:
+  """The list whose outer blocks are those of the queries: for what a query gathers from its keys.
+
+  Args:
+    live: of `live_blocks`.
+    blocks: the same.
+  """
+  return _list(live, most=most_live(live.shape[1] * blocks.queries, blocks))
+
+
+def list_by_keys(live: Bool[Array, "R queries keys"], blocks: Blocks) -> BlockList:
+  """The list whose outer blocks are those of the keys: for what a key gathers from its queries."""
+  return _list(live.transpose(0, 2, 1), most=most_live(live.shape[1] * blocks.queries, blocks))
+
+
+def outer(entry: Int[Array, "..."]) -> Int[Array, "..."]:
+  """Number of an entry's outer block."""
+  return jax.lax.shift_right_logical(entry, _BITS)
+
+
+def inner(entry: Int[Array, "..."]) -> Int[Array, "..."]:
+  """Number of an entry's inner block."""
+  return entry & ((1 << _BITS) - 1)
+
+
+def most_live(length: int, blocks: Blocks) -> int:
+  """The most pairs that are live in a row of `length` tokens: those on and below the diagonal."""
+  keys = length // blocks.keys
+  return sum(min(keys, -(-stop // blocks.keys)) for stop in range(blocks.queries, length + 1, blocks.queries))
+
+
+def _list(live: Bool[Array, "R outer inner"], most: int) -> BlockList:
+  rows, outers, inners = live.shape
+  if max(rows * outers, rows * inners) >= 1 << (_BITS - 1):
+    raise ValueError(f"attention: {rows} rows of {outers} × {inners} blocks are too many for one list")
+  numbers = lambda count: jnp.arange(rows * count, dtype=jnp.int32).reshape(rows, count)
+  entries = (numbers(outers)[:, :, None] << _BITS) | numbers(inners)[:, None, :]
+  entries = jnp.sort(jnp.where(live, entries, END).reshape(-1))[: rows * most]
+  counts = jnp.sum(live, axis=-1, dtype=jnp.int32).reshape(-1)
+  starts = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(counts, dtype=jnp.int32)])
+  return BlockList(jnp.concatenate([entries, jnp.full(1, END, jnp.int32)]), starts)

@@ -1,0 +1,71 @@
+import dataclasses
+import logging
+import re
+
+import jax.numpy as jnp
+import pytest
+
+from amopo_jax.models.attention import dispatch
+from amopo_jax.models.attention.dispatch import BACKENDS, choose_attention
+from amopo_jax.models.attention.reference import attention
+from amopo_jax.models.config import ModelConfig
+from amopo_jax.types import InputError
+
+CONFIG = ModelConfig(
+  architecture="Qwen2ForCausalLM",
+  vocab_size=7,
+  width=256,
+  num_layers=1,
+  num_heads=4,
+  num_kv_heads=2,
+  head_dim=64,
+  mlp_width=12,
+)
+HERE = {"tensor": 1, "compute_dtype": jnp.bfloat16}
+
+
+@pytest.mark.parametrize("platform, name", [("tpu", "pallas_tpu"), ("gpu", "pallas_triton"), ("cpu", "xla")])
+def test_auto_goes_by_the_kind_of_device(platform, name, caplog):
+  choice = choose_attention("auto", CONFIG, platform=platform, **HERE)
+  assert choice.name == name
+  assert (choice.attend is attention) == (name == "xla")
+  assert caplog.records == []
+
+
+@pytest.mark.parametrize("platform", ["tpu", "gpu", "cpu"])
+def test_xla_is_the_reference_anywhere(platform):
+  assert choose_attention("xla", CONFIG, platform=platform, **HERE) == ("xla", attention)
+
+
+REFUSED = [
+  ("tpu", {"num_kv_heads": 1}, {"tensor": 4}, r"config\.mesh\.tensor=4 does not divide 1 key heads"),
+  ("tpu", {"num_heads": 128, "num_kv_heads": 1, "head_dim": 256}, {}, "128 query heads of size 256 per key head need"),
+  ("gpu", {"head_dim": 160}, {}, "heads of size 256 are larger than 128"),
+]
+
+
+@pytest.mark.parametrize("platform, shape, changes, reason", REFUSED)
+def test_auto_falls_back_with_one_line_that_says_why(platform, shape, changes, reason, caplog):
+  config = dataclasses.replace(CONFIG, **shape)
+  with caplog.at_level(logging.WARNING):
+    choice = choose_attention("auto", config, platform=platform, **HERE | changes)
+  assert choice == ("xla", attention)
+  (record,) = caplog.records
+  assert record.getMessage().startswith("attention: xla, which is slower, instead of pallas_")
+  assert re.search(reason, record.getMessage())
+
+
+@pytest.mark.parametrize("platform, shape, changes, reason", REFUSED)
+def test_by_name_it_is_an_error_that_says_why(platform, shape, changes, reason):
+  name = {"tpu": "pallas_tpu", "gpu": "pallas_triton"}[platform]
+  with pytest.raises(InputError, match=rf"config\.model\.attention: {name} cannot be: {reason}.*; choose auto or xla"):
+    choose_attention(name, dataclasses.replace(CONFIG, **shape), platform=platform, **HERE | changes)
+
+
+def test_a_kernel_for_other_devices_is_refused():
+  with pytest.raises(InputError, match="it is for devices of kind tpu, here they are cpu; choose auto or xla"):
+    choose_attention("pallas_tpu", CONFIG, platform="cpu", **HERE)
+
+
+def test_every_backend_has_a_name():
+  assert ("auto", "xla", *dispatch.FUSED) == BACKENDS
