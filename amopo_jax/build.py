@@ -22,15 +22,7 @@ from amopo_jax.models.config import ModelConfig
 from amopo_jax.models.score import ScoreFn, make_score_fn
 from amopo_jax.models.transformer import REMAT
 from amopo_jax.policy import DTYPES, PolicySource
-from amopo_jax.run_spec import (
-  BatchSpec,
-  ContextEntry,
-  DataSpec,
-  ModelSpec,
-  RunSpec,
-  SourceSpec,
-  check_name,
-)
+from amopo_jax.run_spec import BatchSpec, ContextEntry, DataSpec, ModelSpec, RunSpec, SourceSpec, check_name
 from amopo_jax.types import InputError
 
 TOKENS_PER_PAIR = 16

@@ -1,6 +1,7 @@
 """From token rows to the moments of the responses: the seam between the policy and the objective."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from amopo_jax.models.attention import Attention, attention
@@ -45,6 +46,7 @@ def make_score_fn(
   Returns:
     `score_fn(params, rows, num_pairs) -> ResponseMoments`, pure, with reverse-mode gradients in `params`.
   """
+  head = partial(moments_head, chunk=head_chunk, keep=head_keep, shards=head_shards, vocab_shards=vocab_shards)
 
   def score_fn(params: Params, rows: PackedRows, num_pairs: int) -> ResponseMoments:
     hidden = hidden_states(
@@ -60,16 +62,6 @@ def make_score_fn(
     weight = constrain(output_embedding(params, config).astype(compute_dtype), "head_weight")
     shape = (num_pairs, num_contexts, len(PAIR_MEMBERS))
     num_slots = num_pairs * num_contexts * len(PAIR_MEMBERS)
-    sums = moments_head(
-      hidden,
-      weight,
-      rows,
-      num_slots,
-      chunk=head_chunk,
-      keep=head_keep,
-      shards=head_shards,
-      vocab_shards=vocab_shards,
-    )
-    return ResponseMoments(*(x.reshape(shape) for x in sums))
+    return ResponseMoments(*(x.reshape(shape) for x in head(hidden, weight, rows, num_slots)))
 
   return score_fn
