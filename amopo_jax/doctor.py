@@ -71,7 +71,7 @@ def describe_config(spec: RunSpec) -> Iterator[tuple[str, str]]:
       f"{found.num_pairs} pairs of {found.num_records} records; {found.num_cut} cut, {found.num_dropped} dropped",
     )
     for line in warn_of_skips(name, found):
-      yield "warning", line
+      yield "warning", line.removeprefix("WARNING: ")
   yield "contexts", ", ".join(run.data.contexts.names)
   yield "steps", f"{run.num_steps}" if spec.train.steps else f"about {run.num_steps}"
 

@@ -8,6 +8,7 @@ A rule is a regular expression over the slash-joined parameter path and the axes
 wins. Optimizer moments follow the parameter they belong to.
 """
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -45,6 +46,7 @@ def make_mesh(*, data: int, fsdp: int, tensor: int, devices: Sequence[jax.Device
   Raises:
     InputError: the sizes do not multiply to the number of devices.
   """
+  _give_virtual_devices_threads()
   devices = jax.devices() if devices is None else list(devices)
   sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
   free = [name for name, size in sizes.items() if size == -1]
@@ -58,6 +60,19 @@ def make_mesh(*, data: int, fsdp: int, tensor: int, devices: Sequence[jax.Device
       f"config.mesh: {sizes} does not cover {len(devices)} devices; make the product of the axes equal to it"
     )
   return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+
+
+def _give_virtual_devices_threads() -> None:
+  """Two threads per virtual CPU device; without effect once the devices are in use.
+
+  A device that waits in a collective holds a thread of XLA's pool, which has one per core, and devices may enter
+  collectives that do not depend on each other in any order: with fewer threads, all may wait forever for one that
+  finds no thread to go on with. XLA reads NPROC for the size.
+  """
+  flag = re.search(r"--xla_force_host_platform_device_count=(\d+)", os.environ.get("XLA_FLAGS", ""))
+  wanted = max(int(flag[1]) if flag else 0, jax.config.values["jax_num_cpu_devices"])
+  if wanted > 1:
+    os.environ.setdefault("NPROC", str(max(2 * wanted, os.cpu_count() or 1)))
 
 
 def check_rules(rules: Any) -> None:

@@ -2,11 +2,15 @@
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from amopo_jax.data.sources import open_source
+from amopo_jax.run_codec import to_dict
 from amopo_jax.run_spec import ContextEntry, SourceSpec
 from amopo_jax.score import score
 
@@ -68,6 +72,26 @@ def test_score_agrees_with_torch(model_dir, make_spec, fixtures, tmp_path):
     np.testing.assert_allclose(line["sum_logp"] / line["length"], logps.mean(), rtol=1e-4)
     np.testing.assert_allclose(line["mean_p"], p.mean(), atol=1e-5)
     np.testing.assert_allclose(line["std_p"], p.std(ddof=1), atol=1e-5)
+
+
+@pytest.mark.parametrize("model_dir", ["qwen2-tied"], indirect=True)
+def test_eight_virtual_devices_on_one_core_do_not_wait_forever(model_dir, make_spec, fixtures, tmp_path):
+  spec = spec_for(make_spec(), model_dir, fixtures / "records" / "native.jsonl")
+  program = (
+    "import json, os, sys; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+    "from amopo_jax.run_codec import from_dict; from amopo_jax.score import score\n"
+    "print(score(from_dict(json.loads(sys.argv[1])), sys.argv[2]).num_lines)"
+  )
+  env = {name: value for name, value in os.environ.items() if name != "NPROC"}
+  done = subprocess.run(
+    [sys.executable, "-c", program, json.dumps(to_dict(spec)), str(tmp_path / "scores.jsonl")],
+    env=env | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
+    capture_output=True,
+    text=True,
+    timeout=100,
+  )
+  assert done.returncode == 0, done.stderr
+  assert int(done.stdout) > 8
 
 
 def spec_for(spec, model_dir, records):

@@ -141,4 +141,4 @@ def _check_response(response: Response, number: int, origin: str):
     raise InputError(f"{origin}: response {number} is empty; remove the record or give it a text")
   for dimension, score in response.scores.items():
     if not math.isfinite(score):
-      raise InputError(f"{origin}: '{dimension}' of response {number} is {score}; a score must be finite")
+      raise InputError(f"{origin}: '{dimension}' of response {number} is {score}; give a finite score or leave it out")

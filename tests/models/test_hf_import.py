@@ -1,4 +1,5 @@
 import json
+import re
 import tracemalloc
 
 import jax
@@ -159,73 +160,83 @@ def test_a_tied_file_with_another_head_is_refused(write_model, hf_fields, hf_ten
     load(directory)
 
 
+def refusal(read, directory):
+  """The one line, with a remedy, by which a directory is refused."""
+  with pytest.raises(InputError) as caught:
+    read(directory)
+  line = str(caught.value)
+  assert "\n" not in line
+  assert "; " in line
+  return line
+
+
 @pytest.mark.parametrize("read", [check_model_dir, load])
 class TestRefusals:
   """What is wrong with the tensors is one line with file, tensor, found and expected, and a remedy."""
 
-  def refused(self, read, directory, match):
-    with pytest.raises(InputError, match=match) as caught:
-      read(directory)
-    assert "\n" not in str(caught.value)
-    assert "; " in str(caught.value)
-
   def test_untied_without_head(self, read, write_model, hf_fields, hf_tensors):
     del hf_tensors["lm_head.weight"]
-    self.refused(read, write_model(hf_fields, hf_tensors), "model: tensor lm_head.weight missing; .*config.json")
+    assert re.search(
+      "model: tensor lm_head.weight missing; .*config.json", refusal(read, write_model(hf_fields, hf_tensors))
+    )
 
   def test_several_missing(self, read, write_model, hf_fields, hf_tensors):
     fewer = {name: tensor for name, tensor in hf_tensors.items() if "layers.1." not in name}
-    self.refused(
-      read, write_model(hf_fields, fewer), r"tensor model.layers.1.input_layernorm.weight \(and 11 more\) missing"
+    assert re.search(
+      r"tensor model.layers.1.input_layernorm.weight \(and 11 more\) missing",
+      refusal(read, write_model(hf_fields, fewer)),
     )
 
   def test_wrong_shape(self, read, write_model, hf_fields, hf_tensors):
     hf_tensors["model.layers.1.mlp.up_proj.weight"] = np.zeros((24, 15), np.float32)
-    self.refused(
-      read,
-      write_model(hf_fields, hf_tensors, num_files=3),
+    assert re.search(
       r"of-00003.safetensors: tensor model.layers.1.mlp.up_proj.weight has shape \[24, 15\], .*\[24, 16\]",
+      refusal(read, write_model(hf_fields, hf_tensors, num_files=3)),
     )
 
   def test_vocabulary_of_another_size(self, read, write_model, hf_fields, hf_tensors):
-    self.refused(read, write_model(hf_fields | {"vocab_size": 41}, hf_tensors), r"\[40, 16\], .*\[41, 16\]")
+    assert re.search(
+      r"\[40, 16\], .*\[41, 16\]", refusal(read, write_model(hf_fields | {"vocab_size": 41}, hf_tensors))
+    )
 
   def test_tied_head_of_another_shape(self, read, write_model, hf_fields, hf_tensors):
     hf_tensors["lm_head.weight"] = np.zeros((41, 16), np.float32)
     directory = write_model(hf_fields | {"tie_word_embeddings": True}, hf_tensors)
-    self.refused(read, directory, r"lm_head.weight has shape \[41, 16\]")
+    assert re.search(r"lm_head.weight has shape \[41, 16\]", refusal(read, directory))
 
   def test_extra_tensors(self, read, write_model, hf_fields, hf_tensors):
     hf_tensors["model.layers.0.self_attn.o_proj.bias"] = np.zeros(16, np.float32)
-    self.refused(
-      read, write_model(hf_fields, hf_tensors), "tensor model.layers.0.self_attn.o_proj.bias unknown to Qwen2"
+    assert re.search(
+      "tensor model.layers.0.self_attn.o_proj.bias unknown to Qwen2", refusal(read, write_model(hf_fields, hf_tensors))
     )
 
   def test_more_layers_than_the_config_has(self, read, write_model, hf_fields, hf_tensors):
     directory = write_model(hf_fields | {"num_hidden_layers": 1}, hf_tensors)
-    self.refused(read, directory, r"tensor model.layers.1.*\(and 11 more\) unknown")
+    assert re.search(r"tensor model.layers.1.*\(and 11 more\) unknown", refusal(read, directory))
 
   def test_quantised(self, read, write_model, hf_fields, hf_tensors):
     hf_tensors["model.layers.0.mlp.up_proj.weight"] = np.zeros((24, 16), np.int8)
-    self.refused(read, write_model(hf_fields, hf_tensors), "up_proj.weight has type I8; only F64, F32, F16, BF16")
+    assert re.search(
+      "up_proj.weight has type I8; only F64, F32, F16, BF16", refusal(read, write_model(hf_fields, hf_tensors))
+    )
 
   def test_missing_shard(self, read, write_model, hf_fields, hf_tensors):
     directory = write_model(hf_fields, hf_tensors, num_files=3)
     (directory / "model-00002-of-00003.safetensors").unlink()
-    self.refused(read, directory, "model-00002-of-00003.safetensors: missing")
+    assert re.search("model-00002-of-00003.safetensors: missing", refusal(read, directory))
 
   def test_truncated_shard(self, read, write_model, hf_fields, hf_tensors):
     directory = write_model(hf_fields, hf_tensors)
     file = directory / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-4])
-    self.refused(read, directory, "model.safetensors: truncated or corrupt")
+    assert re.search("model.safetensors: truncated or corrupt", refusal(read, directory))
 
   def test_without_config(self, read, tmp_path):
-    self.refused(read, tmp_path, "config.json: missing; this directory holds no model")
+    assert re.search("config.json: missing; this directory holds no model", refusal(read, tmp_path))
 
   def test_unknown_architecture(self, read, write_model, hf_fields, hf_tensors):
     directory = write_model(hf_fields | {"architectures": ["GemmaForCausalLM"]}, hf_tensors)
-    self.refused(read, directory, r"config.json: architectures is \['GemmaForCausalLM'\]; supported")
+    assert re.search(r"config.json: architectures is \['GemmaForCausalLM'\]; supported", refusal(read, directory))
 
 
 def test_computed_buffers_of_old_files_are_let_pass(write_model, hf_fields, hf_tensors):
