@@ -188,6 +188,7 @@ def build_score_fn(spec: ModelSpec, config: ModelConfig, num_contexts: int, mesh
     attention_chunk=spec.attention_chunk,
     head_chunk=spec.head_chunk,
     head_keep=spec.head_keep,
+    unroll=spec.unroll,
     head_shards=meshes.row_shards(mesh),
     vocab_shards=meshes.vocab_shards(mesh, config.vocab_size),
     attend=build_attention(spec, config, mesh),

@@ -23,6 +23,9 @@ AXES = ("data", "fsdp", "tensor")
 ROW_AXES = ("data", "fsdp")
 """The axes over which token rows and pairs are split."""
 
+_THREADS_PER_DEVICE = 16
+"""More than a step has collectives that may wait at the same time; idle threads cost nothing."""
+
 Rules = Sequence[tuple[str, Sequence[str | None]]]
 
 DEFAULT_RULES: Rules = (
@@ -46,7 +49,7 @@ def make_mesh(*, data: int, fsdp: int, tensor: int, devices: Sequence[jax.Device
   Raises:
     InputError: the sizes do not multiply to the number of devices.
   """
-  _give_virtual_devices_threads()
+  give_virtual_devices_threads()
   devices = jax.devices() if devices is None else list(devices)
   sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
   free = [name for name, size in sizes.items() if size == -1]
@@ -62,17 +65,17 @@ def make_mesh(*, data: int, fsdp: int, tensor: int, devices: Sequence[jax.Device
   return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
 
 
-def _give_virtual_devices_threads() -> None:
-  """Two threads per virtual CPU device; without effect once the devices are in use.
+def give_virtual_devices_threads() -> None:
+  """Many threads per virtual CPU device, by the environment; without effect once the devices are in use.
 
-  A device that waits in a collective holds a thread of XLA's pool, which has one per core, and devices may enter
-  collectives that do not depend on each other in any order: with fewer threads, all may wait forever for one that
-  finds no thread to go on with. XLA reads NPROC for the size.
+  A device that waits in a collective holds a thread of XLA's pool, which has one per core or device, and several
+  collectives that do not depend on each other may wait at once: if they hold all threads while one device has yet
+  to get there, none goes on. XLA reads NPROC for the size of its pool.
   """
   flag = re.search(r"--xla_force_host_platform_device_count=(\d+)", os.environ.get("XLA_FLAGS", ""))
   wanted = max(int(flag[1]) if flag else 0, jax.config.values["jax_num_cpu_devices"])
   if wanted > 1:
-    os.environ.setdefault("NPROC", str(max(2 * wanted, os.cpu_count() or 1)))
+    os.environ.setdefault("NPROC", str(max(_THREADS_PER_DEVICE * wanted, os.cpu_count() or 1)))
 
 
 def check_rules(rules: Any) -> None:

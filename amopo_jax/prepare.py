@@ -53,6 +53,7 @@ FREE_TO_CHANGE = (
   "config.model.attention_chunk",
   "config.model.head_chunk",
   "config.model.head_keep",
+  "config.model.unroll",
   "config.train.log_every",
   "config.train.eval_every",
   "config.train.save_every",
@@ -150,7 +151,16 @@ def build_optimizer(spec: RunSpec, num_steps: int) -> tuple[optax.GradientTransf
   """The optimizer and the schedule that it follows."""
   o = spec.optim
   schedule = make_schedule(o.schedule, peak=o.learning_rate, steps=num_steps, warmup_fraction=o.warmup_fraction)
-  tx = make_optimizer(o.name, schedule, clip=o.clip, weight_decay=o.weight_decay, b1=o.b1, b2=o.b2, eps=o.eps)
+  tx = make_optimizer(
+    o.name,
+    schedule,
+    clip=o.clip,
+    weight_decay=o.weight_decay,
+    b1=o.b1,
+    b2=o.b2,
+    eps=o.eps,
+    mu_dtype=o.mu_dtype,
+  )
   return tx, schedule
 
 

@@ -21,6 +21,7 @@ class ModelSpec:
   attention_chunk: int
   head_chunk: int
   head_keep: float
+  unroll: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +90,7 @@ class OptimSpec:
   b1: float
   b2: float
   eps: float
+  mu_dtype: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +134,7 @@ AT_LEAST = {
   "config.model.attention_chunk": 1,
   "config.model.head_chunk": 1,
   "config.model.head_keep": 0,
+  "config.model.unroll": 1,
   "config.data.split_seed": 0,
   "config.data.max_length": 0,
   "config.data.max_response": 0,

@@ -3,8 +3,10 @@
 from typing import Any
 
 
-def qwen2(*, layers: int, width: int, heads: int, kv_heads: int, mlp_width: int, words: int) -> dict[str, Any]:
-  """config.json of a tied Qwen2.5 of some size."""
+def qwen2(
+  *, layers: int, width: int, heads: int, kv_heads: int, mlp_width: int, words: int, tied: bool = True
+) -> dict[str, Any]:
+  """config.json of a Qwen2.5 of some size."""
   return {
     "architectures": ["Qwen2ForCausalLM"],
     "model_type": "qwen2",
@@ -18,7 +20,7 @@ def qwen2(*, layers: int, width: int, heads: int, kv_heads: int, mlp_width: int,
     "rms_norm_eps": 1e-6,
     "rope_theta": 1_000_000.0,
     "max_position_embeddings": 32_768,
-    "tie_word_embeddings": True,
+    "tie_word_embeddings": tied,
     "initializer_range": 0.02,
     "use_sliding_window": False,
     "attention_dropout": 0.0,
@@ -32,5 +34,6 @@ SHAPES: dict[str, dict[str, Any]] = {
   "small": qwen2(layers=8, width=512, heads=8, kv_heads=2, mlp_width=1408, words=6_400),
   "qwen2.5-0.5b-4l": qwen2(layers=4, width=896, heads=14, kv_heads=2, mlp_width=4864, words=151_936),
   "qwen2.5-0.5b": qwen2(layers=24, width=896, heads=14, kv_heads=2, mlp_width=4864, words=151_936),
+  "qwen2.5-7b": qwen2(layers=28, width=3584, heads=28, kv_heads=4, mlp_width=18_944, words=152_064, tied=False),
 }
-"""`tiny` is for tests; `small` has 25.9 M parameters; the last but one is a Qwen2.5-0.5B of four layers."""
+"""`tiny` is for tests; `small` has 25.9 M parameters; `qwen2.5-0.5b-4l` is a Qwen2.5-0.5B of four layers."""

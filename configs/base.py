@@ -46,6 +46,7 @@ def get_config() -> ConfigDict:
   config.model.attention_chunk = 128  # queries that the xla attention takes at a time; kernels have their own blocks
   config.model.head_chunk = 1024  # scored tokens that the output head takes at a time, per row shard
   config.model.head_keep = 0.0  # GiB per device in which the head keeps logits instead of computing them twice
+  config.model.unroll = 1  # layers in one turn of the loop over layers; more of them compile for longer
 
   config.data = ConfigDict()
   config.data.train = ConfigDict(sort_keys=False)  # name -> source(...)
@@ -92,6 +93,7 @@ def get_config() -> ConfigDict:
   config.optim.b1 = 0.9
   config.optim.b2 = 0.999
   config.optim.eps = 1e-8
+  config.optim.mu_dtype = ""  # of the first moment of adamw and lion: float32 or bfloat16; "": as the parameters
 
   config.mesh = ConfigDict()
   config.mesh.data = 1  # replicas

@@ -9,8 +9,6 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # the TPU's compiler is used without a TPU, …
 os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # … by several workers at once
-# As `make_mesh` does it, which comes too late where a test has used the devices before.
-os.environ.setdefault("NPROC", "16")
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
   os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 
@@ -29,10 +27,12 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
 from amopo_jax.cli.configs import spec_from_config
 from amopo_jax.lab.write import write_world
+from amopo_jax.mesh import give_virtual_devices_threads
 from amopo_jax.train import train
 from configs import base
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+give_virtual_devices_threads()  # `make_mesh` comes too late where a test has used the devices before
 
 
 def pytest_collection_modifyitems(items):

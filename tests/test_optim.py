@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from amopo_jax.optim import DEFAULTS, OPTIMIZERS, SCHEDULES, UNUSED, make_optimizer, make_schedule
@@ -58,14 +59,33 @@ def test_numbers_out_of_range_are_refused(key, value):
 
 @pytest.mark.parametrize("name, key", [(name, key) for name, keys in UNUSED.items() for key in keys])
 def test_an_optimizer_refuses_what_it_would_ignore(name, key):
-  with pytest.raises(InputError, match=rf"config\.optim\.{key}: 0\.5 has no effect on {name}; leave it at"):
-    make_optimizer(name, lambda _: 0.1, clip=0.0, **{key: 0.5})
+  with pytest.raises(InputError, match=rf"config\.optim\.{key}: \S+ has no effect on {name}; leave it at"):
+    make_optimizer(name, lambda _: 0.1, clip=0.0, **{key: "bfloat16" if key == "mu_dtype" else 0.5})
 
 
 def test_unused_keys_have_the_defaults_of_the_base_config():
   optim = base.get_config().optim
   assert {key: optim[key] for key in DEFAULTS} == DEFAULTS
   assert set(UNUSED) == set(OPTIMIZERS)
+
+
+@pytest.mark.parametrize("name", ["adamw", "lion"])
+def test_the_first_moment_may_take_half_the_memory(name):
+  tx = make_optimizer(name, lambda _: 0.1, clip=0.0, mu_dtype="bfloat16")
+  grads = jax.tree.map(jnp.ones_like, PARAMS)
+  updates, state = tx.update(grads, tx.init(PARAMS), PARAMS)
+  types = {leaf.dtype for leaf in jax.tree.leaves(optax.tree.get(state, "mu"))}
+  assert types == {jnp.dtype("bfloat16")}
+  if name == "adamw":
+    assert {leaf.dtype for leaf in jax.tree.leaves(optax.tree.get(state, "nu"))} == {jnp.dtype("float32")}
+  wanted = one_update(name)
+  jax.tree.map(lambda got, want: np.testing.assert_allclose(got, want, rtol=1e-2), updates, wanted)
+  assert {leaf.dtype for leaf in jax.tree.leaves(optax.apply_updates(PARAMS, updates))} == {jnp.dtype("float32")}
+
+
+def test_another_type_of_the_first_moment_is_refused():
+  with pytest.raises(InputError, match=r"config\.optim\.mu_dtype: 'float16' is unknown; choose one of"):
+    make_optimizer("adamw", lambda _: 0.1, clip=0.0, mu_dtype="float16")
 
 
 def one_update(name, **kwargs):

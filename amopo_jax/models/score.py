@@ -23,6 +23,7 @@ def make_score_fn(
   attention_chunk: int,
   head_chunk: int,
   head_keep: float = 0.0,
+  unroll: int = 1,
   head_shards: int = 1,
   vocab_shards: int = 1,
   attend: Attention = attention,
@@ -38,6 +39,7 @@ def make_score_fn(
     attention_chunk: queries that the attention takes at a time.
     head_chunk: scored tokens that the head projects at a time, per shard.
     head_keep: GiB per device in which the head may keep logits for the backward pass.
+    unroll: layers in one turn of the loop over layers.
     head_shards: in how many equal parts the rows lie on different devices.
     vocab_shards: in how many equal parts the vocabulary lies on different devices.
     attend: the attention; the default runs anywhere.
@@ -56,6 +58,7 @@ def make_score_fn(
       compute_dtype=compute_dtype,
       remat=remat,
       attention_chunk=attention_chunk,
+      unroll=unroll,
       attend=attend,
       constrain=constrain,
     )

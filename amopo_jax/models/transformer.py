@@ -65,7 +65,7 @@ class Transformer(nnx.Module):
     self.config = config
 
   def __call__(
-    self, rows: PackedRows, *, compute_dtype: Any, remat: str, attend: Attention, constrain: Constrain
+    self, rows: PackedRows, *, compute_dtype: Any, remat: str, unroll: int, attend: Attention, constrain: Constrain
   ) -> Float[Array, "R S D"]:
     places = Places(rotation(self.config, rows.positions), rows.positions, rows.subtree_end)
     block, stacked = nnx.split(self.layers)
@@ -75,7 +75,7 @@ class Transformer(nnx.Module):
       return constrain(x, "residual"), None
 
     x = constrain(self.embed(rows.tokens).astype(compute_dtype), "residual")
-    x, _ = jax.lax.scan(remat_policy(remat)(layer), x, stacked)
+    x, _ = jax.lax.scan(remat_policy(remat)(layer), x, stacked, unroll=unroll)
     return self.final_norm(x)
 
 
@@ -113,6 +113,7 @@ def hidden_states(
   compute_dtype: Any,
   remat: str,
   attention_chunk: int,
+  unroll: int = 1,
   attend: Attention = attention,
   constrain: Constrain = identity,
 ) -> Float[Array, "R S D"]:
@@ -125,6 +126,7 @@ def hidden_states(
     compute_dtype: of the residual stream and of all matrix products; norms, rotation and softmax are float32.
     remat: name of a policy in `REMAT`.
     attention_chunk: queries that the attention takes at a time.
+    unroll: layers in one turn of the loop over layers.
     attend: the attention, of `attention.choose_attention`; the default runs anywhere.
     constrain: called with every new residual stream and the kind "residual".
   """
@@ -133,6 +135,7 @@ def hidden_states(
     rows,
     compute_dtype=compute_dtype,
     remat=remat,
+    unroll=unroll,
     attend=partial(attend, chunk=attention_chunk),
     constrain=constrain,
   )
