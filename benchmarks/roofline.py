@@ -103,7 +103,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     "chip_bytes": chip.size,
     "counted": counted._asdict(),
     "analytic": {"model_flops": analytic.model, "flops": analytic.executed, **_least_bytes(parameters, len(devices))},
-    **estimate(chip, counted, analytic.model, chips=len(devices), pairs=pairs),
+    **estimate(chip, counted, analytic.model, pairs=pairs),
   }
 
 
@@ -119,7 +119,7 @@ def make_spec(args: argparse.Namespace, chips: int) -> RunSpec:
   return dataclasses.replace(spec, model=dataclasses.replace(spec.model, arch=dict(SHAPES[args.shape])))
 
 
-def estimate(chip: Chip, cost: Cost, model_flops: float, *, chips: int, pairs: int) -> dict[str, Any]:
+def estimate(chip: Chip, cost: Cost, model_flops: float, *, pairs: int) -> dict[str, Any]:
   """Times of a step by its three resources, and what follows from the longest."""
   times = {
     "products": cost.flops / chip.flops,
