@@ -41,7 +41,7 @@ from amopo_jax.remote import write_folder
 from amopo_jax.run_codec import difference
 from amopo_jax.run_spec import RunSpec, check_name
 from amopo_jax.state import TrainState, abstract_state, init_state
-from amopo_jax.step import make_eval_step, make_train_step
+from amopo_jax.step import TrainStep, jit_train_step, make_eval_step, make_train_step
 from amopo_jax.types import Batch, InputError, Params
 
 FREE_TO_CHANGE = (
@@ -88,7 +88,7 @@ class Run(NamedTuple):
   num_steps: int
   target: TrainState
   init: Callable[[], TrainState]
-  train_step: Callable[[TrainState, Batch], tuple[TrainState, dict[str, Any]]]
+  train_step: TrainStep
   eval_step: Callable[[Params, Batch], MetricSums]
 
 
@@ -119,11 +119,8 @@ def prepare(spec: RunSpec, workdir: str | None) -> Run:
   tx, schedule = build_optimizer(spec, num_steps)
   target, init = _state_maker(spec.seed, source, mesh, tx, dtype=dtype, placed=placed)
   shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
-  whole = meshes.replicated(mesh)
-  train_step = jax.jit(
-    make_train_step(score_fn, objective, tx, schedule), donate_argnums=0, out_shardings=(shardings, whole)
-  )
-  eval_step = jax.jit(make_eval_step(score_fn, objective), out_shardings=whole)
+  train_step = jit_train_step(make_train_step(score_fn, objective, tx, schedule), shardings, mesh)
+  eval_step = jax.jit(make_eval_step(score_fn, objective), out_shardings=meshes.replicated(mesh))
   return Run(spec, source, data, mesh, num_steps, target, init, train_step, eval_step)
 
 

@@ -13,8 +13,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, UInt32
 
+from amopo_jax.mesh import replicated
 from amopo_jax.metrics import MetricSums, metric_sums
 from amopo_jax.objective.amopo import Objective
 from amopo_jax.state import TrainState
@@ -22,6 +24,10 @@ from amopo_jax.types import PAIR_MEMBERS, Batch, PackedRows, PairInfo, Params, R
 
 ScoreFn = Callable[[Params, PackedRows, int], ResponseMoments]
 StepMetrics = dict[str, Any]
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]
+
+_COMPILER_OPTIONS = {"cpu": {"xla_cpu_enable_concurrency_optimized_scheduler": False}}
+"""By platform. The order that XLA prefers on a CPU makes buffers long before they are filled."""
 
 
 def draw_noise(
@@ -41,7 +47,7 @@ def draw_noise(
 
 def make_train_step(
   score_fn: ScoreFn, objective: Objective, tx: optax.GradientTransformation, schedule: optax.Schedule
-) -> Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]:
+) -> TrainStep:
   """One optimizer step.
 
   Args:
@@ -80,6 +86,22 @@ def make_train_step(
     return state._replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
 
   return train_step
+
+
+def jit_train_step(train_step: TrainStep, state_shardings: TrainState, mesh: Mesh) -> TrainStep:
+  """The compiled step: the new state takes the place of the old one, metrics are on every device.
+
+  Args:
+    train_step: of `make_train_step`.
+    state_shardings: of the state, before and after.
+    mesh: its devices.
+  """
+  return jax.jit(
+    train_step,
+    donate_argnums=0,
+    out_shardings=(state_shardings, replicated(mesh)),
+    compiler_options=_COMPILER_OPTIONS.get(mesh.devices.flat[0].platform),
+  )
 
 
 def make_eval_step(score_fn: ScoreFn, objective: Objective) -> Callable[[Params, Batch], MetricSums]:

@@ -21,7 +21,7 @@ from amopo_jax.models.transformer import abstract_params
 from amopo_jax.prepare import build_optimizer
 from amopo_jax.run_spec import RunSpec
 from amopo_jax.state import abstract_state
-from amopo_jax.step import make_train_step
+from amopo_jax.step import jit_train_step, make_train_step
 from amopo_jax.types import Batch, PackedRows, PairInfo
 
 _ALL = 1 << 62
@@ -52,8 +52,7 @@ def compile_step(spec: RunSpec, devices: Sequence[Any], *, num_contexts: int, pa
   objective = build_objective(spec.objective, num_contexts, parts=meshes.row_shards(mesh))
   step = make_train_step(score_fn, objective, tx, schedule)
   batch = abstract_batch(spec, mesh, num_contexts=num_contexts, pairs=pairs)
-  whole = meshes.replicated(mesh)
-  jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings, whole))
+  jitted: Any = jit_train_step(step, shardings, mesh)
   return jitted.lower(jax.tree.map(put, state, shardings), batch).compile()
 
 

@@ -12,6 +12,8 @@ longest of the three times is a lower bound of the step's, their sum the time wi
 
 import argparse
 import dataclasses
+import os
+import sys
 import time
 from typing import Any, NamedTuple
 
@@ -58,6 +60,9 @@ CHIPS = {
 
 def main() -> None:
   args = arguments()
+  jax.config.update("jax_platforms", "cpu")
+  os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # the TPU's compiler is used without a TPU, …
+  os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # … perhaps by several processes
   content = measure(args)
   print(report.align([("", "compiler", "analytic"), *_count_lines(content)]))
   print(report.align([("", "value"), *_estimate_lines(content)]))
@@ -89,6 +94,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
   began = time.perf_counter()
   memory: Any = compile_step(spec, devices, num_contexts=K, pairs=pairs).memory_analysis()
   seconds = time.perf_counter() - began
+  print(f"compiled in {seconds:.0f} s; counting the parts takes three times as long", file=sys.stderr, flush=True)
   counted = step_cost(spec, devices, scored=scored, num_contexts=K, pairs=pairs)
   analytic = step_flops(spec.model.arch, Counts(tokens, scored, 0, (*RECOMPUTED[args.remat], "head")))
   parameters = _parameters(spec)

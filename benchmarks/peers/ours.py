@@ -28,7 +28,7 @@ from amopo_jax.policy import find_policy, load_policy
 from amopo_jax.prepare import build_optimizer
 from amopo_jax.run_spec import RunSpec
 from amopo_jax.state import TrainState, abstract_state, init_state
-from amopo_jax.step import make_train_step
+from amopo_jax.step import jit_train_step, make_train_step
 from amopo_jax.types import NO_SLOT, PackedRows, Params
 from benchmarks.peers.pairs import Pairs
 from benchmarks.peers.serve import Counts, Job, Loss, Trainer, peak_resident, serve
@@ -59,11 +59,8 @@ def open_trainer(job: Job) -> Trainer:
   placed = build.param_shardings(spec, abstract_params(source.config, dtype), mesh)
   state = start(load_policy(source, dtype=dtype, shardings=placed), tx, placed, mesh)
   objective = build_objective(spec.objective, num_contexts, parts=1)
-  train_step = jax.jit(
-    make_train_step(score_fn, objective, tx, schedule),
-    donate_argnums=0,
-    out_shardings=(jax.tree.map(lambda leaf: leaf.sharding, state), meshes.replicated(mesh)),
-  )
+  shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+  train_step = jit_train_step(make_train_step(score_fn, objective, tx, schedule), shardings, mesh)
   batch = meshes.place_batch(collate([group], accumulation=1, num_pairs=len(encoded)), mesh)
 
   def step() -> Loss:
