@@ -11,6 +11,7 @@ def worker(job, timeout=120, **options):
 
 
 def test_a_child_answers_and_ends(job):
+  pytest.importorskip("torch")
   child = worker(job)
   answer = child.step()
   assert answer["loss"] > 1e6  # FLOP/s
@@ -24,6 +25,7 @@ def test_a_child_that_dies_says_why(job):
 
 
 def test_a_child_that_is_killed_says_so(job):
+  pytest.importorskip("torch")
   child = worker(job)
   child._process.kill()
   with pytest.raises(WorkerFailure, match="no memory left"):

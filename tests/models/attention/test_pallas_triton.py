@@ -5,6 +5,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.sharding import AbstractDevice, AbstractMesh, AxisType, use_abstract_mesh
 
 from amopo_jax.models.attention.fused import Shape, fused_attention
 from amopo_jax.models.attention.pallas_triton import choose_blocks, pallas_triton
@@ -22,6 +23,8 @@ def test_output_and_gradients_are_lowered_for_a_gpu(make_problem, size, dtype):
   problem = make_problem(0, 1, 256, heads=2, key_heads=1, size=size, padding=0, dtype=dtype)
   attend = partial(fused_attention, pallas_triton())
   value = lambda q, k, v: attend(q, k, v, problem.subtree_end, chunk=128, positions=problem.positions, window=40)
-  traced = jax.jit(lambda q, k, v, d: jax.vjp(value, q, k, v)[1](d)).trace(*problem[:3], problem.d_output)
-  text = traced.lower(lowering_platforms=("cuda",)).as_text()
+  device = AbstractDevice(device_kind="NVIDIA H100 80GB HBM3", num_cores=None, platform="gpu")
+  with use_abstract_mesh(AbstractMesh((1,), ("x",), (AxisType.Auto,), abstract_device=device)):
+    traced = jax.jit(lambda q, k, v, d: jax.vjp(value, q, k, v)[1](d)).trace(*problem[:3], problem.d_output)
+    text = traced.lower(lowering_platforms=("cuda",)).as_text()
   assert text.count("__gpu$xla.gpu.triton") == 3  # output, d_q, d_k and d_v
