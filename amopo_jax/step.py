@@ -26,7 +26,7 @@ ScoreFn = Callable[[Params, PackedRows, int], ResponseMoments]
 StepMetrics = dict[str, Any]
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]
 
-_COMPILER_OPTIONS = {"cpu": {"xla_cpu_enable_concurrency_optimized_scheduler": False}}
+_COMPILER_OPTIONS = {"cpu": {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}}
 """By platform. The order that XLA prefers on a CPU makes buffers long before they are filled."""
 
 
