@@ -47,9 +47,19 @@ class Checkpoints:
     keep: how many of the newest to keep.
     best_metric: name of the evaluation metric whose best checkpoint is kept as well; "" keeps none.
     best_is_highest: which direction is better.
+    read_only: leaves the folder as it is; else a save that has not ended, which may be that of a run in there, is
+      taken for the remains of a killed one and removed.
   """
 
-  def __init__(self, workdir: str, *, keep: int = 3, best_metric: str = "", best_is_highest: bool = True):
+  def __init__(
+    self,
+    workdir: str,
+    *,
+    keep: int = 3,
+    best_metric: str = "",
+    best_is_highest: bool = True,
+    read_only: bool = False,
+  ):
     self.path = (
       epath.Path(workdir).absolute() / "checkpoints" if "://" not in workdir else epath.Path(workdir) / "checkpoints"
     )
@@ -65,7 +75,10 @@ class Checkpoints:
         )
       )
     options = ocp.CheckpointManagerOptions(
-      preservation_policy=policies.AnyPreservationPolicy(kept), cleanup_tmp_directories=True, create=True
+      preservation_policy=None if read_only else policies.AnyPreservationPolicy(kept),
+      cleanup_tmp_directories=not read_only,
+      create=not read_only,
+      read_only=read_only,
     )
     handlers = {"state": _array_handler(), "meta": ocp.JsonCheckpointHandler()}
     self._manager = ocp.CheckpointManager(self.path, options=options, item_handlers=handlers)

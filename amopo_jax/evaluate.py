@@ -25,6 +25,7 @@ def evaluate(
   accumulation: int,
   mesh: Mesh,
   stop: StopRequest,
+  most: int = 0,
 ) -> MetricSums | None:
   """One pass over every held-out pair, each exactly once.
 
@@ -35,11 +36,12 @@ def evaluate(
     pack, num_streams, accumulation: shape of a batch, that of training, so that nothing compiles anew.
     mesh: where the batch goes.
     stop: looked at before every batch.
+    most: batches to look at; 0: all.
 
   Returns:
     Host sums over all pairs; None if it was asked to stop on the way.
   """
-  total = None
+  total, count = None, 0
   for dataset in datasets:
     stream = make_stream(
       [dataset],
@@ -54,6 +56,9 @@ def evaluate(
     for groups in stream:
       if stop:
         return None
+      if most and count == most:
+        break
+      count += 1
       batch = place_batch(collate(groups, accumulation=accumulation, num_pairs=count_pairs(groups)), mesh)
       sums = eval_step(params, batch)
       total = sums if total is None else add(total, sums)

@@ -9,7 +9,7 @@ from jax.sharding import SingleDeviceSharding
 
 from amopo_jax import build
 from amopo_jax.data.tokenizer import is_read_alike, load_tokenizer
-from amopo_jax.models.hf_export import save_model
+from amopo_jax.models.hf_export import check_out_dir, save_model
 from amopo_jax.models.transformer import abstract_params
 from amopo_jax.policy import find_policy, is_workdir, load_policy, read_run
 from amopo_jax.types import InputError
@@ -45,6 +45,7 @@ def export(workdir: str, out: str, *, step: int | None = None, dtype: str = "") 
   """
   if not is_workdir(workdir):
     raise InputError(f"{workdir}: not a workdir; give the --workdir of a training run")
+  check_out_dir(out)
   spec = read_run(workdir).spec
   source = find_policy(workdir, {}, step=step)
   trained = build.dtype("config.model.param_dtype", spec.model.param_dtype)

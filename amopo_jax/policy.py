@@ -86,7 +86,7 @@ def load_policy(source: PolicySource, *, dtype: Any, shardings: Any, seed: int =
       abstract_params(source.config, dtype),
       shardings,
     )
-    return Checkpoints(source.path).restore_params(source.step, target)
+    return Checkpoints(source.path, read_only=True).restore_params(source.step, target)
   if source.path:
     return load_params(source.path, source.config, dtype=dtype, shardings=shardings)
   init = jax.jit(lambda key: init_params(source.config, key, dtype), out_shardings=shardings)

@@ -127,7 +127,9 @@ class _Loop:
         self._restore_window(meta["window"])
     if evaluated_at < step and (step == 0 or _is_due(step, spec.train.eval_every)):
       evaluated_at = step if self._evaluate(step, state) else evaluated_at
-    digests(state)  # compiled here, not at the first save
+    else:
+      self._held_out_sums(state, most=2)  # compiled here, as is their sum, not when one is due
+    digests(state)  # and this not at the first save
     pending, values, self._since = None, None, time.monotonic()
     while not self.stop and (groups := self._next_groups(stream, step)) is not None:
       batch = collate(groups, accumulation=spec.batch.accumulation, num_pairs=count_pairs(groups))
@@ -194,8 +196,16 @@ class _Loop:
 
   def _evaluate(self, step: int, state: TrainState) -> dict[str, float] | None:
     """Held-out metrics, written; None if there are no held-out pairs or it was asked to stop."""
+    sums = self._held_out_sums(state)
+    if sums is None:
+      return None
+    values = summarize(sums, self._contexts, prefix="eval_")
+    self.writer.write(step, values)
+    return values
+
+  def _held_out_sums(self, state: TrainState, *, most: int = 0) -> MetricSums | None:
     data, batch = self.run.data, self.run.spec.batch
-    sums = evaluate(
+    return evaluate(
       self.run.eval_step,
       state.params,
       data.heldout,
@@ -204,12 +214,8 @@ class _Loop:
       accumulation=batch.accumulation,
       mesh=self.run.mesh,
       stop=self.stop,
+      most=most,
     )
-    if sums is None:
-      return None
-    values = summarize(sums, self._contexts, prefix="eval_")
-    self.writer.write(step, values)
-    return values
 
   def _save(self, state: TrainState, stream: Stream, values: dict[str, float] | None) -> None:
     meta = {

@@ -173,6 +173,17 @@ def test_all_broken_is_an_error_that_says_so(tmp_path, target):
     Checkpoints(str(tmp_path)).restore(target)
 
 
+def test_a_reader_leaves_alone_what_a_run_is_writing(tmp_path, target):
+  save_steps(tmp_path, [1]).close()
+  being_written = tmp_path / "checkpoints" / "2.orbax-checkpoint-tmp"
+  being_written.mkdir()
+  found = Checkpoints(str(tmp_path), read_only=True).restore_params(1, target.params)
+  jax.tree.map(np.testing.assert_array_equal, found, state_at(1).params)
+  assert being_written.exists()
+  Checkpoints(str(tmp_path / "none"), read_only=True)
+  assert not (tmp_path / "none").exists()
+
+
 def test_a_half_written_folder_of_a_killed_save_does_not_count(tmp_path, target):
   save_steps(tmp_path, [1]).close()
   pathlib.Path(tmp_path / "checkpoints" / "2.orbax-checkpoint-tmp").mkdir()

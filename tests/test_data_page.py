@@ -41,7 +41,7 @@ def test_the_rows_read(tmp_path, format):
 def test_the_usr_rows_convert(tmp_path):
   path = tmp_path / "rows.json"
   path.write_text(BLOCKS["usr"])
-  assert convert(str(path), format="usr", out=tmp_path / "out.jsonl") == 1
+  assert convert(str(path), format="usr", out=tmp_path / "out.jsonl").num_records == 1
 
 
 def test_the_python_runs():

@@ -49,6 +49,12 @@ def test_transformers_loads_it_and_computes_the_same(exported, trained):
   assert np.isfinite(logits).all()
 
 
+def test_a_folder_in_use_is_refused_before_anything_is_read(exported, trained, monkeypatch):
+  monkeypatch.setattr("amopo_jax.export.load_policy", None)
+  with pytest.raises(InputError, match="not an empty directory"):
+    export(str(trained[0]), str(exported[0]))
+
+
 def test_a_folder_in_use_and_something_that_is_no_run_are_refused(exported, trained, tmp_path):
   with pytest.raises(InputError, match="not an empty directory"):
     export(str(trained[0]), str(exported[0]))

@@ -22,7 +22,7 @@ from amopo_jax.checkpoint import Checkpoints
 from amopo_jax.stopping import EXIT_STATUS, StopRequest
 from amopo_jax.train import train
 from amopo_jax.types import InputError, RunFailure
-from amopo_jax.writers import read_metrics
+from amopo_jax.writers import MetricWriter, read_metrics
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -85,19 +85,35 @@ def test_the_workdir_of_another_config_is_refused_and_left_alone(trained, make_s
   assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*")} == before
 
 
-def test_nothing_compiles_after_the_first_step(make_spec, console, tmp_path, monkeypatch):
+@pytest.fixture
+def compiled_at(monkeypatch):
+  """How much had been compiled at each line of metrics, added to while the test runs."""
   compiled, seen_at = [], []
   listen = lambda name, seconds, **kwargs: compiled.append(name) if "backend_compile" in name else None
   jax.monitoring.register_event_duration_secs_listener(listen)
-  from amopo_jax.writers import MetricWriter
-
   write = MetricWriter.write
   monkeypatch.setattr(MetricWriter, "write", lambda self, *args: (seen_at.append(len(compiled)), write(self, *args))[1])
-  train(make_spec(train__epochs=4, train__eval_every=2, train__save_every=3), str(tmp_path / "run"), console)
+  yield seen_at
   jax.monitoring.unregister_event_duration_listener(listen)
-  assert len(seen_at) > 5
-  assert compiled, "the listener heard nothing, so the test could not fail"
-  assert seen_at[-1] == seen_at[1]
+
+
+def test_nothing_compiles_after_the_first_step_nor_after_that_of_a_resumed_run(
+  make_spec, console, tmp_path, compiled_at
+):
+  spec, workdir = make_spec(train__epochs=4, train__eval_every=4, train__save_every=3), tmp_path / "run"
+  train(spec, str(workdir), console)
+  assert len(compiled_at) > 5
+  assert compiled_at[-1] > 0, "the listener heard nothing, so the test could not fail"
+  assert compiled_at[-1] == compiled_at[1]
+  for step in Checkpoints(str(workdir)).steps()[1:]:
+    shutil.rmtree(workdir / "checkpoints" / str(step))
+  before = len(compiled_at)
+  train(spec, str(workdir), console)
+  assert "resumed at step" in console.file.getvalue()
+  resumed = compiled_at[before:]
+  assert len(resumed) > 2
+  assert resumed[0] > compiled_at[before - 1]
+  assert resumed[-1] == resumed[0]
 
 
 def stop_when_asked_often(times):

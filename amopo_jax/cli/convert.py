@@ -17,6 +17,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
   del arguments
   flags.DEFINE_string("data", None, "file to read", flag_values=values)
   flags.DEFINE_string("format", "usr", "its format: usr, or the name of an adapter", flag_values=values)
+  flags.DEFINE_enum("on_error", "raise", ["raise", "skip"], "what becomes of a bad record", flag_values=values)
   flags.DEFINE_string("tfds", "", "name of a TFDS data set to build instead", flag_values=values)
   flags.DEFINE_string("out", None, "file to write; for --tfds the folder of TFDS data sets", flag_values=values)
 
@@ -32,5 +33,8 @@ def run(values: flags.FlagValues) -> int:
     return 0
   from amopo_jax.data.convert import convert
 
-  print(f"{out}: {convert(path, format=values.format, out=Path(out))} records")
+  done = convert(path, format=values.format, out=Path(out), on_error=values.on_error)
+  print(f"{out}: {done.num_records} records" + (f", {done.num_skipped} skipped" if done.num_skipped else ""))
+  for reason in done.skip_reasons:
+    print(f"  {reason.count} × such as {reason.example}")
   return 0

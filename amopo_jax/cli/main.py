@@ -1,12 +1,16 @@
 """`amopo VERB [--flags]`: finds the verb, parses its flags, and turns mistakes into one line."""
 
+import errno
+import glob
 import importlib
+import importlib.util
 import logging
 import os
 import sys
+import threading
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from absl import flags
 from absl import logging as absl_logging
@@ -92,13 +96,24 @@ def _quieten() -> None:
   # Orbax logs a failed read or write over many lines, leaves it to asyncio to do so again, and then raises it.
   absl_logging.set_verbosity(absl_logging.FATAL)
   logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-  sys.unraisablehook = _ignore_late_callbacks
+  sys.unraisablehook = lambda found: None if _is_known(found.exc_value) else sys.__unraisablehook__(found)
+  threading.excepthook = lambda found: None if _is_known(found.exc_value) else threading.__excepthook__(found)
+  if "JAX_PLATFORMS" not in os.environ and importlib.util.find_spec("libtpu") and not _has_accelerator():
+    os.environ["JAX_PLATFORMS"] = "cpu"  # libtpu, which the tests bring, says much while it finds nothing
 
 
-def _ignore_late_callbacks(unraisable: Any) -> None:
-  """A failed read or write of Orbax calls back into its event loop, which is closed by then; the failure is known."""
-  if str(unraisable.exc_value) != "Event loop is closed":
-    sys.__unraisablehook__(unraisable)
+def _is_known(error: BaseException | None) -> bool:
+  """What comes late of a failure that is told already.
+
+  A failed read or write of Orbax calls back into its event loop, which is closed by then; and TensorBoard's thread
+  meets the full disk that stopped the run.
+  """
+  is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+  return is_full or str(error) == "Event loop is closed"
+
+
+def _has_accelerator() -> bool:
+  return any(glob.glob(pattern) for pattern in ("/dev/accel*", "/dev/vfio/[0-9]*", "/dev/nvidia[0-9]*", "/dev/kfd"))
 
 
 def _exit(message: str, status: int) -> NoReturn:

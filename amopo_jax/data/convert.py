@@ -9,10 +9,12 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from amopo_jax.data.adapters import ADAPTERS
 from amopo_jax.data.fields import Row, as_scores, as_text, field
 from amopo_jax.data.records import Message, Record, Response
+from amopo_jax.data.skips import SkipReason
 from amopo_jax.data.sources import Rows, open_rows, open_source
 from amopo_jax.types import InputError
 
@@ -22,16 +24,31 @@ FORMATS = ("usr", *ADAPTERS)
 _NO_KNOWLEDGE = "_nofact"
 
 
-def convert(path: str, *, format: str, out: Path) -> int:
+class Converted(NamedTuple):
+  """What a conversion did.
+
+  Attributes:
+    num_records: written.
+    num_skipped: left out.
+    skip_reasons: why, and how often.
+  """
+
+  num_records: int
+  num_skipped: int
+  skip_reasons: tuple[SkipReason, ...]
+
+
+def convert(path: str, *, format: str, out: Path, on_error: str = "raise") -> Converted:
   """Writes the records of a file as native JSON Lines.
 
   Args:
     path: as for `open_source`.
     format: one of FORMATS.
     out: the file to write; it appears when it is complete.
+    on_error: what becomes of a bad record: raise, or skip and count.
 
   Returns:
-    Number of records written.
+    How many records were written, and how many skipped.
 
   Raises:
     InputError: `out` exists, unknown format, or a bad record.
@@ -40,11 +57,14 @@ def convert(path: str, *, format: str, out: Path) -> int:
     raise InputError(f"{out}: exists already; name another file")
   if format not in FORMATS:
     raise InputError(f"format: unknown name '{format}'; choose one of {', '.join(FORMATS)}")
+  if format == "usr" and on_error != "raise":
+    raise InputError("on_error: rows of the USR format belong together and are not skipped; mend the file")
+  source = None if format == "usr" else open_source(path, format=format, on_error=on_error)
   partial = out.with_name(f"{out.name}.{os.getpid()}.partial")
   try:
     with open(partial, "w", encoding="utf-8") as file:
       count = 0
-      for record in _records(path, format):
+      for record in _usr_file(path) if source is None else (source[number] for number in range(len(source))):
         file.write(json.dumps(to_native(record), ensure_ascii=False) + "\n")
         count += 1
     partial.replace(out)
@@ -52,7 +72,7 @@ def convert(path: str, *, format: str, out: Path) -> int:
     raise InputError(f"{out}: cannot be written ({error.strerror}); check the folder and its space") from None
   finally:
     partial.unlink(missing_ok=True)
-  return count
+  return Converted(count, *(source.skipped, source.skip_reasons) if source else (0, ()))
 
 
 def to_native(record: Record) -> dict:
@@ -64,10 +84,7 @@ def to_native(record: Record) -> dict:
   return row if record.chosen is None else {**row, "chosen": record.chosen}
 
 
-def _records(path: str, format: str) -> Iterator[Record]:
-  if format != "usr":
-    source = open_source(path, format=format)
-    return (source[number] for number in range(len(source)))
+def _usr_file(path: str) -> Iterator[Record]:
   return (record for rows in open_rows(path) for record in usr_records(rows))
 
 

@@ -163,8 +163,8 @@ def fits_by_bytes(pair: Pair, contexts: ContextSpec, tokenizer: Tokenizer, max_l
   Returns:
     True if it cannot be too long; False if one has to look.
   """
-  prompt = max(map(_num_bytes, _prompt_texts(pair.prompt, pair, contexts, tokenizer)))
-  response = max(_num_bytes(response.content) for response in _responses(pair)) + len(tokenizer.end)
+  prompt = max(map(tokenizer.most_tokens, _prompt_texts(pair.prompt, pair, contexts, tokenizer)))
+  response = max(tokenizer.most_tokens(response.content) for response in _responses(pair)) + len(tokenizer.end)
   return prompt + response + _PREFIX_TOKENS <= max_length
 
 
@@ -236,7 +236,3 @@ def _common_prefix(one: TokenIds, two: TokenIds) -> int:
 
 def _longest(sequences: Sequence[TokenIds]) -> int:
   return max(map(len, sequences))
-
-
-def _num_bytes(text: str) -> int:
-  return len(text.encode())

@@ -64,9 +64,23 @@ class FileRows:
     return self._handle
 
 
+class _RepeatedKeyError(ValueError):
+  """JSON allows it, and Python would take the last one in silence."""
+
+
+def _without_repeats(items: list[tuple[str, object]]) -> dict[str, object]:
+  found = dict(items)
+  if len(found) < len(items):
+    keys = [key for key, _ in items]
+    raise _RepeatedKeyError(repr(next(key for key in keys if keys.count(key) > 1)))
+  return found
+
+
 def _decoded(text: bytes, origin: str) -> object:
   try:
-    return json.loads(text)
+    return json.loads(text, object_pairs_hook=_without_repeats)
+  except _RepeatedKeyError as error:
+    raise InputError(f"{origin}: the key {error} stands twice in an object; keep one of the two") from None
   except UnicodeDecodeError:
     raise InputError(f"{origin}: not UTF-8; save the file in that encoding") from None
   except json.JSONDecodeError as error:

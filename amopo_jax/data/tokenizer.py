@@ -9,6 +9,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -107,6 +108,12 @@ class Tokenizer:
     stripped = [content.lstrip(left).rstrip(right) for content in contents]
     return [np.concatenate([ids, self.end]) for ids in self.encode(stripped)]
 
+  def most_tokens(self, text: str) -> int:
+    """How many tokens a text may have at most: one per byte of its normal form, which may be longer than the text."""
+    normalizer = None if text.isascii() else self._backend.normalizer
+    normal = normalizer.normalize_str(text) if normalizer else text
+    return len(normal.encode())
+
   def without_start(self, text: str, count: int) -> str:
     """The text without its first `count` tokens, cut between characters.
 
@@ -136,8 +143,17 @@ class Tokenizer:
 
     Args:
       directory: made if missing.
+
+    Raises:
+      OSError: it cannot be written.
     """
-    self._tokenizer.save_pretrained(str(directory))
+    try:
+      self._tokenizer.save_pretrained(str(directory))
+    except Exception as error:  # the tokenizers library raises a bare one for a full disk
+      number = re.search(r"\(os error (\d+)\)", str(error))
+      if number is None:
+        raise
+      raise OSError(int(number[1]), os.strerror(int(number[1])), str(directory)) from error
 
   @property
   def _backend(self) -> tokenizers.Tokenizer:

@@ -65,8 +65,7 @@ def save_model(
     InputError: `out_dir` is remote, a file or not empty; a type that is not written; a full or protected disk.
     ValueError: `params` or `hf_config` are not those of `config`.
   """
-  if "://" in str(out_dir):
-    raise InputError(f"{out_dir}: an export needs a local directory; give one, and copy it from there")
+  check_out_dir(out_dir)
   out_dir, type_name = Path(out_dir), np.dtype(dtype).name
   _check(params, config, hf_config, out_dir, type_name)
   partial = out_dir.parent / f".{out_dir.name}.partial-{os.getpid()}"
@@ -85,10 +84,24 @@ def save_model(
     shutil.rmtree(partial, ignore_errors=True)
 
 
+def check_out_dir(out_dir: str | Path) -> None:
+  """Refuses a directory that `save_model` would not write.
+
+  Args:
+    out_dir: where to.
+
+  Raises:
+    InputError: it is remote, a file or not empty.
+  """
+  if "://" in str(out_dir):
+    raise InputError(f"{out_dir}: an export needs a local directory; give one, and copy it from there")
+  path = Path(out_dir)
+  if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    raise InputError(f"{out_dir}: exists and is not an empty directory; choose another one or delete it")
+
+
 def _check(params: Params, config: ModelConfig, hf_config: dict[str, Any], out_dir: Path, type_name: str) -> None:
   """Everything that can be known before a byte is written."""
-  if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
-    raise InputError(f"{out_dir}: exists and is not an empty directory; choose another one or delete it")
   if type_name not in _FILE_TYPES:
     raise InputError(f"{out_dir}: cannot be written in {type_name}; choose one of {', '.join(_FILE_TYPES)}")
   if from_hf(hf_config, "hf_config") != config:

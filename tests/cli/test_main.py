@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from amopo_jax.cli import doctor
-from amopo_jax.cli.main import VERBS, main
+from amopo_jax.cli.main import VERBS, _is_known, main
 from amopo_jax.types import InputError, RunFailure
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -77,6 +77,20 @@ def test_how_a_verb_ends_badly(capfd, monkeypatch, error, status, message):
   monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
   monkeypatch.setattr(doctor, "run", lambda values: (_ for _ in ()).throw(error))
   assert run(capfd, "doctor") == (status, "", message)
+
+
+@pytest.mark.parametrize(
+  "error, is_known",
+  [
+    (OSError(28, "No space left on device"), True),
+    (RuntimeError("Event loop is closed"), True),
+    (OSError(2, "No such file or directory"), False),
+    (RuntimeError("something else"), False),
+    (None, False),
+  ],
+)
+def test_what_comes_late_of_a_failure_that_is_told_is_not_told_again(error, is_known):
+  assert _is_known(error) == is_known
 
 
 def test_help_and_typing_errors_are_answered_without_loading_jax():

@@ -16,7 +16,7 @@ def test_the_native_file_reads_as_the_same_records(fixtures, tmp_path, format):
   path = next((fixtures / "records").glob(f"{format}.json*"))
   out = tmp_path / "out.jsonl"
   before = open_source(path, format=format)
-  assert convert(str(path), format=format, out=out) == len(before)
+  assert convert(str(path), format=format, out=out).num_records == len(before)
   after = open_source(out, format="native")
   for number in range(len(before)):
     assert after[number].prompt == before[number].prompt
@@ -26,7 +26,7 @@ def test_the_native_file_reads_as_the_same_records(fixtures, tmp_path, format):
 
 def test_usr_rows_are_grouped_by_dialogue_wherever_they_stand(fixtures, tmp_path):
   out = tmp_path / "out.jsonl"
-  assert convert(str(fixtures / "records" / "usr.json"), format="usr", out=out) == 2
+  assert convert(str(fixtures / "records" / "usr.json"), format="usr", out=out).num_records == 2
   films, evening = (open_source(out, format="native")[number] for number in range(2))
   assert films.prompt == (
     Message("system", "the first films had no sound ."),
@@ -40,6 +40,19 @@ def test_usr_rows_are_grouped_by_dialogue_wherever_they_stand(fixtures, tmp_path
   # two turns: the other one opened the talk; no knowledge, no system message
   assert [message.role for message in evening.prompt] == ["assistant", "user"]
   assert len(evening.responses) == 2
+
+
+def test_bad_records_may_be_skipped_and_are_counted(tmp_path):
+  row = {"prompt": "hi", "responses": [{"content": "a", "scores": {"x": 1}}, {"content": "b", "scores": {"x": 2}}]}
+  empty = {"prompt": "hi", "responses": [{"content": " ", "scores": {"x": 1}}, {"content": "b", "scores": {"x": 2}}]}
+  path, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+  path.write_text("".join(json.dumps(each) + "\n" for each in (row, empty, row)))
+  done = convert(str(path), format="native", out=out, on_error="skip")
+  assert (done.num_records, done.num_skipped) == (2, 1)
+  assert "response 0 is empty" in done.skip_reasons[0].example
+  assert len(open_source(out, format="native")) == 2
+  with pytest.raises(InputError, match=r"on_error: rows of the USR format"):
+    convert(str(path), format="usr", out=tmp_path / "usr.jsonl", on_error="skip")
 
 
 def test_an_existing_file_is_not_overwritten(fixtures, tmp_path):

@@ -70,6 +70,7 @@ def test_an_element_is_placed_by_its_first_line(path, monkeypatch, chunk):
     (b'{"a": 1}\n{"a": \n', "set:2: broken JSON (Expecting value, character 7)"),
     (b'{"a": 1}\n[1]\n', "set:2: the row is a list; it must be an object"),
     (b'{"a": "\xff"}\n', "set:1: not UTF-8"),
+    (b'{"a": {"b": 1, "c": 2, "b": 3}}\n', "set:1: the key 'b' stands twice in an object; keep one of the two"),
     (b'[{"a": 1},\n{"a": ', "set:2: broken JSON (the element that begins here does not end)"),
     (b'[{"a": 1},\n{"a": "}]', "set:2: broken JSON (the element that begins here does not end)"),
     (b'[\n"a"]', "set:2: broken JSON (the array holds something other than objects)"),

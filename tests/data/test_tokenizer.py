@@ -130,6 +130,25 @@ def test_missing_tokenizer_is_one_line(name):
   assert "\n" not in str(caught.value)
 
 
+def test_a_text_may_have_more_tokens_than_bytes_but_not_than_its_normal_form_has(fixtures):
+  loaded = AutoTokenizer.from_pretrained(fixtures / "tokenizer")
+  loaded.backend_tokenizer.normalizer = tokenizers.normalizers.NFC()
+  tokenizer = Tokenizer(loaded, "normalising")
+  note = "\U0001d160" * 20  # a musical symbol that NFC writes as three
+  assert tokenizer.most_tokens(note) == 3 * len(note.encode())
+  assert tokenizer.most_tokens("plain") == 5
+
+
+def test_a_full_disk_is_an_os_error(tokenizer, monkeypatch, tmp_path):
+  def fail(directory):
+    raise Exception("No space left on device (os error 28)")  # as the tokenizers library does
+
+  monkeypatch.setattr(tokenizer._tokenizer, "save_pretrained", fail)
+  with pytest.raises(OSError, match="No space left on device") as caught:
+    tokenizer.save(tmp_path)
+  assert caught.value.errno == 28
+
+
 def test_saved_tokenizer_is_the_same(tokenizer, tmp_path):
   tokenizer.save(tmp_path / "copy")
   assert load_tokenizer(tmp_path / "copy").fingerprint == tokenizer.fingerprint
