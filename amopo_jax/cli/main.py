@@ -96,13 +96,12 @@ def _quieten() -> None:
   # Orbax logs a failed read or write over many lines, leaves it to asyncio to do so again, and then raises it.
   absl_logging.set_verbosity(absl_logging.FATAL)
   logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-  sys.unraisablehook = lambda found: None if _is_known(found.exc_value) else sys.__unraisablehook__(found)
-  threading.excepthook = lambda found: None if _is_known(found.exc_value) else threading.__excepthook__(found)
-  if "JAX_PLATFORMS" not in os.environ and importlib.util.find_spec("libtpu") and not _has_accelerator():
-    os.environ["JAX_PLATFORMS"] = "cpu"  # libtpu, which the tests bring, says much while it finds nothing
+  sys.unraisablehook = lambda found: None if is_known(found.exc_value) else sys.__unraisablehook__(found)
+  threading.excepthook = lambda found: None if is_known(found.exc_value) else threading.__excepthook__(found)
+  name_platform()
 
 
-def _is_known(error: BaseException | None) -> bool:
+def is_known(error: BaseException | None) -> bool:
   """What comes late of a failure that is told already.
 
   A failed read or write of Orbax calls back into its event loop, which is closed by then; and TensorBoard's thread
@@ -112,8 +111,15 @@ def _is_known(error: BaseException | None) -> bool:
   return is_full or str(error) == "Event loop is closed"
 
 
+def name_platform() -> None:
+  """Says "cpu" where it is nothing else: libtpu, which the tests bring, writes much about finding nothing."""
+  if "JAX_PLATFORMS" not in os.environ and importlib.util.find_spec("libtpu") and not _has_accelerator():
+    os.environ["JAX_PLATFORMS"] = "cpu"
+
+
 def _has_accelerator() -> bool:
-  return any(glob.glob(pattern) for pattern in ("/dev/accel*", "/dev/vfio/[0-9]*", "/dev/nvidia[0-9]*", "/dev/kfd"))
+  files = ("/dev/accel*", "/dev/vfio/[0-9]*", "/dev/nvidia[0-9]*", "/dev/kfd", "/dev/dxg")
+  return any(glob.glob(pattern) for pattern in files)
 
 
 def _exit(message: str, status: int) -> NoReturn:
