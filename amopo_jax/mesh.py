@@ -23,6 +23,10 @@ AXES = ("data", "fsdp", "tensor")
 ROW_AXES = ("data", "fsdp")
 """The axes over which token rows and pairs are split."""
 
+_COMPILER_OPTIONS = {"cpu": {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}}
+"""By platform. The order that XLA prefers on a CPU makes buffers long before they are filled, and lets virtual devices
+wait in several collectives at once, sometimes forever (docs/decisions/0006)."""
+
 _THREADS_PER_DEVICE = 16
 """More than a step has collectives that may wait at the same time; idle threads cost nothing."""
 
@@ -76,6 +80,11 @@ def give_virtual_devices_threads() -> None:
   wanted = max(int(flag[1]) if flag else 0, jax.config.values["jax_num_cpu_devices"])
   if wanted > 1:
     os.environ.setdefault("NPROC", str(max(_THREADS_PER_DEVICE * wanted, os.cpu_count() or 1)))
+
+
+def jit_for(mesh: Mesh, function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+  """`jax.jit` with the compiler options that suit the devices of a mesh."""
+  return jax.jit(function, compiler_options=_COMPILER_OPTIONS.get(mesh.devices.flat[0].platform), **options)
 
 
 def check_rules(rules: Any) -> None:

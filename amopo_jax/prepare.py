@@ -120,7 +120,7 @@ def prepare(spec: RunSpec, workdir: str | None) -> Run:
   target, init = _state_maker(spec.seed, source, mesh, tx, dtype=dtype, placed=placed)
   shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
   train_step = jit_train_step(make_train_step(score_fn, objective, tx, schedule), shardings, mesh)
-  eval_step = jax.jit(make_eval_step(score_fn, objective), out_shardings=meshes.replicated(mesh))
+  eval_step = meshes.jit_for(mesh, make_eval_step(score_fn, objective), out_shardings=meshes.replicated(mesh))
   return Run(spec, source, data, mesh, num_steps, target, init, train_step, eval_step)
 
 

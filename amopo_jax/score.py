@@ -15,7 +15,7 @@ from amopo_jax.data.collate import collate, count_pairs
 from amopo_jax.data.every_response import SCORING_RULES, EveryResponse
 from amopo_jax.data.pipeline import make_stream
 from amopo_jax.data.survey import Survey
-from amopo_jax.mesh import place_batch
+from amopo_jax.mesh import jit_for, place_batch
 from amopo_jax.models.transformer import abstract_params
 from amopo_jax.objective import mean_probs, rewards, std_probs
 from amopo_jax.policy import find_policy, load_policy
@@ -73,7 +73,7 @@ def score(spec: RunSpec, out: str, *, step: int | None = None) -> Scored:
   dtype = build.dtype("config.model.param_dtype", spec.model.param_dtype)
   shardings = build.param_shardings(spec, abstract_params(source.config, dtype), mesh)
   params = load_policy(source, dtype=dtype, shardings=shardings)
-  moments_step = jax.jit(make_moments_step(score_fn))
+  moments_step = jit_for(mesh, make_moments_step(score_fn))
   scored = _in_order(spec, data, mesh, lambda batch: moments_step(params, batch))
   rule = SCORING_RULES[spec.data.rule]
   records = itertools.groupby(scored, lambda pair: int(data.train[0].table[pair[0], 0]))

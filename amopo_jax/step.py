@@ -16,7 +16,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, UInt32
 
-from amopo_jax.mesh import replicated
+from amopo_jax.mesh import jit_for, replicated
 from amopo_jax.metrics import MetricSums, metric_sums
 from amopo_jax.objective.amopo import Objective
 from amopo_jax.state import TrainState
@@ -25,9 +25,6 @@ from amopo_jax.types import PAIR_MEMBERS, Batch, PackedRows, PairInfo, Params, R
 ScoreFn = Callable[[Params, PackedRows, int], ResponseMoments]
 StepMetrics = dict[str, Any]
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]
-
-_COMPILER_OPTIONS = {"cpu": {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}}
-"""By platform. The order that XLA prefers on a CPU makes buffers long before they are filled."""
 
 
 def draw_noise(
@@ -96,12 +93,7 @@ def jit_train_step(train_step: TrainStep, state_shardings: TrainState, mesh: Mes
     state_shardings: of the state, before and after.
     mesh: its devices.
   """
-  return jax.jit(
-    train_step,
-    donate_argnums=0,
-    out_shardings=(state_shardings, replicated(mesh)),
-    compiler_options=_COMPILER_OPTIONS.get(mesh.devices.flat[0].platform),
-  )
+  return jit_for(mesh, train_step, donate_argnums=0, out_shardings=(state_shardings, replicated(mesh)))
 
 
 def make_eval_step(score_fn: ScoreFn, objective: Objective) -> Callable[[Params, Batch], MetricSums]:

@@ -75,17 +75,16 @@ def test_score_agrees_with_torch(model_dir, make_spec, fixtures, tmp_path):
 
 
 @pytest.mark.parametrize("model_dir", ["qwen2-tied"], indirect=True)
-def test_eight_virtual_devices_on_one_core_do_not_wait_forever(model_dir, make_spec, fixtures, tmp_path):
+def test_eight_virtual_devices_on_two_threads_do_not_wait_forever(model_dir, make_spec, fixtures, tmp_path):
   spec = spec_for(make_spec(), model_dir, fixtures / "records" / "native.jsonl")
   program = (
-    "import json, os, sys; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+    "import json, sys\n"
     "from amopo_jax.run_codec import from_dict; from amopo_jax.score import score\n"
     "print(score(from_dict(json.loads(sys.argv[1])), sys.argv[2]).num_lines)"
   )
-  env = {name: value for name, value in os.environ.items() if name != "NPROC"}
   done = subprocess.run(
     [sys.executable, "-c", program, json.dumps(to_dict(spec)), str(tmp_path / "scores.jsonl")],
-    env=env | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
+    env=os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "NPROC": "2"},
     capture_output=True,
     text=True,
     timeout=100,
