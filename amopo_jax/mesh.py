@@ -72,9 +72,8 @@ def make_mesh(*, data: int, fsdp: int, tensor: int, devices: Sequence[jax.Device
 def give_virtual_devices_threads() -> None:
   """Many threads per virtual CPU device, by the environment; without effect once the devices are in use.
 
-  A device that waits in a collective holds a thread of XLA's pool, which has one per core or device, and several
-  collectives that do not depend on each other may wait at once: if they hold all threads while one device has yet
-  to get there, none goes on. XLA reads NPROC for the size of its pool.
+  A device that waits in a collective holds a thread of XLA's pool, whose size is NPROC or the number of cores: if
+  those that wait hold all threads while one device has yet to get there, none goes on.
   """
   flag = re.search(r"--xla_force_host_platform_device_count=(\d+)", os.environ.get("XLA_FLAGS", ""))
   wanted = max(int(flag[1]) if flag else 0, jax.config.values["jax_num_cpu_devices"])
