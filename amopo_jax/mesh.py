@@ -27,8 +27,7 @@ _COMPILER_OPTIONS = {"cpu": {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMOR
 """By platform. The order that XLA prefers on a CPU makes buffers long before they are filled, and lets virtual devices
 wait in several collectives at once, sometimes forever (docs/decisions/0006)."""
 
-_THREADS_PER_DEVICE = 16
-"""More than a step has collectives that may wait at the same time; idle threads cost nothing."""
+_THREADS_PER_DEVICE = 16  # more than a step has collectives that may wait at the same time; idle ones cost nothing
 
 Rules = Sequence[tuple[str, Sequence[str | None]]]
 
@@ -72,8 +71,7 @@ def make_mesh(*, data: int, fsdp: int, tensor: int, devices: Sequence[jax.Device
 def give_virtual_devices_threads() -> None:
   """Many threads per virtual CPU device, by the environment; without effect once the devices are in use.
 
-  A device that waits in a collective holds a thread of XLA's pool, whose size is NPROC or the number of cores: if
-  those that wait hold all threads while one device has yet to get there, none goes on.
+  A device that waits in a collective holds a thread of XLA's pool, of NPROC: if all are held, none goes on.
   """
   flag = re.search(r"--xla_force_host_platform_device_count=(\d+)", os.environ.get("XLA_FLAGS", ""))
   wanted = max(int(flag[1]) if flag else 0, jax.config.values["jax_num_cpu_devices"])
