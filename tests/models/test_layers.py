@@ -3,6 +3,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import nnx
 
 from amopo_jax.models.config import ModelConfig
@@ -49,6 +50,25 @@ def test_linear_casts_its_parameters_to_the_type_of_its_input():
   expected = np.asarray(x) @ np.asarray(linear.kernel[...]) + np.arange(5.0)
   np.testing.assert_allclose(linear(x), expected, rtol=1e-5, atol=1e-5)
   assert linear(x.astype(jnp.bfloat16)).dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("outputs", [3, 8, 20])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_gradients_of_linear_are_those_of_a_matrix_product(outputs, dtype):
+  linear = Linear(CONFIG, CONFIG.width, outputs, dtype=jnp.float32, rngs=nnx.Rngs(0))
+  x = random_input(dtype)
+  pull = jax.random.normal(jax.random.key(2), (2, 3, outputs), dtype)
+  graph, params = nnx.split(linear)
+  y, transpose = jax.vjp(lambda params, x: nnx.merge(graph, params)(x), params, x)
+  d_params, d_x = transpose(pull)
+  kernel, *wide = (np.asarray(a.astype(dtype), np.float64) for a in (linear.kernel[...], x, pull))
+  rtol, atol = (1e-5, 1e-5) if dtype == jnp.float32 else (1e-2, 2e-2)
+  np.testing.assert_allclose(np.asarray(y, np.float64), wide[0] @ kernel, rtol=rtol, atol=atol)
+  np.testing.assert_allclose(np.asarray(d_x, np.float64), wide[1] @ kernel.T, rtol=rtol, atol=atol)
+  expected = np.einsum("rsi,rso->io", *wide)
+  np.testing.assert_allclose(np.asarray(d_params["kernel"][...], np.float64), expected, rtol=rtol, atol=atol)
+  assert d_x.dtype == dtype
+  assert d_params["kernel"][...].dtype == jnp.float32
 
 
 def test_swiglu_gates_the_up_projection():
