@@ -42,7 +42,7 @@ def get_config() -> ConfigDict:
   config.model.param_dtype = "float32"  # of parameters and optimizer state: float32 or bfloat16
   config.model.compute_dtype = "float32"  # of activations and matrix products: float32 or bfloat16
   config.model.remat = "full"  # what the backward pass recomputes in each layer: a name of models.transformer.REMAT
-  config.model.attention = "auto"  # by the kind of device: auto, xla (any), pallas_tpu, pallas_triton (NVIDIA)
+  config.model.attention = "auto"  # auto: by the device; xla (any), xla_blocks (CPU), pallas_tpu, pallas_triton
   config.model.attention_chunk = 128  # queries that the xla attention takes at a time; kernels have their own blocks
   config.model.head_chunk = 1024  # scored tokens that the output head takes at a time, per row shard
   config.model.head_keep = 0.0  # GiB per device in which the head keeps logits instead of computing them twice

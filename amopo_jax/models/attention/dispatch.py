@@ -16,6 +16,7 @@ from amopo_jax.models.attention.fused import Kernel, fused_attention, kernel_sha
 from amopo_jax.models.attention.pallas_tpu import pallas_tpu
 from amopo_jax.models.attention.pallas_triton import pallas_triton
 from amopo_jax.models.attention.reference import attention
+from amopo_jax.models.attention.xla_blocks import xla_blocks
 from amopo_jax.models.config import ModelConfig
 from amopo_jax.types import InputError
 
@@ -40,12 +41,13 @@ class Fused(NamedTuple):
 FUSED: dict[str, Fused] = {
   "pallas_tpu": Fused(pallas_tpu(), "tpu"),
   "pallas_triton": Fused(pallas_triton(), "gpu"),
+  "xla_blocks": Fused(xla_blocks(), "cpu"),
 }
 
 AUTO, XLA = "auto", "xla"
 
 BACKENDS = (AUTO, XLA, *FUSED)
-"""Values of `config.model.attention`: by the kind of device, any device, a TPU, an NVIDIA GPU."""
+"""Values of `config.model.attention`: by the kind of device, any device, a TPU, an NVIDIA GPU, a CPU."""
 
 
 class Choice(NamedTuple):
@@ -95,7 +97,7 @@ def _refusal(fused: Fused, config: ModelConfig, *, platform: str, tensor: int, c
   itemsize = jnp.dtype(compute_dtype).itemsize
   heads = config.num_heads, config.num_kv_heads, config.head_dim
   try:
-    fused.kernel.blocks(kernel_shape(config.max_positions, *heads, itemsize))
+    fused.kernel.blocks(kernel_shape(fused.kernel, config.max_positions, *heads, itemsize))
   except ValueError as error:
     return str(error)
   return None

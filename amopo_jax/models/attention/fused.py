@@ -92,16 +92,18 @@ class Kernel(NamedTuple):
     blocks: shape -> tokens per block.
     forward: (operands, blocks) -> output and logsumexp.
     backward: (operands, pull, blocks) -> gradients of q, k and v.
+    fills_heads: whether heads are filled up to a power of two, of 64 or more.
   """
 
   blocks: Callable[[Shape], Blocks]
   forward: Callable[[Operands, Blocks], tuple[Array, Array]]
   backward: Callable[[Operands, Pull, Blocks], tuple[Array, Array, Array]]
+  fills_heads: bool = True
 
 
-def kernel_shape(length: int, heads: int, key_heads: int, head_dim: int, itemsize: int) -> Shape:
+def kernel_shape(kernel: Kernel, length: int, heads: int, key_heads: int, head_dim: int, itemsize: int) -> Shape:
   """The shape that a kernel sees, from that of a model."""
-  return Shape(length, heads // key_heads, _head_dim(head_dim), itemsize)
+  return Shape(length, heads // key_heads, _head_dim(kernel, head_dim), itemsize)
 
 
 def fused_attention(
@@ -166,7 +168,7 @@ def _backward(
   inner = jnp.sum(output.astype(jnp.float32) * d_output.astype(jnp.float32), axis=-1, keepdims=True)
   length, key_heads = operands.reach.end.shape[1], k.shape[2]
   lay = lambda x: _to_heads(x, length).reshape(key_heads, -1, *operands.q.shape[2:3], x.shape[-1])
-  d_out = lay(_fill_heads(d_output.astype(q.dtype)))
+  d_out = lay(_fill_heads(how.kernel, d_output.astype(q.dtype)))
   d_q, d_k, d_v = how.kernel.backward(operands, Pull(d_out, lse, lay(inner)[..., 0]), blocks)
   whole = lambda x: x.reshape(x.shape[0], 1, *x.shape[1:])
   return _to_rows(d_q, q), _to_rows(whole(d_k), k), _to_rows(whole(d_v), v), None
@@ -178,9 +180,9 @@ _attention.defvjp(_forward, _backward)
 
 def _lay(q: Array, k: Array, v: Array, reach: Reach, how: _How) -> tuple[Operands, Blocks]:
   _, row, heads, size = q.shape
-  blocks = how.kernel.blocks(kernel_shape(row, heads, k.shape[2], size, q.dtype.itemsize))
+  blocks = how.kernel.blocks(kernel_shape(how.kernel, row, heads, k.shape[2], size, q.dtype.itemsize))
   length = _up(row, max(blocks))
-  lay = lambda x: _to_heads(_fill_heads(x), length)
+  lay = lambda x: _to_heads(_fill_heads(how.kernel, x), length)
   queries = lay(q)
   queries = queries.reshape(k.shape[2], -1, *queries.shape[1:])
   return Operands(queries, lay(k), lay(v), _fill_reach(reach, length), size**-0.5, how.window), blocks
@@ -190,13 +192,15 @@ def _up(number: int, multiple: int) -> int:
   return -(-number // multiple) * multiple
 
 
-def _head_dim(size: int) -> int:
+def _head_dim(kernel: Kernel, size: int) -> int:
+  if not kernel.fills_heads:
+    return size
   return max(_LEAST_HEAD, 1 << (size - 1).bit_length())
 
 
-def _fill_heads(x: Float[Array, "R S H Dh"]) -> Float[Array, "R S H wide"]:
+def _fill_heads(kernel: Kernel, x: Float[Array, "R S H Dh"]) -> Float[Array, "R S H wide"]:
   size = x.shape[-1]
-  return jnp.pad(x, ((0, 0),) * 3 + ((0, _head_dim(size) - size),))
+  return jnp.pad(x, ((0, 0),) * 3 + ((0, _head_dim(kernel, size) - size),))
 
 
 def _fill_reach(reach: Reach, length: int) -> Reach:

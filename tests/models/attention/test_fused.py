@@ -1,4 +1,4 @@
-"""Both kernels in interpret mode against the reference: output, gradients, and what they keep and skip."""
+"""All kernels against the reference, those of accelerators in interpret mode: output, gradients, what they skip."""
 
 from functools import partial
 
@@ -12,8 +12,9 @@ from amopo_jax.models.attention.fused import fused_attention
 from amopo_jax.models.attention.pallas_tpu import pallas_tpu
 from amopo_jax.models.attention.pallas_triton import pallas_triton
 from amopo_jax.models.attention.reference import attention
+from amopo_jax.models.attention.xla_blocks import xla_blocks
 
-KERNELS = {"tpu": pallas_tpu(interpret=True), "triton": pallas_triton(interpret=True)}
+KERNELS = {"tpu": pallas_tpu(interpret=True), "triton": pallas_triton(interpret=True), "blocks": xla_blocks()}
 TOLERANCE = {jnp.float32: 3e-6, jnp.bfloat16: 0.01}
 """Largest difference as a share of the largest value: sums in another order; some roundings to 8 bits."""
 
