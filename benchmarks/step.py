@@ -12,7 +12,8 @@ else every turn is a process that warms up for one step; eight rows of 150,000-w
 
 s/pair is the median over the rounds; spread is (slowest − fastest) / median. Operations are counted by `flops`:
 GFLOP/s without what is recomputed, then with it. Tokens are those of the 2K sequences, unshared and unpadded. The
-last lines are medians of the ratio to ours within a round. On a GPU parameters, moments and products are bfloat16, and
+last lines are medians of the ratio to ours within a round. On a CPU ours runs with the keys that docs/numerics.md
+gives for where memory is no matter (FAST), on top of configs/base.py; --override comes after them. On a GPU parameters, moments and products are bfloat16, and
 the default shape has all 24 layers.
 """
 
@@ -36,13 +37,14 @@ from benchmarks.rounds import Check, check_all, fit_together, timed_rounds
 from benchmarks.shapes import SHAPES
 
 PLACES = ("before", "after")
+FAST = {"cpu": ("model.remat=dots", "model.head_keep=1.3", "model.head_chunk=2048"), "gpu": ()}
 SHAPE = {"cpu": "small", "gpu": "qwen2.5-0.5b"}
 
 
 def main() -> None:
   args = arguments()
   with tempfile.TemporaryDirectory() as folder:
-    options = {"row_length": args.row_length, "overrides": args.override}
+    options = {"row_length": args.row_length, "overrides": [*FAST[args.device], *args.override]}
     fields, lengths = SHAPES[args.shape], _lengths(args)
     job = write_job(Path(folder), fields, lengths, place=args.place, device=args.device, options=options)
     content = measure(args, job)
@@ -62,7 +64,7 @@ def arguments() -> argparse.Namespace:
   parser.add_argument("--tokenizer", help="of --data")
   parser.add_argument("--place", choices=PLACES, default="after", help="of the instruction")
   parser.add_argument("--row-length", type=int, default=0, help="of our rows; 0: see peers/ours.py")
-  parser.add_argument("--override", action="append", default=[], metavar="A.B=V", help="of our config")
+  parser.add_argument("--override", action="append", default=[], metavar="A.B=V", help="of our config, after FAST")
   parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
   parser.add_argument("--turns", choices=("auto", "alive", "fresh"), default="auto", help="whether children stay")
   parser.add_argument("--timeout", type=float, default=1800, help="seconds that an answer may take")
