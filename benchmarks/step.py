@@ -13,8 +13,9 @@ else every turn is a process that warms up for one step; eight rows of 150,000-w
 s/pair is the median over the rounds; spread is (slowest − fastest) / median. Operations are counted by `flops`:
 GFLOP/s without what is recomputed, then with it. Tokens are those of the 2K sequences, unshared and unpadded. The
 last lines are medians of the ratio to ours within a round. On a CPU ours runs with the keys that docs/numerics.md
-gives for where memory is no matter (FAST), on top of configs/base.py; --override comes after them. On a GPU parameters, moments and products are bfloat16, and
-the default shape has all 24 layers.
+gives for where memory is no matter (FAST), on top of configs/base.py; --override comes after them. On a GPU parameters,
+moments and products are bfloat16, and the default shape has all 24 layers. An LD_PRELOAD is everybody's: on a CPU,
+`LD_PRELOAD=libtcmalloc_minimal.so.4 TCMALLOC_RELEASE_RATE=0` spares XLA and torch the system's clean pages.
 """
 
 import argparse
@@ -122,6 +123,7 @@ def figures(
     if name not in PEAKS and answers[name]
   }
   settings = {name: value for name, value in vars(args).items() if name not in ("json", "cache", "data", "tokenizer")}
+  settings["allocator"] = os.environ.get("LD_PRELOAD", "")
   times = report.ratios({name: answers[name] for name in found}, "ours")
   return {"settings": settings, "dtype": job.dtype, "peaks": peaks, "contenders": found, "times_ours": times}
 

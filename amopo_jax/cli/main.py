@@ -1,7 +1,9 @@
 """`amopo VERB [--flags]`: finds the verb, parses its flags, and turns mistakes into one line."""
 
 import errno
+import glob
 import importlib
+import importlib.util
 import logging
 import os
 import sys
@@ -12,8 +14,6 @@ from typing import NoReturn
 
 from absl import flags
 from absl import logging as absl_logging
-
-from amopo_jax import host
 
 VERBS = {
   "train": "trains; reusing the workdir resumes",
@@ -98,7 +98,7 @@ def _quieten() -> None:
   logging.getLogger("asyncio").setLevel(logging.CRITICAL)
   sys.unraisablehook = lambda found: None if is_known(found.exc_value) else sys.__unraisablehook__(found)
   threading.excepthook = lambda found: None if is_known(found.exc_value) else threading.__excepthook__(found)
-  host.set_up()
+  name_platform()
 
 
 def is_known(error: BaseException | None) -> bool:
@@ -109,6 +109,17 @@ def is_known(error: BaseException | None) -> bool:
   """
   is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
   return is_full or str(error) == "Event loop is closed"
+
+
+def name_platform() -> None:
+  """Says "cpu" where it is nothing else: libtpu, which the tests bring, writes much about finding nothing."""
+  if "JAX_PLATFORMS" not in os.environ and importlib.util.find_spec("libtpu") and not _has_accelerator():
+    os.environ["JAX_PLATFORMS"] = "cpu"
+
+
+def _has_accelerator() -> bool:
+  files = ("/dev/accel*", "/dev/vfio/[0-9]*", "/dev/nvidia[0-9]*", "/dev/kfd", "/dev/dxg")
+  return any(glob.glob(pattern) for pattern in files)
 
 
 def _exit(message: str, status: int) -> NoReturn:

@@ -13,7 +13,7 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from amopo_jax import build, host
+from amopo_jax import build
 from amopo_jax import mesh as meshes
 from amopo_jax.build_objective import build_objective
 from amopo_jax.cli.configs import spec_from_config
@@ -175,5 +175,4 @@ def peak_bytes(device: str) -> int:
 
 
 if __name__ == "__main__":
-  host.set_up()  # as the command line does
   serve(open_trainer)

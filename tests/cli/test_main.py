@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from amopo_jax.cli import doctor
-from amopo_jax.cli.main import VERBS, is_known, main
+from amopo_jax.cli.main import VERBS, is_known, main, name_platform
 from amopo_jax.types import InputError, RunFailure
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -91,6 +91,17 @@ def test_how_a_verb_ends_badly(capfd, monkeypatch, error, status, message):
 )
 def test_what_comes_late_of_a_failure_that_is_told_is_not_told_again(error, wanted):
   assert is_known(error) == wanted
+
+
+@pytest.mark.parametrize(
+  "given, devices, platforms", [(None, [], "cpu"), (None, ["/dev/accel0"], None), ("tpu", [], "tpu")]
+)
+def test_no_accelerator_is_looked_for_where_there_is_none(monkeypatch, given, devices, platforms):
+  monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+  monkeypatch.setattr("glob.glob", lambda pattern: [found for found in devices if found.startswith(pattern[:-1])])
+  monkeypatch.delenv("JAX_PLATFORMS") if given is None else monkeypatch.setenv("JAX_PLATFORMS", given)
+  name_platform()
+  assert os.environ.get("JAX_PLATFORMS") == platforms
 
 
 def test_help_and_typing_errors_are_answered_without_loading_jax():
