@@ -197,7 +197,7 @@ def build_score_fn(spec: ModelSpec, config: ModelConfig, num_contexts: int, mesh
 
 
 def build_attention(spec: ModelSpec, config: ModelConfig, mesh: Mesh) -> Attention:
-  """The attention for the devices of a mesh; XLA splits its own, kernels are split by rows and heads."""
+  """The attention for the devices of a mesh; XLA splits the reference, all others are split by rows and heads."""
   check_name("config.model.attention", spec.attention, BACKENDS)
   name, attend = choose_attention(
     spec.attention,

@@ -1,6 +1,6 @@
 """Attention against the row length: time, memory, and how much of the square a backend looks at.
 
-    python -m benchmarks.attention [--json] [--lengths=4096,8192,16384] [--place=before] [--backends=xla]
+    python -m benchmarks.attention [--json=FILE] [--lengths=4096,8192,16384] [--place=before] [--backends=xla]
     python -m benchmarks.attention --data=train.jsonl --format=preference --tokenizer=DIR
 
 Rows are filled with pairs in four contexts: without `--data` all of the same lengths (question 183 tokens, contexts
@@ -10,7 +10,6 @@ is timed on one row, forward and backward; a kernel only where its devices are.
 """
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 
@@ -22,6 +21,7 @@ from amopo_jax.models import ModelConfig
 from amopo_jax.models.attention import choose_attention
 from amopo_jax.models.attention.block_map import Blocks, live_blocks
 from amopo_jax.models.attention.reference import Reach
+from benchmarks import report
 from benchmarks.input import make_recipe
 
 QUESTION, CONTEXTS, RESPONSES = 183, (27, 148, 147, 149), (270, 239)
@@ -115,7 +115,7 @@ def arguments() -> argparse.Namespace:
   parser.add_argument("--tokenizer", default="", help="directory or hub name")
   parser.add_argument("--low", type=float, default=0, help="lowest score of the data")
   parser.add_argument("--high", type=float, default=10, help="highest score of the data")
-  parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+  parser.add_argument("--json", metavar="FILE")
   return parser.parse_args()
 
 
@@ -129,8 +129,7 @@ def main() -> None:
       line |= measure(name, jnp.asarray(end[:1]), args)
     table.append(line)
   if args.json:
-    print(json.dumps({"platform": jax.devices()[0].device_kind, "table": table}))
-    return
+    report.write(args.json, {"platform": jax.devices()[0].device_kind, "table": table})
   print("  ".join(f"{name:>10}" for name in table[0]))
   for line in table:
     print("  ".join(f"{value:>10.4g}" for value in line.values()))

@@ -1,9 +1,9 @@
 """Before anything is timed: do all contenders compute the same?
 
 Contenders of the AMoPO loss are compared with the first of them: the loss of the given weights, which shows that they
-see the same tokens and the same model, and the loss after one update, which shows that the gradient is the same. The
-others train on a loss of their own; it is computed again from the log-probabilities of the first contender that
-tells them, by the formula of their paper.
+see the same tokens and the same model, and the loss after one update, which shows that every gradient has the same
+sign; AdamW's first update hardly knows its size. The others train on a loss of their own; it is computed again from the
+log-probabilities of the first contender that tells them, by the formula of their paper.
 """
 
 from collections.abc import Mapping, Sequence

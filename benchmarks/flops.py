@@ -55,12 +55,10 @@ def step_flops(fields: Mapping[str, Any], counts: Counts) -> Flops:
   forward = parts(fields, counts)
   model = (1 + BACKWARD) * sum(forward.values())
   down = 2.0 * counts.tokens * fields["num_hidden_layers"] * fields["hidden_size"] * fields["intermediate_size"]
-  # Of the layers, nothing needs the last product's result again; of the attention a flash-like backward pass computes
-  # the scores again, not the values.
-  shares = {
-    "layers": 1 - down / forward["layers"],
-    "attention": 0.5 if "layers" not in counts.recomputed else 1.0,
-    "head": counts.head_recomputed,
+  again = {
+    "layers": forward["layers"] - down,  # nothing needs the last product's result again
+    "attention": forward["attention"],
+    "scores": forward["attention"] / 2,
+    "head": forward["head"] * counts.head_recomputed,
   }
-  again = sum(forward[name] * shares.get(name, 1.0) for name in counts.recomputed)
-  return Flops(model, model + again)
+  return Flops(model, model + sum(again[name] for name in counts.recomputed))

@@ -1,6 +1,6 @@
 """Speed and padding of the input pipeline: survey, encoding, tries and packing, on one core.
 
-    python benchmarks/input.py --data=train.jsonl --format=preference --tokenizer=DIR [--json]
+    python -m benchmarks.input --data=train.jsonl --format=preference --tokenizer=DIR [--json=FILE]
 
 Encodes every pair in four contexts (one general, three with a rubric and a score) and packs them with the defaults
 of a run. Where the data have fewer than three dimensions, texts as long take the places of the missing rubrics.
@@ -8,7 +8,6 @@ of a run. Where the data have fewer than three dimensions, texts as long take th
 
 import argparse
 import dataclasses
-import json
 import os
 import time
 
@@ -25,6 +24,7 @@ from amopo_jax.data.sources import open_source
 from amopo_jax.data.survey import survey
 from amopo_jax.data.tokenizer import load_tokenizer
 from amopo_jax.data.trie import all_leaves, size
+from benchmarks import report
 
 RUBRICS = ("helpfulness", "correctness", "instruction following")
 
@@ -61,7 +61,7 @@ def main() -> None:
   tokenised = time.process_time()
   groups = pack_all(encoded, recipe.pack, lookahead=args.lookahead)
   packed = time.process_time()
-  report = Report(
+  found = Report(
     pairs=len(encoded),
     row_length=args.row_length,
     rows=args.rows,
@@ -78,7 +78,9 @@ def main() -> None:
     encode_seconds=tokenised - surveyed,
     pack_seconds=packed - tokenised,
   )
-  show(report, as_json=args.json)
+  show(found)
+  if args.json:
+    report.write(args.json, dataclasses.asdict(found))
 
 
 def arguments() -> argparse.Namespace:
@@ -94,7 +96,7 @@ def arguments() -> argparse.Namespace:
   parser.add_argument("--rows", type=int, default=8)
   parser.add_argument("--max-pairs", type=int, default=24, help="places in a group")
   parser.add_argument("--lookahead", type=int, default=LOOKAHEAD)
-  parser.add_argument("--json", action="store_true", help="one line of JSON")
+  parser.add_argument("--json", metavar="FILE")
   return parser.parse_args()
 
 
@@ -117,14 +119,9 @@ def _rubric_text(name: str) -> str:
   return instruction(Context(name, name, "rubric", 1, 5), 4)
 
 
-def show(report: Report, *, as_json: bool) -> None:
-  values = {name: round(value, 4) for name, value in dataclasses.asdict(report).items() if not isinstance(value, str)}
-  values["place"] = report.place
-  if as_json:
-    print(json.dumps(values))
-    return
-  for name, value in values.items():
-    print(f"{name:36} {value}")
+def show(found: Report) -> None:
+  for name, value in dataclasses.asdict(found).items():
+    print(f"{name:36} {value if isinstance(value, str) else round(value, 4)}")
 
 
 if __name__ == "__main__":

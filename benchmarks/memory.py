@@ -1,6 +1,6 @@
 """Peak memory of the loss and its gradient against row length and vocabulary: a sum of the two, not their product.
 
-    python benchmarks/memory.py [--json] [--lengths=1024,4096] [--vocabularies=16384,131072]
+    python -m benchmarks.memory [--json=FILE] [--lengths=1024,4096] [--vocabularies=16384,131072]
 
 Each cell is a process of its own that computes one gradient of a two-layer decoder on one packed row, every token of
 it scored; it reports the compiler's temporaries and the process's peak resident memory. The interaction of a grid,
@@ -16,6 +16,9 @@ import json
 import resource
 import subprocess
 import sys
+from pathlib import Path
+
+from benchmarks import report
 
 
 def measure(length: int, vocabulary: int) -> dict[str, float]:
@@ -24,7 +27,9 @@ def measure(length: int, vocabulary: int) -> dict[str, float]:
   import jax.numpy as jnp
   import numpy as np
 
+  from amopo_jax.mesh import jit_for, make_mesh
   from amopo_jax.models import ModelConfig, init_params, make_score_fn
+  from amopo_jax.models.attention import choose_attention
   from amopo_jax.types import PackedRows
 
   config = ModelConfig(
@@ -38,8 +43,16 @@ def measure(length: int, vocabulary: int) -> dict[str, float]:
     mlp_width=128,
     tie_embeddings=True,
   )
+  mesh = make_mesh(data=1, fsdp=1, tensor=1, devices=jax.devices()[:1])
+  platform = jax.devices()[0].platform
   score_fn = make_score_fn(
-    config, num_contexts=1, compute_dtype=jnp.float32, remat="full", attention_chunk=256, head_chunk=256
+    config,
+    num_contexts=1,
+    compute_dtype=jnp.float32,
+    remat="full",
+    attention_chunk=256,
+    head_chunk=1024,
+    attend=choose_attention("auto", config, platform=platform, tensor=1, compute_dtype=jnp.float32).attend,
   )
   place = np.arange(length, dtype=np.int32)[None]
   rows = PackedRows(
@@ -50,7 +63,7 @@ def measure(length: int, vocabulary: int) -> dict[str, float]:
     slot=jnp.asarray(place % 2),
   )
   params = init_params(config, jax.random.key(0), jnp.float32)
-  gradient = jax.jit(jax.grad(lambda p: jnp.sum(score_fn(p, rows, 1).sum_logp)))
+  gradient = jit_for(mesh, jax.grad(lambda p: jnp.sum(score_fn(p, rows, 1).sum_logp)))
   compiled = gradient.lower(params).compile()
   jax.block_until_ready(compiled(params))
   peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -59,8 +72,9 @@ def measure(length: int, vocabulary: int) -> dict[str, float]:
 
 def measure_apart(length: int, vocabulary: int) -> dict[str, float]:
   """The same in a fresh process, whose peak is its own."""
-  call = [sys.executable, __file__, f"--cell={length},{vocabulary}"]
-  return json.loads(subprocess.run(call, capture_output=True, text=True, check=True).stdout)
+  call = [sys.executable, "-m", "benchmarks.memory", f"--cell={length},{vocabulary}"]
+  root = Path(__file__).parent.parent
+  return json.loads(subprocess.run(call, capture_output=True, text=True, check=True, cwd=root).stdout)
 
 
 def interaction(cells: dict[tuple[int, int], dict[str, float]], name: str) -> float:
@@ -75,7 +89,7 @@ def main() -> None:
   numbers = lambda text: [int(part) for part in text.split(",")]
   parser.add_argument("--lengths", type=numbers, default=[1024, 2048, 4096], help="tokens of the row")
   parser.add_argument("--vocabularies", type=numbers, default=[16384, 65536, 131072], help="entries")
-  parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+  parser.add_argument("--json", metavar="FILE")
   parser.add_argument("--cell", type=numbers, help=argparse.SUPPRESS)
   args = parser.parse_args()
   if args.cell:
@@ -86,8 +100,7 @@ def main() -> None:
   result = {name: interaction(cells, name) for name in ("temporaries", "peak")} | {"logits_of_the_row": logits}
   if args.json:
     table = [{"length": s, "vocabulary": v, **found} for (s, v), found in cells.items()]
-    print(json.dumps({"cells": table, "interaction": result}))
-    return
+    report.write(args.json, {"cells": table, "interaction": result})
   print(f"{'row length':>10} {'vocabulary':>10} {'temporaries MiB':>16} {'peak RSS MiB':>14}")
   for (s, v), found in cells.items():
     print(f"{s:>10} {v:>10} {found['temporaries']:>16.1f} {found['peak']:>14.1f}")

@@ -1,6 +1,8 @@
 """From the answers of the rounds to a table and a file."""
 
 import datetime
+import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
@@ -12,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.flops import Flops
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch", "transformers")
 
 HEAD = ("contender", "s/pair", "spread", "pairs/s", "tokens/s", "GFLOP/s", "% peak", "with recomp.", "% peak", "GB")
 
@@ -83,14 +87,19 @@ def provenance() -> dict[str, Any]:
   """When, where, what and how: what a figure needs to be believed."""
   root = Path(__file__).parent
   commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=root)
+  changes = subprocess.run(
+    ["git", "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True, check=False, cwd=root
+  )
+  is_clean = not changes.stdout.strip()
   return {
     "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    "commit": commit.stdout.strip(),
+    "commit": commit.stdout.strip() + ("" if is_clean else " with changes"),
     "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
     "processor": _processor(),
     "cores": os.cpu_count(),
     "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
     "python": platform.python_version(),
+    "packages": {name: importlib.metadata.version(name) for name in PACKAGES if importlib.util.find_spec(name)},
   }
 
 

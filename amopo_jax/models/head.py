@@ -5,6 +5,7 @@ reduced at once to one log-probability per token (`logps.py`). The rest, from lo
 differentiable code.
 """
 
+import logging
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -12,6 +13,8 @@ from jaxtyping import Array, Float
 
 from amopo_jax.models.logps import Scored, Tiling, scored_logps
 from amopo_jax.types import PackedRows
+
+_log = logging.getLogger(__name__)
 
 _BLOCK_LOGITS = 1 << 22
 """Logits of one block on one device: 16 MiB of float32 stay in a last-level cache."""
@@ -67,6 +70,8 @@ def moments_head(
   size = min(chunk, num_rows // shards * row_length)
   scored = _gather_scored(rows, num_slots, size, shards)
   kept = kept_chunks(keep, size, weight.shape[0] // vocab_shards)
+  if keep and not kept:
+    _log.warning("head: head_keep=%g GiB keeps nothing: a chunk of %d tokens needs more", keep, size)
   block = max(_BLOCK_LOGITS // size, _LEAST_WORDS)
   tiling = Tiling(size, block, min(kept, scored.slot.shape[1] // size), vocab_shards)
   logp = scored_logps(hidden.reshape(shards, -1, width), weight.astype(hidden.dtype), scored, tiling)

@@ -36,7 +36,7 @@ def make_score_fn(
     num_contexts: K.
     compute_dtype: of matrix products and activations; logits and moments are float32.
     remat: what a layer keeps for the backward pass, a name in `transformer.REMAT`.
-    attention_chunk: queries that the attention takes at a time.
+    attention_chunk: queries that the reference attention takes at a time.
     head_chunk: scored tokens that the head projects at a time, per shard.
     head_keep: GiB per device in which the head may keep logits for the backward pass.
     unroll: layers in one turn of the loop over layers.

@@ -125,7 +125,7 @@ def hidden_states(
     rows: tokens in trie order.
     compute_dtype: of the residual stream and of all matrix products; norms, rotation and softmax are float32.
     remat: name of a policy in `REMAT`.
-    attention_chunk: queries that the attention takes at a time.
+    attention_chunk: queries that the reference attention takes at a time.
     unroll: layers in one turn of the loop over layers.
     attend: the attention, of `attention.choose_attention`; the default runs anywhere.
     constrain: called with every new residual stream and the kind "residual".

@@ -55,7 +55,8 @@ class Counts(NamedTuple):
     tokens: that pass through the layers, padding included.
     head_tokens: that the vocabulary projection takes.
     attended: (query, key) pairs that the causal half, or the trie, makes visible; padding included.
-    recomputed: parts of the forward pass that the backward pass computes again: "layers", "attention", "head".
+    recomputed: parts of the forward pass that the backward pass computes again: "layers", "attention" (all of its
+      forward pass), "scores" (those of a flash-like backward pass), "head".
     head_recomputed: share of the head's tokens that are computed again, where the head is.
   """
 

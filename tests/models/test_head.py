@@ -245,3 +245,15 @@ def test_shards_on_four_devices_meet_only_after_the_loop():
     np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-5)
   in_loops = [line for line in program.as_text().splitlines() if "all-" in line and "while/body" in line]
   assert in_loops == []
+
+
+def test_a_budget_that_keeps_nothing_is_said(caplog):
+  hidden, weight = random_inputs(0)
+  chunk = 8 * VOCAB * 4  # bytes of a chunk's logits
+  keep = lambda budget: jax.eval_shape(
+    lambda h: moments_head(h, weight, random_rows(0), SLOTS, chunk=8, keep=budget / 2**30), hidden
+  )
+  keep(chunk)
+  assert not caplog.records
+  keep(chunk - 8)
+  assert "keeps nothing: a chunk of 8 tokens needs more" in caplog.text

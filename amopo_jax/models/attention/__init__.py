@@ -1,4 +1,4 @@
-"""Attention over the prompt trie: the reference in plain XLA, and one kernel per kind of accelerator."""
+"""Attention over the prompt trie: the reference in plain XLA, and one faster way per kind of device."""
 
 from amopo_jax.models.attention.dispatch import BACKENDS, XLA, Attention, Choice, choose_attention
 from amopo_jax.models.attention.reference import ATTENTION_NAME, attention

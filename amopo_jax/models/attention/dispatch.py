@@ -1,7 +1,7 @@
 """Which attention a run uses: by name, or by the kind of device.
 
 A backend that cannot take a model's shapes says why. Asked for by name, that is an error before anything compiles;
-chosen by `auto`, the XLA path takes its place and a line of the log says so.
+chosen by `auto`, the reference takes its place and a line of the log says so.
 """
 
 import logging
@@ -27,7 +27,7 @@ Attention = Callable[..., Array]
 
 
 class Fused(NamedTuple):
-  """A backend other than XLA.
+  """A backend other than the reference.
 
   Attributes:
     kernel: its two passes.

@@ -2,7 +2,7 @@
 
 The rows of a batch are laid end to end: to the mask they are subtrees of one long row. Heads come first, query heads
 by the key head they read, so that nothing is repeated. Rows are filled up to whole blocks with padding that sees
-itself, head sizes with zeros to a power of two, which changes no product.
+itself; where a kernel wants it, head sizes with zeros to a power of two, which changes no product.
 
 The backward pass needs of the forward pass the output and each query's logsumexp (FlashAttention-2, arXiv 2307.08691,
 algorithm 2); both bear the name that remat policies keep, as in the reference.

@@ -23,7 +23,7 @@ _State = TypeVar("_State")
 
 
 def xla_blocks() -> Kernel:
-  """The loops; they run anywhere."""
+  """The loops; the dispatch gives them to CPUs only."""
   return Kernel(choose_blocks, _forward, _backward, fills_heads=False)
 
 
@@ -66,9 +66,9 @@ def _forward(x: Operands, blocks: Blocks) -> tuple[Array, Array]:
     def add(keys: _Keys, state: _Softmax) -> _Softmax:
       scores = _scores(x, queries, keys, blocks)
       top = jnp.maximum(state.top, jnp.max(scores, axis=-1))
-      shares, fade = jnp.exp(scores - top[..., None]), jnp.exp(state.top - top)
-      summed = state.summed * fade[..., None] + _product("gqk,gkd->gqd", shares.astype(x.v.dtype), keys.v)
-      return _Softmax(top, state.total * fade + jnp.sum(shares, axis=-1), summed)
+      shares, shrink = jnp.exp(scores - top[..., None]), jnp.exp(state.top - top)
+      summed = state.summed * shrink[..., None] + _product("gqk,gkd->gqd", shares.astype(x.v.dtype), keys.v)
+      return _Softmax(top, state.total * shrink + jnp.sum(shares, axis=-1), summed)
 
     zeros = jnp.zeros((groups, members * blocks.queries), jnp.float32)
     nothing = _Softmax(jnp.full_like(zeros, HIDDEN), zeros, jnp.zeros((*zeros.shape, size), jnp.float32))
