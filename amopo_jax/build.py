@@ -17,8 +17,10 @@ from amopo_jax.data.sources import ON_ERROR, open_source
 from amopo_jax.data.split import split_by_prompt
 from amopo_jax.data.survey import Survey, survey
 from amopo_jax.data.tokenizer import Tokenizer, load_tokenizer
+from amopo_jax.host import give_back_after_compiling
 from amopo_jax.models.attention import BACKENDS, XLA, Attention, choose_attention
 from amopo_jax.models.config import ModelConfig
+from amopo_jax.models.head import make_room
 from amopo_jax.models.score import ScoreFn, make_score_fn
 from amopo_jax.models.transformer import REMAT
 from amopo_jax.policy import DTYPES, PolicySource
@@ -173,13 +175,15 @@ def build_mesh(spec: RunSpec) -> Mesh:
   return mesh
 
 
-def build_score_fn(spec: ModelSpec, config: ModelConfig, num_contexts: int, mesh: Mesh) -> ScoreFn:
-  """The policy's score function on a mesh.
-
-  Raises:
-    InputError: an unknown name, or an attention that cannot be on these devices.
-  """
+def build_score_fn(
+  spec: ModelSpec, config: ModelConfig, num_contexts: int, mesh: Mesh, *, rows: tuple[int, int] = (0, 0)
+) -> ScoreFn:
+  """The policy's score function on a mesh; `rows`: R and S of a micro-batch that it trains on."""
   check_name("config.model.remat", spec.remat, REMAT)
+  room = None  # an accelerator's allocator keeps its memory itself
+  if mesh.size == 1 and mesh.devices.flat[0].platform == "cpu":
+    give_back_after_compiling()
+    room = make_room(rows, config.vocab_size, chunk=spec.head_chunk, keep=spec.head_keep)
   return make_score_fn(
     config,
     num_contexts=num_contexts,
@@ -191,6 +195,7 @@ def build_score_fn(spec: ModelSpec, config: ModelConfig, num_contexts: int, mesh
     unroll=spec.unroll,
     head_shards=meshes.row_shards(mesh),
     vocab_shards=meshes.vocab_shards(mesh, config.vocab_size),
+    room=room,
     attend=build_attention(spec, config, mesh),
     constrain=meshes.make_constrain(mesh),
   )

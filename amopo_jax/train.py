@@ -234,7 +234,7 @@ class _Loop:
 
   def _raise_diverged(self, step: int, line: dict[str, float]) -> None:
     self.checkpoints.wait()
-    norms = ", ".join(f"{name} {line[name]:.4g}" for name in ("loss", "grad_norm", "update_norm", "param_norm"))
+    norms = ", ".join(f"{name} {line[name]:.4g}" for name in ("loss", "grad_norm", "param_norm"))
     raise RunFailure(
       f"step {step}: not finite: {norms}; nothing of this step was saved, the newest checkpoint is "
       f"{self.checkpoints.latest_step()}; lower optim.learning_rate or optim.clip, or look at the batch's records"

@@ -8,10 +8,11 @@ differentiable code.
 import logging
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from amopo_jax.models.logps import Scored, Tiling, scored_logps
+from amopo_jax.models.logps import Room, Scored, Tiling, room_shape, scored_logps
 from amopo_jax.types import PackedRows
 
 _log = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ def moments_head(
   keep: float = 0.0,
   shards: int = 1,
   vocab_shards: int = 1,
+  room: Room | None = None,
 ) -> MomentSums:
   """Sums over each response's tokens of 1, log p, p and p², with p = softmax(W h_parent)[token].
 
@@ -58,6 +60,8 @@ def moments_head(
     shards: in how many equal parts the rows lie on different devices; divides R. The parts run side by side
       and meet only in the sums.
     vocab_shards: in how many equal parts the vocabulary lies on different devices; divides V.
+    room: of `make_room`, for rows of this shape; left alone where it has another size. None: kept logits are a
+      temporary of the step.
 
   Returns:
     Float32 moments; 0 for a slot without tokens.
@@ -67,18 +71,42 @@ def moments_head(
     raise ValueError(f"moments_head: {num_rows} rows cannot be split into {shards} equal shards")
   if weight.shape[0] % vocab_shards:
     raise ValueError(f"moments_head: {weight.shape[0]} words cannot be split into {vocab_shards} equal shards")
-  size = min(chunk, num_rows // shards * row_length)
-  scored = _gather_scored(rows, num_slots, size, shards)
-  kept = kept_chunks(keep, size, weight.shape[0] // vocab_shards)
-  if keep and not kept:
-    _log.warning("head: head_keep=%g GiB keeps nothing: a chunk of %d tokens needs more", keep, size)
-  block = max(_BLOCK_LOGITS // size, _LEAST_WORDS)
-  tiling = Tiling(size, block, min(kept, scored.slot.shape[1] // size), vocab_shards)
-  logp = scored_logps(hidden.reshape(shards, -1, width), weight.astype(hidden.dtype), scored, tiling)
+  tiling = _tile(num_rows // shards * row_length, weight.shape[0], chunk, keep, vocab_shards)
+  if keep and not tiling.kept:
+    _log.warning("head: head_keep=%g GiB keeps nothing: a chunk of %d tokens needs more", keep, tiling.chunk)
+  scored = _gather_scored(rows, num_slots, tiling.chunk, shards)
+  if room is not None and room.shape != room_shape(tiling, weight.shape[0], shards):
+    room = None
+  logp = scored_logps(hidden.reshape(shards, -1, width), weight.astype(hidden.dtype), scored, tiling, room)
   p = jnp.exp(logp)
   terms = jnp.stack([jnp.ones_like(logp), logp, p, jnp.square(p)], axis=-1)
   sums = jnp.zeros((num_slots, 4), jnp.float32).at[scored.slot].add(terms, mode="drop")
   return MomentSums(*jnp.moveaxis(sums, -1, 0))
+
+
+def make_room(rows: tuple[int, int], num_words: int, *, chunk: int, keep: float) -> Room | None:
+  """Memory for the kept logits of a run on one device, to be used again by every step.
+
+  Where a program's temporaries come from the system anew at every call, as on a CPU, their clean pages cost about as
+  much as the logits themselves.
+
+  Args:
+    rows: R and S of a micro-batch; zeros where nothing is trained.
+    num_words: V.
+    chunk, keep: as of `moments_head`.
+
+  Returns:
+    None if nothing is kept.
+  """
+  tiling = _tile(max(rows[0] * rows[1], 1), num_words, chunk, keep, vocab_shards=1)
+  return jax.new_ref(jnp.zeros(room_shape(tiling, num_words, 1), jnp.float32)) if tiling.kept and all(rows) else None
+
+
+def _tile(num_tokens: int, num_words: int, chunk: int, keep: float, vocab_shards: int) -> Tiling:
+  """How the work of `num_tokens` tokens per shard is cut."""
+  size = min(chunk, num_tokens)
+  kept = min(kept_chunks(keep, size, num_words // vocab_shards), -(-num_tokens // size))
+  return Tiling(size, max(_BLOCK_LOGITS // size, _LEAST_WORDS), kept, vocab_shards)
 
 
 def kept_chunks(keep: float, chunk: int, words: int) -> int:

@@ -17,6 +17,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from amopo_jax.models.softmax import Softmax
+
 _MULTIPLE = 128
 """Blocks of equal size are rounded up to this many words, a TPU's lanes."""
 
@@ -53,6 +55,10 @@ class Scored(NamedTuple):
   count: Int[Array, " G"]
 
 
+Room = jax.Ref
+"""Memory of shape `room_shape` that outlives a step, for the logits that are kept within it."""
+
+
 class _Chunk(NamedTuple):
   """The states that predict the tokens of a chunk, and the tokens."""
 
@@ -74,43 +80,41 @@ class _Block(NamedTuple):
   is_fresh: Array
 
 
-class _Softmax(NamedTuple):
-  """What is known of a chunk's softmax after some blocks: maximum, sum of exponentials, logit of the target."""
-
-  top: Float[Array, "T G chunk"]
-  total: Float[Array, "T G chunk"]
-  target: Float[Array, "T G chunk"]
+def _primal(hidden: Array, weight: Array, scored: Scored, room: Room | None, tiling: Tiling) -> Float[Array, "G N"]:
+  return _forward(hidden, weight, scored, None, tiling._replace(kept=0))[0]
 
 
-def _primal(hidden: Array, weight: Array, scored: Scored, tiling: Tiling) -> Float[Array, "G N"]:
-  return _forward(hidden, weight, scored, tiling._replace(kept=0))[0]
-
-
-def _forward(hidden: Array, weight: Array, scored: Scored, tiling: Tiling) -> tuple[Array, tuple[Any, ...]]:
+def _forward(
+  hidden: Array, weight: Array, scored: Scored, room: Room | None, tiling: Tiling
+) -> tuple[Array, tuple[Any, ...]]:
   words, size, num_blocks = _blocks_of(weight, tiling)
 
   def project(keeps: bool, i: Array, found: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
     logps, lses, kept = found
     chunk = _chunk(hidden, scored, i, tiling)
 
-    def add(j: Array, state: tuple[_Softmax, Array]) -> tuple[_Softmax, Array]:
+    def add(j: Array, state: tuple[Softmax, Array]) -> tuple[Softmax, Array]:
       block = _block(words, j, size)
       logits = _logits(chunk, words, block, size)
-      softmax = _add(state[0], logits, block, chunk.target)
-      return softmax, (state[1].at[i, j].set(logits) if keeps else state[1])
+      softmax = state[0].add(logits, block.is_fresh, _is_target(block, chunk.target))
+      if keeps and room is not None:
+        room[i, j] = logits
+      return softmax, (state[1].at[i, j].set(logits) if keeps and room is None else state[1])
 
-    softmax, kept = jax.lax.fori_loop(0, num_blocks, add, (_no_softmax(chunk, tiling), kept))
-    logp, lse = _finish(softmax)
+    softmax, kept = jax.lax.fori_loop(
+      0, num_blocks, add, (Softmax.empty((tiling.vocab_shards, *chunk.target.shape)), kept)
+    )
+    logp, lse = softmax.finish()
     put = lambda into, x: jax.lax.dynamic_update_slice_in_dim(into, x, i * tiling.chunk, axis=1)
     return put(logps, logp), put(lses, lse), kept
 
   zeros = jnp.zeros(scored.slot.shape, jnp.float32)
-  room = (tiling.kept, num_blocks, tiling.vocab_shards, size, hidden.shape[0], tiling.chunk)
-  logps, lses, kept = _each_chunk(project, scored, tiling, (zeros, zeros, jnp.zeros(room, jnp.float32)))
-  return logps, (hidden, weight, scored, lses, kept)
+  shape = room_shape(tiling, weight.shape[0], hidden.shape[0]) if room is None else (0,)
+  logps, lses, kept = _each_chunk(project, scored, tiling, (zeros, zeros, jnp.zeros(shape, jnp.float32)))
+  return logps, (hidden, weight, scored, lses, kept if room is None else room)
 
 
-def _backward(tiling: Tiling, residuals: tuple[Any, ...], d_logp: Array) -> tuple[Array, Array, None]:
+def _backward(tiling: Tiling, residuals: tuple[Any, ...], d_logp: Array) -> tuple[Array, Array, None, None]:
   hidden, weight, scored, lses, kept = residuals
   words, size, num_blocks = _blocks_of(weight, tiling)
   # Mapped over the shards, not indexed by them: else the compiler sums d_hidden over all devices in each turn.
@@ -140,15 +144,19 @@ def _backward(tiling: Tiling, residuals: tuple[Any, ...], d_logp: Array) -> tupl
   # One gradient of the weight per shard, summed once at the end: no communication inside the loops.
   zeros = jnp.zeros_like(hidden), jnp.zeros((hidden.shape[0], *words.shape), jnp.float32)
   d_hidden, d_words = _each_chunk(pull_back, scored, tiling, zeros)
-  return d_hidden, jnp.sum(d_words, axis=0).reshape(weight.shape).astype(weight.dtype), None
+  return d_hidden, jnp.sum(d_words, axis=0).reshape(weight.shape).astype(weight.dtype), None, None
 
 
-_logps = jax.custom_vjp(_primal, nondiff_argnums=(3,))
+_logps = jax.custom_vjp(_primal, nondiff_argnums=(4,))
 _logps.defvjp(_forward, _backward)
 
 
 def scored_logps(
-  hidden: Float[Array, "G tokens D"], weight: Float[Array, "V D"], scored: Scored, tiling: Tiling
+  hidden: Float[Array, "G tokens D"],
+  weight: Float[Array, "V D"],
+  scored: Scored,
+  tiling: Tiling,
+  room: Room | None = None,
 ) -> Float[Array, "G N"]:
   """log softmax(W h_source)[target] of each scored token.
 
@@ -157,12 +165,19 @@ def scored_logps(
     weight: output embedding W, in the type of `hidden`.
     scored: the tokens; N is a multiple of `tiling.chunk`.
     tiling: how the work is cut.
+    room: where the kept logits go, of `room_shape`; None: a temporary of the step.
 
   Returns:
     Float32; where void, anything finite. Tokens with the same source add up their gradients in the type of `hidden`;
     the gradient of `weight` is accumulated in float32.
   """
-  return _logps(hidden, weight, scored, tiling)
+  return _logps(hidden, weight, scored, room, tiling)
+
+
+def room_shape(tiling: Tiling, num_words: int, num_shards: int) -> tuple[int, ...]:
+  """Shape of the float32 logits that are kept: chunks, blocks, T, words of a block, G, tokens of a chunk."""
+  size, num_blocks = _block_size(num_words // tiling.vocab_shards, tiling.block)
+  return tiling.kept, num_blocks, tiling.vocab_shards, size, num_shards, tiling.chunk
 
 
 def _each_chunk(step: Callable[..., Any], scored: Scored, tiling: Tiling, state: Any) -> Any:
@@ -186,10 +201,14 @@ def _cut(x: Array, i: Array, tiling: Tiling) -> Array:
 def _blocks_of(weight: Array, tiling: Tiling) -> tuple[Float[Array, "T words D"], int, int]:
   """The words by vocabulary shard, the words of a block, and the number of blocks."""
   words = weight.reshape(tiling.vocab_shards, -1, weight.shape[1])
-  num_blocks = -(-words.shape[1] // tiling.block)
-  even = -(-words.shape[1] // num_blocks)
-  size = min(-(-even // _MULTIPLE) * _MULTIPLE, tiling.block, words.shape[1])
-  return words, size, num_blocks
+  return words, *_block_size(words.shape[1], tiling.block)
+
+
+def _block_size(num_words: int, most: int) -> tuple[int, int]:
+  """Words of a block and number of blocks."""
+  num_blocks = -(-num_words // most)
+  even = -(-num_words // num_blocks)
+  return min(-(-even // _MULTIPLE) * _MULTIPLE, most, num_words), num_blocks
 
 
 def _block(words: Array, j: Array, size: int) -> _Block:
@@ -211,27 +230,6 @@ def _logits(chunk: _Chunk, words: Array, block: _Block, size: int) -> Float[Arra
 def _is_target(block: _Block, target: Array) -> Array:
   # Compared instead of indexed: fuses with the reductions, and stays local where the vocabulary is sharded.
   return (target[None, None] == block.word[:, :, None, None]) & block.is_fresh
-
-
-def _no_softmax(chunk: _Chunk, tiling: Tiling) -> _Softmax:
-  zeros = jnp.zeros((tiling.vocab_shards, *chunk.target.shape), jnp.float32)
-  return _Softmax(jnp.full_like(zeros, -jnp.inf), zeros, zeros)
-
-
-def _add(softmax: _Softmax, logits: Array, block: _Block, target: Array) -> _Softmax:
-  top = jnp.maximum(softmax.top, jnp.max(logits, axis=1))
-  shares = jnp.where(block.is_fresh, jnp.exp(logits - top[:, None]), 0.0)
-  return _Softmax(
-    top=top,
-    total=softmax.total * jnp.exp(softmax.top - top) + jnp.sum(shares, axis=1),
-    target=softmax.target + jnp.sum(jnp.where(_is_target(block, target), logits, 0.0), axis=1),
-  )
-
-
-def _finish(softmax: _Softmax) -> tuple[Float[Array, "G chunk"], Float[Array, "G chunk"]]:
-  """Log-probability and logsumexp of a chunk's tokens, over all vocabulary shards."""
-  lse = jax.nn.logsumexp(softmax.top + jnp.log(softmax.total), axis=0)
-  return jnp.sum(softmax.target, axis=0) - lse, lse
 
 
 def _product(spec: str, x: Array, y: Array) -> Array:

@@ -7,6 +7,7 @@ from typing import Any
 from amopo_jax.models.attention import Attention, attention
 from amopo_jax.models.config import ModelConfig
 from amopo_jax.models.head import moments_head
+from amopo_jax.models.logps import Room
 from amopo_jax.models.transformer import Constrain, hidden_states, identity, output_embedding
 from amopo_jax.types import PAIR_MEMBERS, PackedRows, Params, ResponseMoments
 
@@ -26,6 +27,7 @@ def make_score_fn(
   unroll: int = 1,
   head_shards: int = 1,
   vocab_shards: int = 1,
+  room: Room | None = None,
   attend: Attention = attention,
   constrain: Constrain = identity,
 ) -> ScoreFn:
@@ -42,13 +44,15 @@ def make_score_fn(
     unroll: layers in one turn of the loop over layers.
     head_shards: in how many equal parts the rows lie on different devices.
     vocab_shards: in how many equal parts the vocabulary lies on different devices.
+    room: of `head.make_room`, memory for the kept logits that outlives a step.
     attend: the attention; the default runs anywhere.
     constrain: hook for layouts; kinds "residual" [R S D] and "head_weight" [V D].
 
   Returns:
     `score_fn(params, rows, num_pairs) -> ResponseMoments`, pure, with reverse-mode gradients in `params`.
   """
-  head = partial(moments_head, chunk=head_chunk, keep=head_keep, shards=head_shards, vocab_shards=vocab_shards)
+  tiling = {"chunk": head_chunk, "keep": head_keep, "shards": head_shards, "vocab_shards": vocab_shards}
+  head = partial(moments_head, room=room, **tiling)
 
   def score_fn(params: Params, rows: PackedRows, num_pairs: int) -> ResponseMoments:
     hidden = hidden_states(

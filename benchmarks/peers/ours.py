@@ -53,7 +53,8 @@ def open_trainer(job: Job) -> Trainer:
   mesh = meshes.make_mesh(data=1, fsdp=1, tensor=1, devices=jax.devices()[:1])
   source = find_policy(job.model, {})
   num_contexts = len(encoded[0].prompts)
-  score_fn = build.build_score_fn(spec.model, source.config, num_contexts, mesh)
+  shape = group.rows.tokens.shape
+  score_fn = build.build_score_fn(spec.model, source.config, num_contexts, mesh, rows=shape)
   tx, schedule = build_optimizer(spec, 1)
   dtype = build.dtype("dtype", spec.model.param_dtype)
   placed = build.param_shardings(spec, abstract_params(source.config, dtype), mesh)

@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as Spec
 
-from amopo_jax.models.head import MomentSums, moments_head
+from amopo_jax.models.head import MomentSums, make_room, moments_head
 from amopo_jax.types import NO_SLOT, PackedRows
 
 ROWS, LENGTH, WIDTH, VOCAB, SLOTS = 4, 11, 6, 17, 5
@@ -193,17 +193,45 @@ def test_logits_that_are_kept_change_nothing(keep_chunks: int):
   )
 
 
+@pytest.mark.parametrize("keep_chunks", [1, 100])
+def test_a_room_that_outlives_the_step_changes_nothing_and_is_used(keep_chunks: int):
+  inputs, rows, keep = random_inputs(12), random_rows(12), keep_chunks * 4 * VOCAB * 4 / 2**30
+  room = make_room((ROWS, LENGTH), VOCAB, chunk=4, keep=keep)
+  gradient = lambda **how: jax.jit(
+    jax.value_and_grad(lambda h, w: scalar(moments_head(h, w, rows, SLOTS, chunk=4, **how)), (0, 1))
+  )
+  in_room, without = gradient(keep=keep, room=room), gradient(keep=0.0)
+  for seed in (12, 13):  # what the first step left there is written over
+    inputs = random_inputs(seed)
+    same = lambda mine, theirs: np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6)
+    jax.tree.map(same, in_room(*inputs), without(*inputs))
+  assert np.count_nonzero(room[...][0]) == 4 * VOCAB
+
+
+def test_a_room_of_another_size_is_left_alone():
+  rows, room = random_rows(12), make_room((2, LENGTH), VOCAB, chunk=64, keep=1.0)
+  jax.grad(lambda h, w: scalar(moments_head(h, w, rows, SLOTS, chunk=64, keep=1.0, room=room)))(*random_inputs(12))
+  assert not np.any(room[...])
+
+
+@pytest.mark.parametrize("rows, keep", [((0, 0), 1.0), ((ROWS, LENGTH), 0.0)])
+def test_no_room_where_nothing_is_kept(rows, keep):
+  assert make_room(rows, VOCAB, chunk=4, keep=keep) is None
+
+
 def test_kept_logits_stay_within_their_budget():
   inputs, rows = random_inputs(13, rows=1, length=512, vocab=2048), random_rows(13, 1.0, 1, 512)
-  needed = lambda keep: (
-    jax.jit(jax.grad(lambda h, w: scalar(moments_head(h, w, rows, SLOTS, chunk=64, keep=keep)), (0, 1)))
+  needed = lambda keep, room=None: (
+    jax.jit(jax.grad(lambda h, w: scalar(moments_head(h, w, rows, SLOTS, chunk=64, keep=keep, room=room)), (0, 1)))
     .lower(*inputs)
     .compile()
     .memory_analysis()
     .temp_size_in_bytes
   )
   budget = 2 * 64 * 2048 * 4
-  assert 0.9 * budget < needed(budget / 2**30) - needed(0.0) < 1.2 * budget
+  keep, nothing = budget / 2**30, needed(0.0)
+  assert 0.9 * budget < needed(keep) - nothing < 1.2 * budget
+  assert needed(keep, make_room((1, 512), 2048, chunk=64, keep=keep)) - nothing < 0.1 * budget
 
 
 def compiled_gradient(rows: int, length: int, vocab: int, chunk: int):
