@@ -210,6 +210,7 @@ def build_attention(spec: ModelSpec, config: ModelConfig, mesh: Mesh) -> Attenti
     platform=mesh.devices.flat[0].platform,
     tensor=mesh.shape["tensor"],
     compute_dtype=dtype("config.model.compute_dtype", spec.compute_dtype),
+    device=mesh.devices.flat[0],
   )
   return attend if name == XLA else meshes.split_attention(attend, mesh)
 

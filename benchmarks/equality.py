@@ -1,9 +1,10 @@
 """Before anything is timed: do all contenders compute the same?
 
 Contenders of the AMoPO loss are compared with the first of them: the loss of the given weights, which shows that they
-see the same tokens and the same model, and the loss after one update, which shows that every gradient has the same
-sign; AdamW's first update hardly knows its size. The others train on a loss of their own; it is computed again from the
-log-probabilities of the first contender that tells them, by the formula of their paper.
+see the same tokens and the same model; the length of the first gradient; and the loss after one update, which shows
+that every gradient has the same sign: AdamW's first update hardly knows its size. The others train on a loss of their
+own; it is computed again from the log-probabilities of the first contender that tells them, by the formula of their
+paper.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,12 +30,14 @@ class Verdict(NamedTuple):
     losses: of the first two steps.
     expected: the reference's loss, or the contender's own from the reference's log-probabilities; NaN: unknown.
     expected_next: the same after one update; NaN for a loss of its own.
+    grad_norms: length of the first gradient, the contender's and the reference's; NaN: unknown.
     is_equal: within the tolerance, so far as there is something to compare.
   """
 
   losses: tuple[float, float]
   expected: float
   expected_next: float
+  grad_norms: tuple[float, float]
   is_equal: bool
 
 
@@ -53,12 +56,14 @@ def compare(contenders: Mapping[str, Contender], checks: Mapping[str, Check], jo
   found = {}
   for name, check in checks.items():
     losses = tuple(step["loss"] for step in check.steps)
-    expected = (np.nan, np.nan)
+    expected, norms = (np.nan, np.nan), (np.nan, np.nan)
     if contenders[name].loss == "amopo":
       expected = tuple(step["loss"] for step in checks[amopo[0]].steps)
+      norms = _grad_norm(check), _grad_norm(checks[amopo[0]])
     elif logps is not None:
       expected = (own_loss(contenders[name].loss, logps, lengths, job), np.nan)
-    found[name] = Verdict(losses, *expected, _are_close(losses, expected, TOLERANCE[job.dtype]))
+    is_equal = _are_close((*losses, norms[0]), (*expected, norms[1]), TOLERANCE[job.dtype])
+    found[name] = Verdict(losses, *expected, norms, is_equal)
   return found
 
 
@@ -80,6 +85,11 @@ def own_loss(kind: str, mean_logps: np.ndarray, lengths: np.ndarray, job: Job) -
   sums = mean_logps * lengths
   log_odds = sums - np.log1p(-np.exp(sums))
   return float(np.mean(-chosen + ORPO_WEIGHT * np.logaddexp(0, log_odds[:, 1] - log_odds[:, 0])))
+
+
+def _grad_norm(check: Check) -> float:
+  told = check.steps[0].get("grad_norm")
+  return np.nan if told is None else told
 
 
 def _are_close(losses: Sequence[float], expected: Sequence[float], tolerance: float) -> bool:

@@ -130,9 +130,10 @@ def figures(
 
 def equality_table(contenders: dict[str, Contender], verdicts: dict[str, Verdict]) -> str:
   """Loss by loss, with a word on each."""
-  lines = [("contender", "loss", "first", "expected", "second", "expected", "equal")]
-  for name, (losses, *expected, is_equal) in verdicts.items():
-    cells = (losses[0], expected[0], losses[1], expected[1])
+  lines = [("contender", "loss", "first", "expected", "second", "expected", "gradient", "expected", "equal")]
+  for name, verdict in verdicts.items():
+    losses, is_equal = verdict.losses, verdict.is_equal
+    cells = (losses[0], verdict.expected, losses[1], verdict.expected_next, *verdict.grad_norms)
     shown = ("?" if np.isnan(value) else f"{value:.6f}" for value in cells)
     lines.append((contenders[name].label, contenders[name].loss, *shown, "yes" if is_equal else "NO"))
   return report.align(lines)

@@ -67,9 +67,10 @@ def open_trainer(job: Job) -> Trainer:
   def step() -> Loss:
     nonlocal state
     state, metrics = train_step(state, batch)
-    sums = jax.device_get(jax.block_until_ready((state, metrics))[1]["sums"])
-    is_alone = len(encoded) == 1  # then a sum over pairs is the sequence itself
-    return Loss(float(sums.loss / sums.pairs), tuple(map(float, sums.logps.flat)) if is_alone else ())
+    values = jax.device_get(jax.block_until_ready((state, metrics))[1])
+    sums, is_alone = values["sums"], len(encoded) == 1  # then a sum over pairs is the sequence itself
+    logps = tuple(map(float, sums.logps.flat)) if is_alone else ()
+    return Loss(float(sums.loss / sums.pairs), logps, float(values["grad_norm"]))
 
   return Trainer(step, counts(group, spec, source.config.vocab_size), lambda: peak_bytes(job.device))
 

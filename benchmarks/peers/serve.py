@@ -74,10 +74,12 @@ class Loss(NamedTuple):
     loss: before the update.
     mean_logps: length-averaged log-probability of each sequence, by pair, context and member; empty if the contender
       does not tell.
+    grad_norm: length of the gradient of all parameters, of the first step alone; None if the contender does not tell.
   """
 
   loss: float
   mean_logps: tuple[float, ...] = ()
+  grad_norm: float | None = None
 
 
 class Trainer(NamedTuple):

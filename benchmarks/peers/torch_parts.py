@@ -42,12 +42,13 @@ def to_trainer(
   def step() -> Loss:
     nonlocal done
     loss, mean_logps = backward_all(noise[done % len(noise)])
+    grad_norm = _grad_norm(model) if not done else None  # the first step is never timed
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     done += 1
     if job.device == "gpu":
       torch.cuda.synchronize()
-    return Loss(loss, tuple(mean_logps))
+    return Loss(loss, tuple(mean_logps), grad_norm)
 
   return Trainer(step, counts, lambda: peak_bytes(job))
 
@@ -79,3 +80,8 @@ def weighted_loss(job: Job, means: torch.Tensor, draws: torch.Tensor) -> torch.T
 def peak_bytes(job: Job) -> int:
   """Of the accelerator, or of the process."""
   return torch.cuda.max_memory_allocated() if job.device == "gpu" else peak_resident()
+
+
+def _grad_norm(model: torch.nn.Module) -> float:
+  grads = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+  return torch.nn.utils.get_total_norm(grads).item()

@@ -22,8 +22,9 @@ def test_simpo_and_orpo_by_their_formulas(job):
   np.testing.assert_allclose(own_loss("orpo", LOGPS, LENGTHS, job), expected)
 
 
-def check(*losses, logps=()):
-  return Check(Counts(1, 1, 1), [{"loss": loss, "mean_logps": logps, "peak_bytes": 1} for loss in losses])
+def check(*losses, logps=(), grad_norm=3.0):
+  step = {"mean_logps": logps, "peak_bytes": 1, "grad_norm": grad_norm}
+  return Check(Counts(1, 1, 1), [step | {"loss": loss} for loss in losses])
 
 
 def test_a_contender_that_differs_is_found(job):
@@ -31,15 +32,17 @@ def test_a_contender_that_differs_is_found(job):
   table = np.array(logps).reshape(-1, 2)
   lengths = np.array([len(response) for _, response in job.pairs.sequences], float).reshape(-1, 2)
   right = own_loss("simpo", table, lengths, job)
-  contenders = {name: Contender(name, "") for name in ("ours", "same", "gradient")}
+  contenders = {name: Contender(name, "") for name in ("ours", "same", "sign", "norm")}
   contenders |= {name: Contender(name, "", "simpo") for name in ("peer", "stranger")}
-  checks = {"ours": check(2.0, 1.9, logps=logps), "same": check(2.0, 1.9), "gradient": check(2.0, 1.91)}
-  checks |= {"peer": check(right, 1.0), "stranger": check(right * 1.001, 1.0)}
+  checks = {"ours": check(2.0, 1.9, logps=logps), "same": check(2.0, 1.9), "sign": check(2.0, 1.91)}
+  checks["norm"] = check(2.0, 1.9, grad_norm=3.01)
+  checks |= {"peer": check(right, 1.0, grad_norm=None), "stranger": check(right * 1.001, 1.0)}
   verdicts = compare(contenders, checks, job)
   assert {name: verdict.is_equal for name, verdict in verdicts.items()} == {
     "ours": True,
     "same": True,
-    "gradient": False,
+    "sign": False,
+    "norm": False,
     "peer": True,
     "stranger": False,
   }

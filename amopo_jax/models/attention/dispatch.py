@@ -1,7 +1,8 @@
 """Which attention a run uses: by name, or by the kind of device.
 
-A backend that cannot take a model's shapes says why. Asked for by name, that is an error before anything compiles;
-chosen by `auto`, the reference takes its place and a line of the log says so.
+A backend that cannot take a model's shapes says why, and one that nobody has measured has to pass a trial on the
+device. Asked for by name, a refusal is an error before the step compiles; chosen by `auto`, the reference takes its
+place and a line of the log says so.
 """
 
 import logging
@@ -9,7 +10,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from amopo_jax.models.attention.fused import Kernel, fused_attention, kernel_shape
@@ -32,19 +35,23 @@ class Fused(NamedTuple):
   Attributes:
     kernel: its two passes.
     platform: `jax.Device.platform` of the devices that it is for.
+    is_unproven: it has to pass the trial first.
   """
 
   kernel: Kernel
   platform: str
+  is_unproven: bool = False
 
 
 FUSED: dict[str, Fused] = {
   "pallas_tpu": Fused(pallas_tpu(), "tpu"),
-  "pallas_triton": Fused(pallas_triton(), "gpu"),
+  "pallas_triton": Fused(pallas_triton(), "gpu", is_unproven=True),
   "xla_blocks": Fused(xla_blocks(), "cpu"),
 }
 
 AUTO, XLA = "auto", "xla"
+
+_TRIAL_LENGTH, _TRIAL_TOLERANCE = 192, 0.03  # tokens, three blocks of a GPU; and thrice what bfloat16 is off
 
 BACKENDS = (AUTO, XLA, *FUSED)
 """Values of `config.model.attention`: by the kind of device, any device, a TPU, an NVIDIA GPU, a CPU."""
@@ -62,7 +69,15 @@ class Choice(NamedTuple):
   attend: Attention
 
 
-def choose_attention(name: str, config: ModelConfig, *, platform: str, tensor: int, compute_dtype: Any) -> Choice:
+def choose_attention(
+  name: str,
+  config: ModelConfig,
+  *,
+  platform: str,
+  tensor: int,
+  compute_dtype: Any,
+  device: jax.Device | None = None,
+) -> Choice:
   """Finds the backend.
 
   Args:
@@ -71,6 +86,7 @@ def choose_attention(name: str, config: ModelConfig, *, platform: str, tensor: i
     platform: of the devices.
     tensor: over how many devices heads are split.
     compute_dtype: of queries, keys and values.
+    device: one of the devices, for a trial; None: there is none, as where a step is compiled ahead of time.
 
   Raises:
     InputError: a backend that was asked for by name cannot be.
@@ -81,6 +97,8 @@ def choose_attention(name: str, config: ModelConfig, *, platform: str, tensor: i
     return Choice(XLA, attention)
   fused = FUSED[wanted]
   reason = _refusal(fused, config, platform=platform, tensor=tensor, compute_dtype=compute_dtype)
+  if reason is None and fused.is_unproven and device is not None:
+    reason = _trial(fused.kernel, config, compute_dtype, device)
   if reason is None:
     return Choice(wanted, partial(fused_attention, fused.kernel))
   if name != AUTO:
@@ -101,3 +119,25 @@ def _refusal(fused: Fused, config: ModelConfig, *, platform: str, tensor: int, c
   except ValueError as error:
     return str(error)
   return None
+
+
+def _trial(kernel: Kernel, config: ModelConfig, compute_dtype: Any, device: jax.Device) -> str | None:
+  """Why a kernel is not to be trusted on a device, found by a short row with the model's heads; None if it passed."""
+  draw = np.random.default_rng(0)
+  row = lambda heads: jnp.asarray(draw.normal(size=(1, _TRIAL_LENGTH, heads, config.head_dim)), compute_dtype)
+  rows = row(config.num_heads), row(config.num_kv_heads), row(config.num_kv_heads)
+  end = jnp.full((1, _TRIAL_LENGTH), _TRIAL_LENGTH, jnp.int32)
+  total = lambda attend: lambda q, k, v: jnp.sum(jnp.square(attend(q, k, v, end, chunk=64).astype(jnp.float32)))
+  gradients = lambda attend: jax.jit(jax.grad(total(attend), (0, 1, 2)))(*rows)
+  try:
+    with jax.default_device(device):
+      found, expected = gradients(partial(fused_attention, kernel)), gradients(attention)
+  except Exception as error:  # a compiler that refuses has errors of its own
+    return f"its trial failed: {str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}"
+  far = np.max([_distance(x, y) for x, y in zip(found, expected, strict=True)])  # NaN if one is
+  return None if far <= _TRIAL_TOLERANCE else f"in its trial it was {far:.2g} of the largest gradient off"
+
+
+def _distance(found: Array, expected: Array) -> float:
+  found, expected = (np.asarray(x, np.float32) for x in (found, expected))
+  return float(np.max(np.abs(found - expected)) / np.max(np.abs(expected)))

@@ -77,12 +77,12 @@ class Pull(NamedTuple):
   Attributes:
     d_out: gradient of the output.
     lse: logsumexp of each query's scores.
-    inner: Σ output × d_out over the head.
+    delta: Σ output × d_out over the head.
   """
 
   d_out: Float[Array, "G M T Dh"]
   lse: Float32[Array, "G M T"]
-  inner: Float32[Array, "G M T"]
+  delta: Float32[Array, "G M T"]
 
 
 class Kernel(NamedTuple):
@@ -165,11 +165,11 @@ def _backward(
   q, k, v, reach, output, lse = kept
   operands, blocks = _lay(q, k, v, reach, how)
   # In the softmax's gradient p_j (dp_j − Σ_i p_i dp_i) the sum is Σ output × d_output, known beforehand.
-  inner = jnp.sum(output.astype(jnp.float32) * d_output.astype(jnp.float32), axis=-1, keepdims=True)
+  delta = jnp.sum(output.astype(jnp.float32) * d_output.astype(jnp.float32), axis=-1, keepdims=True)
   length, key_heads = operands.reach.end.shape[1], k.shape[2]
   lay = lambda x: _to_heads(x, length).reshape(key_heads, -1, *operands.q.shape[2:3], x.shape[-1])
   d_out = lay(_fill_heads(how.kernel, d_output.astype(q.dtype)))
-  d_q, d_k, d_v = how.kernel.backward(operands, Pull(d_out, lse, lay(inner)[..., 0]), blocks)
+  d_q, d_k, d_v = how.kernel.backward(operands, Pull(d_out, lse, lay(delta)[..., 0]), blocks)
   whole = lambda x: x.reshape(x.shape[0], 1, *x.shape[1:])
   return _to_rows(d_q, q), _to_rows(whole(d_k), k), _to_rows(whole(d_v), v), None
 

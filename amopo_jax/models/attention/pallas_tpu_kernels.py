@@ -34,7 +34,7 @@ class Pulled(NamedTuple):
 
   d_out: Any
   lse: Any
-  inner: Any
+  delta: Any
 
 
 class _Visit(NamedTuple):
@@ -149,9 +149,9 @@ def key_kernel(
 def _shares(x: Inputs, pulled: Pulled, member: int, visible: Array, scale: float) -> tuple[Array, Array]:
   """Shares of the keys in a query's output, and the gradient of the scores, both [keys queries] as operands."""
   q, d_out = x.q[0, member], pulled.d_out[0, member]
-  lse, inner_product = pulled.lse[0, member : member + 1], pulled.inner[0, member : member + 1]
+  lse, delta = pulled.lse[0, member : member + 1], pulled.delta[0, member : member + 1]
   shares = jnp.exp(_scores(q, x.k[0], visible, scale) - lse)
-  d_scores = shares * (_product(x.v[0], d_out, 1, 1) - inner_product) * scale
+  d_scores = shares * (_product(x.v[0], d_out, 1, 1) - delta) * scale
   return shares.astype(q.dtype), d_scores.astype(q.dtype)
 
 

@@ -32,7 +32,7 @@ class Pulled(NamedTuple):
 
   d_out: Any
   lse: Any
-  inner: Any
+  delta: Any
 
 
 class _Queries(NamedTuple):
@@ -92,7 +92,7 @@ def query_kernel(x: Inputs, pulled: Pulled, d_q: Any, *, blocks: Blocks, scale: 
   """
   block = pl.program_id(2)
   queries = _queries(x, block, blocks, x.q[0, 0])
-  mine = Pulled(pulled.d_out[0, 0], pulled.lse[0, 0], pulled.inner[0, 0])
+  mine = Pulled(pulled.d_out[0, 0], pulled.lse[0, 0], pulled.delta[0, 0])
 
   def visit(place: Array, summed: Array) -> Array:
     keys = _keys(x, inner(x.entries[place]), blocks)
@@ -121,7 +121,7 @@ def key_kernel(
     number = inner(x.entries[place])
     at = pl.ds(number * blocks.queries, blocks.queries)
     queries = _queries(x, number, blocks, x.q[0, member, at, :])
-    theirs = Pulled(pulled.d_out[0, member, at, :], pulled.lse[0, member, at], pulled.inner[0, member, at])
+    theirs = Pulled(pulled.d_out[0, member, at, :], pulled.lse[0, member, at], pulled.delta[0, member, at])
     shares, d_scores = _shares(queries, keys, theirs, scale, window)
     return summed[0] + _product(d_scores.T, queries.q), summed[1] + _product(shares.T, theirs.d_out)
 
@@ -134,7 +134,7 @@ def key_kernel(
 def _shares(queries: _Queries, keys: _Keys, pulled: Pulled, scale: float, window: int | None) -> tuple[Array, Array]:
   """Shares of the keys in a query's output, and the gradient of the scores, both [queries keys] as operands."""
   shares = jnp.exp(_scores(queries, keys, scale, window) - pulled.lse[:, None])
-  d_scores = shares * (_product(pulled.d_out, keys.v.T) - pulled.inner[:, None]) * scale
+  d_scores = shares * (_product(pulled.d_out, keys.v.T) - pulled.delta[:, None]) * scale
   return shares.astype(keys.k.dtype), d_scores.astype(keys.k.dtype)
 
 

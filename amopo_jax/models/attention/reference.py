@@ -121,15 +121,15 @@ def _backward(
   inputs, output, lse = kept
   groups, scale = inputs.k.shape[2], inputs.k.shape[3] ** -0.5
   # In the softmax's gradient p_j (dp_j − Σ_i p_i dp_i) the sum is Σ output × d_output, known beforehand.
-  pull = jnp.sum(output.astype(jnp.float32) * d_output.astype(jnp.float32), axis=-1, keepdims=True)
-  pull = _group(pull, groups)[..., 0].transpose(0, 2, 1, 3)
+  delta = jnp.sum(output.astype(jnp.float32) * d_output.astype(jnp.float32), axis=-1, keepdims=True)
+  delta = _group(delta, groups)[..., 0].transpose(0, 2, 1, 3)
 
   def pull_back(inputs: _Inputs, start: Array, span: _Span, done: tuple[Array, ...]) -> tuple[Array, ...]:
     mine = lambda x, axis: jax.lax.dynamic_slice_in_dim(x, start, span.size, axis)
     q, d_out = _group(mine(inputs.q, 1), groups), _group(mine(d_output, 1), groups)
     shares = jnp.exp(_scores(inputs, start, span, window) - mine(lse, 2)[..., None])
     d_shares = _product("rqgmd,rkgd->rgqmk", d_out, inputs.v[:, : span.end])
-    d_scores = (shares * (d_shares - mine(pull, 2)[..., None]) * scale).astype(q.dtype)
+    d_scores = (shares * (d_shares - mine(delta, 2)[..., None]) * scale).astype(q.dtype)
     d_q = _product("rgqmk,rkgd->rgqmd", d_scores, inputs.k[:, : span.end])
     d_k = _product("rgqmk,rqgmd->rkgd", d_scores, q)
     d_v = _product("rgqmk,rqgmd->rkgd", shares.astype(q.dtype), d_out)

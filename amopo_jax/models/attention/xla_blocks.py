@@ -86,13 +86,13 @@ def _backward(x: Operands, pull: Pull, blocks: Blocks) -> tuple[Array, Array, Ar
 
   def one_block(i: Array, done: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
     queries = _queries(x, i, blocks)
-    d_out, lse, subtract = (_fold(part, i, blocks) for part in pull)
+    d_out, lse, delta = (_fold(part, i, blocks) for part in pull)
 
     def add(keys: _Keys, grads: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
       d_q, d_k, d_v = grads
       shares = jnp.exp(_scores(x, queries, keys, blocks) - lse[..., None])
       d_shares = _product("gqd,gkd->gqk", d_out, keys.v)
-      d_scores = (shares * (d_shares - subtract[..., None]) * x.scale).astype(x.q.dtype)
+      d_scores = (shares * (d_shares - delta[..., None]) * x.scale).astype(x.q.dtype)
       d_q = d_q + _product("gqk,gkd->gqd", d_scores, keys.k)
       d_k = _add_at(d_k, _product("gqk,gqd->gkd", d_scores, queries.q), keys.start)
       d_v = _add_at(d_v, _product("gqk,gqd->gkd", shares.astype(x.q.dtype), d_out), keys.start)

@@ -2,12 +2,14 @@ import dataclasses
 import logging
 import re
 
+import jax
 import jax.numpy as jnp
 import pytest
 
 from amopo_jax.models.attention import dispatch
 from amopo_jax.models.attention.dispatch import BACKENDS, choose_attention
 from amopo_jax.models.attention.reference import attention
+from amopo_jax.models.attention.xla_blocks import xla_blocks
 from amopo_jax.models.config import ModelConfig
 from amopo_jax.types import InputError
 
@@ -69,3 +71,38 @@ def test_a_kernel_for_other_devices_is_refused():
 
 def test_every_backend_has_a_name():
   assert ("auto", "xla", *dispatch.FUSED) == BACKENDS
+
+
+def _refuse(*_):
+  raise RuntimeError("no such instruction\nand more")
+
+
+def _double(operands, blocks):
+  output, lse = xla_blocks().forward(operands, blocks)
+  return 2 * output, lse
+
+
+TRIALS = [
+  (xla_blocks(), None),
+  (xla_blocks()._replace(forward=_refuse), "its trial failed: no such instruction$"),
+  (xla_blocks()._replace(backward=_refuse), "its trial failed: no such instruction$"),
+  (xla_blocks()._replace(forward=_double), r"in its trial it was [\d.e+]+ of the largest gradient off"),
+]
+
+
+@pytest.mark.parametrize("kernel, reason", TRIALS, ids=["good", "forward", "backward", "wrong"])
+def test_an_unproven_kernel_has_to_pass_a_trial_on_the_device(kernel, reason, caplog, monkeypatch):
+  monkeypatch.setattr(dispatch, "FUSED", {"new": dispatch.Fused(kernel, "cpu", is_unproven=True)})
+  choose = lambda name: choose_attention(name, CONFIG, platform="cpu", device=jax.devices()[0], **HERE)
+  if reason is None:
+    assert choose("auto").name == choose("new").name == "new"
+    return
+  with caplog.at_level(logging.WARNING):
+    assert choose("auto") == ("xla", attention)
+  assert re.search(reason, caplog.records[0].getMessage())
+  with pytest.raises(InputError, match="new cannot be: "):
+    choose("new")
+
+
+def test_only_the_kernel_that_was_never_measured_is_tried():
+  assert [name for name, fused in dispatch.FUSED.items() if fused.is_unproven] == ["pallas_triton"]
