@@ -2,6 +2,7 @@
 
     python -m benchmarks.step --shape=small --lengths=issue --place=after --rounds=5 --json=step.json
     python -m benchmarks.step --shape=qwen2.5-0.5b-4l --contenders=ours,released,clean_packed
+    python -m benchmarks.step --contenders=ours --variant=model.remat=full --variant=model.remat=none,model.unroll=8
 
 Each contender is a child process (`benchmarks/peers/`), a peer in an environment of its own, which the first run
 installs under `--cache` from `benchmarks/peers/requirements-*.txt`. First every contender makes two steps alone:
@@ -22,6 +23,7 @@ import argparse
 import os
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +68,9 @@ def arguments() -> argparse.Namespace:
   parser.add_argument("--place", choices=PLACES, default="after", help="of the instruction")
   parser.add_argument("--row-length", type=int, default=0, help="of our rows; 0: see peers/ours.py")
   parser.add_argument("--override", action="append", default=[], metavar="A.B=V", help="of our config, after FAST")
+  parser.add_argument(
+    "--variant", action="append", default=[], metavar="A.B=V,…", help="ours once more, also with these"
+  )
   parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
   parser.add_argument("--turns", choices=("auto", "alive", "fresh"), default="auto", help="whether children stay")
   parser.add_argument("--timeout", type=float, default=1800, help="seconds that an answer may take")
@@ -83,7 +88,7 @@ def arguments() -> argparse.Namespace:
 
 def measure(args: argparse.Namespace, job: Job) -> dict[str, Any]:
   """Checks, times and prints; returns the content of the file."""
-  chosen = {name: CONTENDERS[name] for name in args.contenders}
+  chosen = {name: CONTENDERS[name] for name in args.contenders} | variants(args.variant, job)
   cache = Path(args.cache)
   start = lambda contender: Worker(contender, job, cache=cache, timeout=args.timeout)
   checks, failures = check_all({**PEAKS, **chosen}, start, say)
@@ -97,9 +102,16 @@ def measure(args: argparse.Namespace, job: Job) -> dict[str, Any]:
   content = figures(args, job, answers, checks)
   failures |= failed
   print(report.step_table({name: who.label for name, who in chosen.items()}, content["contenders"], failures))
-  print("\n".join(_last_lines(content)))
+  print("\n".join(_last_lines(content, chosen)))
   content |= {"equality": {name: verdict._asdict() for name, verdict in verdicts.items()}, "failures": failures}
   return content | {"turns": "alive" if together else "fresh"}
+
+
+def variants(texts: Sequence[str], job: Job) -> dict[str, Contender]:
+  """Ours under other keys, each `a.b=v,c.d=w`, as further contenders."""
+  overrides = {text: [*job.options["overrides"], *text.split(",")] for text in texts}
+  options = {text: {**CONTENDERS["ours"].options, "overrides": keys} for text, keys in overrides.items()}
+  return {text: Contender(f"ours, {text}", "ours", options=given) for text, given in options.items()}
 
 
 def figures(
@@ -160,8 +172,8 @@ def _lengths(args: argparse.Namespace) -> list[Lengths]:
   return lengths_of(args.lengths, count)
 
 
-def _last_lines(content: dict[str, Any]) -> list[str]:
-  labels = {name: CONTENDERS[name].label for name in content["times_ours"]}
+def _last_lines(content: dict[str, Any], chosen: Mapping[str, Contender]) -> list[str]:
+  labels = {name: chosen[name].label for name in content["times_ours"]}
   peaks = [f"{PEAKS[name].label}: {peak / 1e9:.0f} GFLOP/s" for name, peak in content["peaks"].items()]
   return peaks + [f"{labels[name]}: {times:.2f} times ours" for name, times in content["times_ours"].items()]
 

@@ -14,11 +14,21 @@ def run(monkeypatch, *arguments):
 @pytest.mark.slow
 def test_a_tiny_run_from_end_to_end(tmp_path, monkeypatch, capsys):
   chosen = "--contenders=ours,unshared,released,clean_packed"
-  run(monkeypatch, "--shape=tiny", "--lengths=tiny", chosen, "--rounds=1", f"--json={tmp_path}/out.json")
+  run(
+    monkeypatch,
+    "--shape=tiny",
+    "--lengths=tiny",
+    chosen,
+    "--variant=model.remat=full",
+    "--rounds=1",
+    f"--json={tmp_path}/out.json",
+  )
   content = json.loads((tmp_path / "out.json").read_text())
   assert all(verdict["is_equal"] for verdict in content["equality"].values())
-  assert list(content["contenders"]) == ["ours", "unshared", "released", "clean_packed"]
+  assert list(content["contenders"]) == ["ours", "unshared", "released", "clean_packed", "model.remat=full"]
   assert content["times_ours"]["ours"] == 1
+  recomputed = {name: content["contenders"][name]["counts"]["recomputed"] for name in ("ours", "model.remat=full")}
+  assert recomputed == {"ours": ["scores", "head"], "model.remat=full": ["layers", "attention", "scores", "head"]}
   assert not content["failures"]
   assert "GFLOP/s" in capsys.readouterr().out
 
