@@ -15,7 +15,7 @@ def test_temporaries_of_a_cell_hold_no_logits_of_the_whole_row():
   cells = {(s, v): measure(s, v) for s in (1024, 4096) for v in (4096, 32768)}
   logits = 3072 * 28672 * 4 / 2**20
   assert interaction(cells, "temporaries") < 0.1 * logits
-  assert cells[1024, 32768]["temporaries"] > cells[1024, 4096]["temporaries"] > 0
+  assert all(found["temporaries"] > 0 for found in cells.values())
 
 
 @pytest.mark.slow

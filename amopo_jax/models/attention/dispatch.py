@@ -139,5 +139,5 @@ def _trial(kernel: Kernel, config: ModelConfig, compute_dtype: Any, device: jax.
 
 
 def _distance(found: Array, expected: Array) -> float:
-  found, expected = (np.asarray(x, np.float32) for x in (found, expected))
-  return float(np.max(np.abs(found - expected)) / np.max(np.abs(expected)))
+  mine, theirs = np.asarray(found, np.float32), np.asarray(expected, np.float32)
+  return float(np.max(np.abs(mine - theirs)) / np.max(np.abs(theirs)))
