@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
 from jax.sharding import Mesh
 
 from amopo_jax import mesh as meshes
@@ -210,7 +211,7 @@ def build_attention(spec: ModelSpec, config: ModelConfig, mesh: Mesh) -> Attenti
     platform=mesh.devices.flat[0].platform,
     tensor=mesh.shape["tensor"],
     compute_dtype=dtype("config.model.compute_dtype", spec.compute_dtype),
-    device=mesh.devices.flat[0],
+    device=next((one for one in mesh.devices.flat if one.process_index == jax.process_index()), None),
   )
   return attend if name == XLA else meshes.split_attention(attend, mesh)
 

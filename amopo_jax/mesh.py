@@ -27,8 +27,8 @@ _CPU_OPTIONS = {
   "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
   "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT",
 }
-"""Not XLA's order: buffers made long before they are filled, virtual devices in several collectives at once, sometimes
-forever (docs/decisions/0006). Not its library for sums: nothing fuses with it (0007)."""
+"""Not XLA's order, with which virtual devices may wait for each other forever, nor its library for sums, with which
+nothing fuses (docs/decisions/0006, 0008)."""
 
 _THREADS_PER_DEVICE = 16  # more than a step has collectives that may wait at the same time; idle ones cost nothing
 
@@ -84,8 +84,8 @@ def give_virtual_devices_threads() -> None:
 
 def jit_for(mesh: Mesh, function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
   """`jax.jit` with the compiler options that suit the devices of a mesh."""
-  is_cpu = mesh.devices.flat[0].platform == "cpu"
-  return jax.jit(function, compiler_options=_CPU_OPTIONS if is_cpu else None, **options)
+  chosen = _CPU_OPTIONS if mesh.devices.flat[0].platform == "cpu" else None
+  return jax.jit(function, compiler_options=chosen, **options)
 
 
 def check_rules(rules: Any) -> None:

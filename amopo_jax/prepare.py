@@ -108,7 +108,7 @@ def prepare(spec: RunSpec, workdir: str | None) -> Run:
   num_contexts = len(build.plan_data(spec).contexts.contexts)
   parts = spec.batch.accumulation * meshes.row_shards(mesh)
   objective = build_objective(spec.objective, num_contexts, parts=parts)
-  rows = spec.batch.rows // spec.batch.accumulation, spec.batch.row_length
+  rows = (spec.batch.rows // spec.batch.accumulation, spec.batch.row_length) if workdir else (0, 0)
   score_fn = build.build_score_fn(spec.model, source.config, num_contexts, mesh, rows=rows)
   build_optimizer(spec, 1)
   dtype = build.dtype("config.model.param_dtype", spec.model.param_dtype)

@@ -156,7 +156,7 @@ def test_a_diverging_run_stops_with_step_and_norms_and_keeps_the_good_checkpoint
   assert all(np.isfinite(value).all() for value in arrays.values())
 
 
-def command(make_config, tmp_path, **overrides):
+def command(make_config, tmp_path, devices=2, **overrides):
   """A config file and the command line that trains it in a process of its own."""
   config = make_config(**overrides)
   path = tmp_path / "config.py"
@@ -165,7 +165,7 @@ def command(make_config, tmp_path, **overrides):
   )
   environment = os.environ | {
     "JAX_PLATFORMS": "cpu",
-    "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+    "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
     "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"),
     "PYTHONPATH": str(ROOT),
   }
@@ -190,6 +190,21 @@ def kill_at_step(process, workdir, step, number, delay=0.0):
     time.sleep(0.02)
   process.communicate(timeout=300)
   return process.returncode
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_on_one_cpu_kept_logits_change_nothing_of_a_run(make_config, tmp_path, accumulation):
+  """One device is where they live in a place that outlives the step; evaluations share the score function."""
+  found = {}
+  for keep in (0.0, 0.1):
+    settings = {"model__head_keep": keep, "batch__accumulation": accumulation, "train__eval_every": 3}
+    process = command(make_config, tmp_path, devices=1, train__steps=4, **settings)(tmp_path / f"run{keep}")
+    assert process.wait(300) == 0, process.stdout.read()
+    found[keep] = read_metrics(str(tmp_path / f"run{keep}"))
+  assert len(found[0.1]) == len(found[0.0]) > 4
+  for kept, again in zip(found[0.1], found[0.0], strict=True):
+    for name in {"loss", "grad_norm", "eval_loss"} & kept.keys():
+      np.testing.assert_allclose(kept[name], again[name], rtol=1e-4)
 
 
 KILLED = {

@@ -11,6 +11,7 @@ until the loops are done: no communication inside them.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -80,12 +81,12 @@ class _Block(NamedTuple):
   is_fresh: Array
 
 
-def _primal(hidden: Array, weight: Array, scored: Scored, room: Room | None, tiling: Tiling) -> Float[Array, "G N"]:
-  return _forward(hidden, weight, scored, None, tiling._replace(kept=0))[0]
+def _primal(tiling: Tiling, hidden: Array, weight: Array, scored: Scored) -> Float[Array, "G N"]:
+  return _forward(tiling._replace(kept=0), None, hidden, weight, scored)[0]
 
 
 def _forward(
-  hidden: Array, weight: Array, scored: Scored, room: Room | None, tiling: Tiling
+  tiling: Tiling, room: Room | None, hidden: Array, weight: Array, scored: Scored
 ) -> tuple[Array, tuple[Any, ...]]:
   words, size, num_blocks = _blocks_of(weight, tiling)
 
@@ -111,11 +112,14 @@ def _forward(
   zeros = jnp.zeros(scored.slot.shape, jnp.float32)
   shape = room_shape(tiling, weight.shape[0], hidden.shape[0]) if room is None else (0,)
   logps, lses, kept = _each_chunk(project, scored, tiling, (zeros, zeros, jnp.zeros(shape, jnp.float32)))
-  return logps, (hidden, weight, scored, lses, kept if room is None else room)
+  return logps, (hidden, weight, scored, lses, kept)
 
 
-def _backward(tiling: Tiling, residuals: tuple[Any, ...], d_logp: Array) -> tuple[Array, Array, None, None]:
+def _backward(
+  tiling: Tiling, room: Room | None, residuals: tuple[Any, ...], d_logp: Array
+) -> tuple[Array, Array, None]:
   hidden, weight, scored, lses, kept = residuals
+  kept = kept if room is None else room
   words, size, num_blocks = _blocks_of(weight, tiling)
   # Mapped over the shards, not indexed by them: else the compiler sums d_hidden over all devices in each turn.
   add_at = jax.vmap(lambda into, at, x: into.at[at].add(x))
@@ -144,11 +148,7 @@ def _backward(tiling: Tiling, residuals: tuple[Any, ...], d_logp: Array) -> tupl
   # One gradient of the weight per shard, summed once at the end: no communication inside the loops.
   zeros = jnp.zeros_like(hidden), jnp.zeros((hidden.shape[0], *words.shape), jnp.float32)
   d_hidden, d_words = _each_chunk(pull_back, scored, tiling, zeros)
-  return d_hidden, jnp.sum(d_words, axis=0).reshape(weight.shape).astype(weight.dtype), None, None
-
-
-_logps = jax.custom_vjp(_primal, nondiff_argnums=(4,))
-_logps.defvjp(_forward, _backward)
+  return d_hidden, jnp.sum(d_words, axis=0).reshape(weight.shape).astype(weight.dtype), None
 
 
 def scored_logps(
@@ -171,7 +171,10 @@ def scored_logps(
     Float32; where void, anything finite. Tokens with the same source add up their gradients in the type of `hidden`;
     the gradient of `weight` is accumulated in float32.
   """
-  return _logps(hidden, weight, scored, room, tiling)
+  # Only a gradient's passes know the room: jit cannot hand a reference to what neither reads nor writes it.
+  logps = jax.custom_vjp(partial(_primal, tiling))
+  logps.defvjp(partial(_forward, tiling, room), partial(_backward, tiling, room))
+  return logps(hidden, weight, scored)
 
 
 def room_shape(tiling: Tiling, num_words: int, num_shards: int) -> tuple[int, ...]:

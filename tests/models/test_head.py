@@ -208,6 +208,20 @@ def test_a_room_that_outlives_the_step_changes_nothing_and_is_used(keep_chunks: 
   assert np.count_nonzero(room[...][0]) == 4 * VOCAB
 
 
+def test_a_room_in_loops_over_values_and_over_gradients():
+  """An evaluation maps over micro-batches without a gradient; accumulation scans over them with one."""
+  (hidden, weight), rows, keep = random_inputs(12), random_rows(12), 100 * 4 * VOCAB * 4 / 2**30
+  room, scales = make_room((ROWS, LENGTH), VOCAB, chunk=4, keep=keep), jnp.arange(1.0, 4.0)
+  value = lambda room: lambda w: scalar(moments_head(hidden, w, rows, SLOTS, chunk=4, keep=keep, room=room))
+  values = lambda room: jax.jit(lambda w: jax.lax.map(lambda scale: value(room)(w * scale), scales))(weight)
+  add = lambda room: lambda total, scale: (total + jax.grad(value(room))(weight * scale), None)
+  gradients = lambda room: jax.jit(lambda start: jax.lax.scan(add(room), start, scales)[0])(jnp.zeros_like(weight))
+  np.testing.assert_array_equal(values(room), values(None))
+  assert not np.any(room[...])
+  np.testing.assert_array_equal(gradients(room), gradients(None))
+  assert np.any(room[...])
+
+
 def test_a_room_of_another_size_is_left_alone():
   rows, room = random_rows(12), make_room((2, LENGTH), VOCAB, chunk=64, keep=1.0)
   jax.grad(lambda h, w: scalar(moments_head(h, w, rows, SLOTS, chunk=64, keep=1.0, room=room)))(*random_inputs(12))

@@ -86,7 +86,7 @@ def choose_attention(
     platform: of the devices.
     tensor: over how many devices heads are split.
     compute_dtype: of queries, keys and values.
-    device: one of the devices, for a trial; None: there is none, as where a step is compiled ahead of time.
+    device: one of this process's devices, for a trial; None: there is none, as where a step is compiled ahead of time.
 
   Raises:
     InputError: a backend that was asked for by name cannot be.
@@ -124,11 +124,16 @@ def _refusal(fused: Fused, config: ModelConfig, *, platform: str, tensor: int, c
 def _trial(kernel: Kernel, config: ModelConfig, compute_dtype: Any, device: jax.Device) -> str | None:
   """Why a kernel is not to be trusted on a device, found by a short row with the model's heads; None if it passed."""
   draw = np.random.default_rng(0)
-  row = lambda heads: jnp.asarray(draw.normal(size=(1, _TRIAL_LENGTH, heads, config.head_dim)), compute_dtype)
+  row = lambda heads: draw.normal(size=(1, _TRIAL_LENGTH, heads, config.head_dim)).astype(compute_dtype)
   rows = row(config.num_heads), row(config.num_kv_heads), row(config.num_kv_heads)
-  end = jnp.full((1, _TRIAL_LENGTH), _TRIAL_LENGTH, jnp.int32)
-  total = lambda attend: lambda q, k, v: jnp.sum(jnp.square(attend(q, k, v, end, chunk=64).astype(jnp.float32)))
-  gradients = lambda attend: jax.jit(jax.grad(total(attend), (0, 1, 2)))(*rows)
+
+  def gradients(attend: Attention) -> tuple[Array, ...]:
+    def total(q: Array, k: Array, v: Array) -> Array:
+      end = jnp.full((1, _TRIAL_LENGTH), _TRIAL_LENGTH, jnp.int32)
+      return jnp.sum(jnp.square(attend(q, k, v, end, chunk=64).astype(jnp.float32)))
+
+    return jax.jit(jax.grad(total, (0, 1, 2)))(*rows)
+
   try:
     with jax.default_device(device):
       found, expected = gradients(partial(fused_attention, kernel)), gradients(attention)
