@@ -132,7 +132,9 @@ def test_the_attention_goes_by_name_and_by_the_devices(make_spec):
 def test_kept_logits_outlive_the_step_on_one_cpu_that_trains(make_spec, monkeypatch, devices, rows, is_made):
   spec = make_spec(model__head_keep=0.1)
   grid = build.meshes.make_mesh(data=1, fsdp=devices, tensor=1, devices=jax.devices()[:devices])
-  given = {}
-  monkeypatch.setattr(build, "make_score_fn", lambda *_, **settings: given.update(settings))
+  given, make = {}, build.make_score_fn
+  monkeypatch.setattr(
+    build, "make_score_fn", lambda *args, **settings: given.update(settings) or make(*args, **settings)
+  )
   build.build_score_fn(spec.model, source_of(spec).config, 2, grid, rows=rows)
   assert (given["room"] is not None) == is_made
