@@ -135,6 +135,10 @@ class Bucket(MemoryFileSystem):
   pseudo_dirs: ClassVar[list] = [""]
   written: ClassVar[list] = []
 
+  @classmethod
+  def _strip_protocol(cls, path):
+    return super()._strip_protocol(str(path).removeprefix("gs://"))
+
   def _open(self, path, mode="rb", **options):
     if "w" in mode:
       self.written.append(path)

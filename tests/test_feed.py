@@ -73,7 +73,7 @@ def open_feed(run):
       num_workers=0,
       shuffle=True,
     )
-    return Feed(stream, plan, stop or StopRequest())
+    return Feed(stream, plan, StopRequest() if stop is None else stop)
 
   return open_feed
 

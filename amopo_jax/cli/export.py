@@ -13,9 +13,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
   """Flags of this verb."""
   del arguments
   flags.DEFINE_string("workdir", None, "folder of the run", flag_values=values)
-  flags.DEFINE_string(
-    "out", None, "directory to write, also gs://; must not exist, or be empty", flag_values=values
-  )
+  flags.DEFINE_string("out", None, "directory to write, also gs://; must not exist, or be empty", flag_values=values)
   flags.DEFINE_integer("step", None, "checkpoint; default: the newest", flag_values=values)
   flags.DEFINE_string("dtype", "", "of the files: float32 or bfloat16; default: as trained", flag_values=values)
   define_processes(values)

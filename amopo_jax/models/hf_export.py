@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -268,7 +268,7 @@ def _write_json(file: epath.Path, content: dict[str, Any]) -> None:
     _sync(stream)
 
 
-def _sync(stream: BinaryIO) -> None:
+def _sync(stream: Any) -> None:
   """Onto the disk before the directory gets its name; an object store keeps what it has taken."""
   stream.flush()
   try:

@@ -3,7 +3,7 @@
 import json
 import math
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -27,7 +27,7 @@ class RemoteWeights:
 
   def __init__(self, file: epath.Path):
     size = file.stat().length
-    self._stream: BinaryIO = file.open("rb")
+    self._stream = file.open("rb")
     length = int.from_bytes(self._stream.read(8), "little")
     if not 0 < length <= min(size, _LONGEST_HEADER):
       raise ValueError(f"header of {length} bytes in a file of {size}")
@@ -62,7 +62,7 @@ class RemoteSlice:
     entry: the header's, of this tensor.
   """
 
-  def __init__(self, stream: BinaryIO, start: int, entry: dict[str, Any]):
+  def __init__(self, stream: Any, start: int, entry: dict[str, Any]):
     self._stream, self._start, self._entry = stream, start + entry["data_offsets"][0], entry
 
   def get_shape(self) -> list[int]:
