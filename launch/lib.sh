@@ -1,5 +1,5 @@
 # Sourced by the scripts of this folder.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034
 
 script="launch/$(basename "$0")"
 checkout="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -107,4 +107,10 @@ require_bucket() {
     esac
   done
   [[ "${amopo_arguments[0]}" != train ]] || fail "--workdir=gs://… is missing after --"
+}
+
+# The variable `amopo`: AMOPO from the environment, else the checkout's own, else the one on PATH.
+find_amopo() {
+  amopo="${AMOPO:-$checkout/.venv/bin/amopo}"
+  if [[ -z "${AMOPO:-}" && ! -x "$amopo" ]]; then amopo=amopo; fi
 }

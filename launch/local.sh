@@ -22,9 +22,7 @@ require_number 1 processes
 if [[ -n "$devices" ]]; then require_number 1 devices; fi
 require_number 0 retries grace
 read_amopo_arguments
-
-amopo="${AMOPO:-$checkout/.venv/bin/amopo}"
-if [[ -z "${AMOPO:-}" && ! -x "$amopo" ]]; then amopo=amopo; fi
+find_amopo
 
 # The GPUs of the machine, as CUDA_VISIBLE_DEVICES names them.
 gpus=()
