@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # A run as a managed job of SkyPilot, described in launch/skypilot.yaml.
 #
-#   launch/skypilot.sh --name=NAME [options] -- [VERB] --config=configs/X.py --workdir=gs://… [--config.a.b=v …]
+#   launch/skypilot.sh --name=NAME --type=ACCELERATORS [options] \
+#     -- [VERB] --config=configs/X.py --workdir=gs://… [--config.a.b=v …]
 #
-#   --type=ACCELERATORS  instead of those of the file: tpu-v6e-256, H100:8
+#   --type=ACCELERATORS  of each machine, as SkyPilot names them: tpu-v6e-256, H100:8
 #   --nodes=N            machines; a TPU of many hosts is one                                        [1]
 #   --client=FLAG        one more flag of sky jobs launch, as it is; may be repeated (--client=--infra=gcp/us-east1)
 #   --dry-run            prints the command
@@ -16,16 +17,13 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 name="" type="" nodes=1
 parse_options "name type nodes" "" "$@"
-require name
+require name type
 require_number 1 nodes
 read_amopo_arguments
 require_bucket
 
-command=(sky jobs launch "--name=$name" "--num-nodes=$nodes" --detach-run --yes)
-if [[ -n "$type" ]]; then
-  command+=("--gpus=$type")
-  if [[ "$type" != tpu-* ]]; then command+=(--env=AMOPO_EXTRA=cuda); fi
-fi
+command=(sky jobs launch "--name=$name" "--gpus=$type" "--num-nodes=$nodes" --detach-run --yes)
+if [[ "$type" != tpu-* ]]; then command+=(--env=AMOPO_EXTRA=cuda); fi
 if [[ ${#client_flags[@]} -gt 0 ]]; then command+=("${client_flags[@]}"); fi
 command+=("--env=AMOPO_ARGUMENTS=$(quoted "${amopo_arguments[@]}")" launch/skypilot.yaml)
 # The file's workdir is this checkout.
