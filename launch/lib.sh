@@ -69,19 +69,19 @@ parse_options() {
 
 # require NAME …: the options of these names were given.
 require() {
-  local name
-  for name in "$@"; do
-    [[ -n "${!name}" ]] || fail "--$name=… is missing"
+  local required
+  for required in "$@"; do
+    [[ -n "${!required}" ]] || fail "--$required=… is missing"
   done
 }
 
 # require_number LEAST NAME …: the options of these names are whole numbers, and at least LEAST.
 require_number() {
-  local least="$1" name
+  local least="$1" number
   shift
-  for name in "$@"; do
-    [[ "${!name}" =~ ^(0|[1-9][0-9]{0,8})$ && "${!name}" -ge "$least" ]] \
-      || fail "--$name=${!name} is not a whole number of $least or more"
+  for number in "$@"; do
+    [[ "${!number}" =~ ^(0|[1-9][0-9]{0,8})$ && "${!number}" -ge "$least" ]] \
+      || fail "--$number=${!number} is not a whole number of $least or more"
   done
 }
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # A run on Cloud TPUs that are waited for in Google's queue, in one slice or several.
 #
-#   launch/queued_resources.sh all --name=NAME --zone=ZONE --type=v5litepod-256 [options] -- [VERB] --config=… --workdir=gs://…
+#   launch/queued_resources.sh all --name=NAME --zone=ZONE --type=v6e-256 [options] \
+#     -- [VERB] --config=configs/X.py --workdir=gs://… [--config.a.b=v …]
 #
 # or one of the steps create, copy, install, run, wait, status, tail, stop, delete, as in launch/tpu_vm.sh.
 #

@@ -110,9 +110,10 @@ current_state() {
   fi
 }
 
-# Waits until the TPU can be used, making it if there is none; 1 if it was lost meanwhile or cannot be had.
+# Waits until the TPU can be used, making it if there is none (`made`); 1 if it was lost meanwhile or cannot be had.
 obtain() {
-  local state made=false
+  local state
+  made=false
   while true; do
     state="$(current_state)"
     if [[ "$state" == "$ready" ]]; then return 0; fi
@@ -167,7 +168,7 @@ ending() {
 attempt() {
   local status
   obtain || return $?
-  if [[ "$(run_status)" == running ]]; then
+  if ! $made && [[ "$(run_status)" == running ]]; then
     say "a run is going on; waiting for it"
   else
     { copy && install && run; } || return 1

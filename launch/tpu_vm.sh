@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # A run on a Cloud TPU VM, of one or many hosts.
 #
-#   launch/tpu_vm.sh all     --name=NAME --zone=ZONE --type=v5litepod-256 [options] -- [VERB] --config=… --workdir=gs://…
-#   launch/tpu_vm.sh create  --name=NAME --zone=ZONE --type=v5litepod-256 [options]
+#   launch/tpu_vm.sh all     --name=NAME --zone=ZONE --type=v6e-256 [options] -- [VERB] --config=… --workdir=gs://…
+#   launch/tpu_vm.sh create  --name=NAME --zone=ZONE --type=v6e-256 [options]
 #   launch/tpu_vm.sh copy    --name=NAME --zone=ZONE     this checkout, to all workers
 #   launch/tpu_vm.sh install --name=NAME --zone=ZONE     amopo_jax[tpu], on all workers
 #   launch/tpu_vm.sh run     --name=NAME --zone=ZONE -- [VERB] --config=… --workdir=gs://…     starts on all workers
