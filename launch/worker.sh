@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What the other scripts call on the machines of a pod, in the copy of the checkout there.
 #
-#   launch/worker.sh install EXTRA   makes .venv with amopo_jax[EXTRA] (tpu, cuda), on a Python of its own
+#   launch/worker.sh install EXTRA   makes .venv with amopo_jax[EXTRA] (tpu, cuda), on a Python that is new enough
 #   launch/worker.sh start VERB …    starts amopo VERB … in the background, unless one is running; it writes to run.log
 #   launch/worker.sh status          prints running, none, lost (with the machine's last reboot) or the last exit status
 #   launch/worker.sh stop            asks the running one to save and stop
@@ -25,7 +25,7 @@ case "$action" in
       curl --location --silent --show-error --fail https://astral.sh/uv/install.sh | sh
       export PATH="$HOME/.local/bin:$PATH"
     fi
-    [[ -x .venv/bin/python ]] || uv venv --quiet --python=3.12 .venv
+    [[ -x .venv/bin/python ]] || uv venv --quiet --python='>=3.11' .venv
     uv pip install --quiet --python=.venv/bin/python --editable ".${1:+[$1]}"
     ;;
   start)

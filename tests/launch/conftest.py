@@ -10,7 +10,7 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-AWKWARD = "--config.data.note=it's  \"$HOME\" `id` $(id) {x} *\\ é\nand more"
+AWKWARD = '--config.data.note=it\'s  "$HOME" `id` $(id) {x} *\\ é\nand more'
 """An argument that only arrives whole if every shell on its way quotes it."""
 
 
@@ -66,9 +66,8 @@ class Clients:
     return [json.loads(line) for line in self.calls_file.read_text().splitlines()]
 
   def run(self, *command: str, cwd: pathlib.Path = ROOT, **environment: str) -> Result:
-    done = subprocess.run(
-      command, cwd=cwd, env={**self.environment, **environment}, capture_output=True, text=True, timeout=300, check=False
-    )
+    environment = {**self.environment, **environment}
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
     return Result(done.returncode, done.stdout, done.stderr)
 
 

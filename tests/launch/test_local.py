@@ -15,7 +15,8 @@ import signal, time
 process = next((a.partition("=")[2] for a in sys.argv if a.startswith("--process=")), "0")
 plan = dict(a.removeprefix("--on-").split("=") for a in sys.argv if a.startswith("--on-"))
 todo = plan.get(process, "0")
-print("process", process, "xla", os.environ.get("XLA_FLAGS"), "gpus", os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
+xla, gpus = os.environ.get("XLA_FLAGS"), os.environ.get("CUDA_VISIBLE_DEVICES")
+print("process", process, "xla", xla, "gpus", gpus, flush=True)
 if todo == "deaf":
   signal.signal(signal.SIGTERM, signal.SIG_IGN)
   time.sleep(30)

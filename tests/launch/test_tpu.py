@@ -28,7 +28,8 @@ if verb == "create":
     status = cloud["create"].pop(0)
     if status:
       end(status, "ERROR: no capacity")
-  cloud["states"] = cloud["after_create"].pop(0) if cloud["after_create"] else ["READY", "ACTIVE"][kind != "tpu-vm":][:1]
+  ready = ["READY" if kind == "tpu-vm" else "ACTIVE"]
+  cloud["states"] = cloud["after_create"].pop(0) if cloud["after_create"] else ready
   machine.mkdir()
 elif verb == "describe":
   if not cloud["states"]:
@@ -46,6 +47,8 @@ elif verb == "ssh":
   command = next(flag for flag in flags if flag.startswith("--command=")).partition("=")[2]
   environment = dict(os.environ, HOME=str(machine), AMOPO=str(folder / "amopo"))
   done = subprocess.run(["bash", "-c", command], cwd=machine, env=environment)
+  if command.endswith("status"):
+    (folder / "watched").touch()
   if " start " in command and cloud["lose"]:
     state = cloud["lose"].pop(0)
     if state:
@@ -62,7 +65,9 @@ folder = pathlib.Path({folder!r})
 (folder / "started").touch()
 plan = json.loads((folder / "amopo.json").read_text())
 (folder / "amopo.json").write_text(json.dumps(plan[1:]))
-sys.exit(plan[0])
+while plan[0] == "until watched" and not (folder / "watched").exists():
+  time.sleep(0.05)
+sys.exit(0 if plan[0] == "until watched" else plan[0])
 """
 SCRIPTS = {"tpu_vm.sh": "tpu-vm", "queued_resources.sh": "queued-resources"}
 PLACE = ("--name=pod", "--zone=us-central1-a")
@@ -174,17 +179,26 @@ def test_a_state_that_gcloud_cannot_tell_ends_it_at_first_and_is_waited_out_late
 
 def test_a_run_that_is_going_on_is_only_watched(clients, launch):
   assert launch("tpu_vm.sh", "create", "--type=v6e-256", arguments=()).status == 0
-  machine = clients.folder / "machine"
   for step in ("copy", "install"):
     assert launch("tpu_vm.sh", step, states=["READY"], arguments=()).status == 0
-  (clients.folder / "amopo.json").write_text("[0]")
-  assert launch("tpu_vm.sh", "run", states=["READY"]).status == 0
-  while not (machine / "amopo_jax" / "run.status").exists():
+  assert launch("tpu_vm.sh", "run", states=["READY"], amopo=["until watched"]).status == 0
+  while not (clients.folder / "started").exists():
     pass
   clients.calls_file.unlink()
+  watched = launch("tpu_vm.sh", "all", states=["READY"])
+  assert watched.status == 0, watched.err
+  assert "a run is going on; waiting for it" in watched.err
+  assert steps(clients) == ["delete"]
+
+
+def test_waiting_ends_with_the_status_of_the_run(clients, launch):
+  assert launch("tpu_vm.sh", "create", "--type=v6e-256", arguments=()).status == 0
+  assert launch("tpu_vm.sh", "copy", states=["READY"], arguments=()).status == 0
+  assert launch("tpu_vm.sh", "run", states=["READY"], amopo=[143]).status == 0
   waited = launch("tpu_vm.sh", "wait", "--poll=0", states=["READY"], arguments=())
-  assert (waited.status, waited.out) == (0, "0\n")
-  assert steps(clients) == []
+  assert (waited.status, waited.out) == (143, "143\n")
+  waited = launch("tpu_vm.sh", "wait", "--poll=0", states=["PREEMPTED"], arguments=())
+  assert (waited.status, waited.out) == (1, "lost\n")
 
 
 @pytest.mark.parametrize(
@@ -199,8 +213,8 @@ def test_a_run_that_is_going_on_is_only_watched(clients, launch):
 def test_the_software_version_goes_with_the_type(clients, type_, version):
   dry = ("--dry-run", *PLACE, f"--type={type_}")
   (one,) = clients.run("bash", "launch/tpu_vm.sh", "create", *dry, "--spot", "--client=--network=n").commands
-  assert one == [*"gcloud compute tpus tpu-vm create pod --zone=us-central1-a".split(), f"--accelerator-type={type_}",
-                 f"--version={version}", "--spot", "--network=n"]  # fmt: skip
+  assert one[:7] == ["gcloud", "compute", "tpus", "tpu-vm", "create", "pod", "--zone=us-central1-a"]
+  assert one[7:] == [f"--accelerator-type={type_}", f"--version={version}", "--spot", "--network=n"]
   (two,) = clients.run("bash", "launch/queued_resources.sh", "create", *dry, "--slices=2", "--version=v").commands
   assert two[-4:] == [f"--accelerator-type={type_}", "--runtime-version=v", "--node-count=2", "--node-prefix=pod"]
 
