@@ -32,6 +32,7 @@ def test_xpk_makes_a_jobset_that_restarts_and_execs_amopo(clients):
     *("--termination-grace-period-seconds=120", "--zone=z", "--spot"),
   ]
   command = command.removeprefix("--command=")
+  assert command.startswith("exec amopo train "), "xpk passes SIGTERM on to what it started itself"
   assert "\n" not in command, "xpk writes it into one line of YAML"
   assert clients.run("bash", "-c", f"({command})").status == 0
   assert amopo_calls(clients) == [["train", "--processes=auto", *RUN]]

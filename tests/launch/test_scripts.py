@@ -1,5 +1,6 @@
 """What holds for every script: it is clean shell, explains itself, and answers mistakes with one line and status 2."""
 
+import os
 import pathlib
 import shutil
 import subprocess
@@ -43,7 +44,7 @@ def test_it_can_be_executed_unless_it_is_sourced(path):
 
 
 def test_shellcheck_finds_nothing():
-  shellcheck = shutil.which("shellcheck", path=f"{pathlib.Path(sys.executable).parent}:/usr/local/bin:/usr/bin")
+  shellcheck = shutil.which("shellcheck", path=f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}")
   if shellcheck is None:
     pytest.skip("shellcheck is not installed; requirements-dev.txt brings it")
   done = subprocess.run([shellcheck, *map(str, SCRIPTS)], capture_output=True, text=True, check=False)

