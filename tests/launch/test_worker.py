@@ -1,6 +1,7 @@
 """worker.sh in a copy of launch/, as it lies on a machine of a pod."""
 
 import shutil
+import subprocess
 import time
 
 import pytest
@@ -61,8 +62,12 @@ def test_a_running_one_is_left_alone_and_stops_when_asked(clients, machine):
 
 
 def test_a_run_that_ended_with_the_machine_is_lost(machine):
-  (machine.checkout / "run.pid").write_text("1")  # the number is another program's now
-  assert machine("status").out == "lost\n"
+  with subprocess.Popen(["sleep", "60"]) as another:
+    (machine.checkout / "run.pid").write_text(str(another.pid))  # the number is another program's now
+    assert machine("status").out == "lost\n"
+    assert machine("stop").status == 0
+    assert another.poll() is None
+    another.kill()
   assert machine("start", "train").status == 0
   wait_for(machine, "3")
 
