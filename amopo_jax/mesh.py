@@ -57,18 +57,28 @@ def make_mesh(*, data: int, fsdp: int, tensor: int, devices: Sequence[jax.Device
   """
   give_virtual_devices_threads()
   devices = jax.devices() if devices is None else list(devices)
+  sizes = axis_sizes(len(devices), data=data, fsdp=fsdp, tensor=tensor)
+  return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+
+
+def axis_sizes(num_devices: int, *, data: int, fsdp: int, tensor: int) -> dict[str, int]:
+  """Devices along each axis, of which one may be given as -1.
+
+  Raises:
+    InputError: the sizes do not multiply to the number of devices.
+  """
   sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
   free = [name for name, size in sizes.items() if size == -1]
   known = int(np.prod([size for size in sizes.values() if size != -1]))
   if len(free) > 1 or any(size < 1 and size != -1 for size in sizes.values()):
     raise InputError(f"config.mesh: {sizes}: sizes are positive, at most one is -1; set the others")
-  if free and len(devices) % known == 0:
-    sizes[free[0]] = len(devices) // known
-  if int(np.prod(list(sizes.values()))) != len(devices):
+  if free and num_devices % known == 0:
+    sizes[free[0]] = num_devices // known
+  if int(np.prod(list(sizes.values()))) != num_devices:
     raise InputError(
-      f"config.mesh: {sizes} does not cover {len(devices)} devices; make the product of the axes equal to it"
+      f"config.mesh: {sizes} does not cover {num_devices} devices; make the product of the axes equal to it"
     )
-  return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+  return sizes
 
 
 def give_virtual_devices_threads() -> None:
@@ -114,16 +124,29 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def place_batch(batch: Batch, mesh: Mesh) -> Batch:
-  """Puts a host batch onto the devices: rows over data and fsdp, and pairs too where they divide.
+  """Puts a host batch onto the devices.
 
   Args:
     batch: this process's part, numpy.
     mesh: of `make_mesh`.
   """
-  split = NamedSharding(mesh, PartitionSpec(None, ROW_AXES))
-  whole = split if batch.index.shape[1] % row_shards(mesh) == 0 else replicated(mesh)
   put = lambda sharding, part: jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), part)
-  return Batch(put(split, batch.rows), put(whole, batch.pairs), put(whole, batch.index))
+  rows, pairs = batch_shardings(batch.index.shape[1], mesh)
+  return Batch(put(rows, batch.rows), put(pairs, batch.pairs), put(pairs, batch.index))
+
+
+def batch_shardings(num_pairs: int, mesh: Mesh) -> tuple[NamedSharding, NamedSharding]:
+  """Where a batch lies: its rows over data and fsdp, and its pairs too where they divide.
+
+  Args:
+    num_pairs: places for pairs in a micro-batch.
+    mesh: of `make_mesh`.
+
+  Returns:
+    Of the rows, of the pairs.
+  """
+  split = NamedSharding(mesh, PartitionSpec(None, ROW_AXES))
+  return split, split if num_pairs % row_shards(mesh) == 0 else replicated(mesh)
 
 
 def param_shardings(params: Any, mesh: Mesh, rules: Rules = DEFAULT_RULES) -> Any:
