@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from amopo_jax.types import Batch, InputError
@@ -53,12 +54,19 @@ def make_mesh(*, data: int, fsdp: int, tensor: int, devices: Sequence[jax.Device
     devices: defaults to all devices of all processes.
 
   Raises:
-    InputError: the sizes do not multiply to the number of devices.
+    InputError: the sizes do not multiply to the number of devices, or slices of a TPU do not hold whole replicas.
   """
   give_virtual_devices_threads()
   devices = jax.devices() if devices is None else list(devices)
   sizes = axis_sizes(len(devices), data=data, fsdp=fsdp, tensor=tensor)
-  return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+  slices = len({device.slice_index for device in devices}) if devices[0].platform == "tpu" else 1
+  shape, types = tuple(sizes.values()), (AxisType.Auto,) * len(AXES)
+  if slices == 1:
+    return jax.make_mesh(shape, AXES, axis_types=types, devices=devices)
+  if sizes["data"] % slices:
+    raise InputError(f"config.mesh.data={sizes['data']}: is no multiple of the {slices} slices, which are replicas")
+  within = (sizes["data"] // slices, *shape[1:])
+  return Mesh(mesh_utils.create_hybrid_device_mesh(within, (slices, 1, 1), devices), AXES, axis_types=types)
 
 
 def axis_sizes(num_devices: int, *, data: int, fsdp: int, tensor: int) -> dict[str, int]:
