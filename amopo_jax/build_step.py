@@ -103,14 +103,16 @@ def build_step(parts: StepParts, num_steps: int) -> BuiltStep:
   return BuiltStep(tx, target, jit_train_step(step, shardings, parts.mesh))
 
 
-def place_state(spec: RunSpec, params: Params, placed: Any, mesh: Mesh, tx: optax.GradientTransformation) -> TrainState:
+def place_state(
+  spec: RunSpec, params: Params, placed: Any, mesh: meshes.AnyMesh, tx: optax.GradientTransformation
+) -> TrainState:
   """The abstract state, each array with its sharding.
 
   Args:
     spec: the config.
     params: abstract parameters.
     placed: sharding of each.
-    mesh: may be a `jax.sharding.AbstractMesh`.
+    mesh: may be of sizes alone.
     tx: optimizer.
   """
   state = abstract_state(params, tx, seed=spec.seed)

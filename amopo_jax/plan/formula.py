@@ -6,7 +6,6 @@ A real compiler may need less or more; for TPUs it is asked instead.
 """
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,13 +29,13 @@ _FORWARD_AGAIN = ("save_attention", "full")
 """Remat policies under which the backward pass runs a layer's products once more."""
 
 
-def formula_memory(spec: RunSpec, config: ModelConfig, mesh: Any) -> Memory:
+def formula_memory(spec: RunSpec, config: ModelConfig, mesh: meshes.AnyMesh) -> Memory:
   """Bytes on one GPU.
 
   Args:
     spec: the config.
     config: the decoder.
-    mesh: a `jax.sharding.AbstractMesh`.
+    mesh: of sizes alone.
   """
   params = abstract_params(config, build.dtype("config.model.param_dtype", spec.model.param_dtype))
   placed = build.param_shardings(spec, params, mesh)
@@ -44,18 +43,18 @@ def formula_memory(spec: RunSpec, config: ModelConfig, mesh: Any) -> Memory:
   batch = abstract_batch(spec, mesh, len(spec.data.contexts))
   parameters, optimizer, rows = (bytes_per_chip(tree) for tree in (target.params, target.opt_state, batch))
   gradients = parameters * (2 if spec.batch.accumulation > 1 else 1)
-  temporaries = gradients + _activations(spec, config, mesh) + _gathered(spec, config, mesh)
+  temporaries = gradients + round(_activations(spec, config, mesh) + _gathered(spec, config, mesh))
   arguments = parameters + optimizer + rows
   return Memory(parameters, optimizer, rows, arguments, temporaries, arguments + temporaries, None)
 
 
-def formula_cost(spec: RunSpec, config: ModelConfig, mesh: Any, scored_share: float) -> Cost:
+def formula_cost(spec: RunSpec, config: ModelConfig, mesh: meshes.AnyMesh, scored_share: float) -> Cost:
   """Operations and bytes of one step on one GPU that no compiler can avoid.
 
   Args:
     spec: the config.
     config: the decoder.
-    mesh: a `jax.sharding.AbstractMesh`.
+    mesh: of sizes alone.
     scored_share: of the tokens, those that the head takes.
   """
   tokens = spec.batch.rows * spec.batch.row_length
@@ -71,14 +70,14 @@ def formula_cost(spec: RunSpec, config: ModelConfig, mesh: Any, scored_share: fl
   return Cost((layers + head) / mesh.size, update, collectives)
 
 
-def _sent(spec: RunSpec, parameters: int, mesh: Any) -> tuple[float, float]:
+def _sent(spec: RunSpec, parameters: int, mesh: meshes.AnyMesh) -> tuple[float, float]:
   """Bytes that a GPU sends of gathered parameters and of gradients: they are gathered anew in each pass."""
   mine = parameters / mesh.shape["tensor"] * (1 - 1 / mesh.shape["fsdp"]) * spec.batch.accumulation
   compute, stored = _itemsize(spec.model.compute_dtype), _itemsize(spec.model.param_dtype)
   return 2 * mine * compute, mine * stored
 
 
-def _activations(spec: RunSpec, config: ModelConfig, mesh: Any) -> float:
+def _activations(spec: RunSpec, config: ModelConfig, mesh: meshes.AnyMesh) -> float:
   """What all layers keep, and the layer at work."""
   tokens = spec.batch.rows // spec.batch.accumulation // meshes.row_shards(mesh) * spec.batch.row_length
   tensor, width = mesh.shape["tensor"], config.width
@@ -96,7 +95,7 @@ def _activations(spec: RunSpec, config: ModelConfig, mesh: Any) -> float:
   return tokens * _itemsize(spec.model.compute_dtype) * (config.num_layers * (width + kept) + 2 * everything)
 
 
-def _gathered(spec: RunSpec, config: ModelConfig, mesh: Any) -> float:
+def _gathered(spec: RunSpec, config: ModelConfig, mesh: meshes.AnyMesh) -> float:
   """Parameters of two layers and of the head in the compute type, the gradient of one layer, and the head's."""
   inner, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
   layer = config.width * (2 * inner + 2 * keys + 3 * config.mlp_width) / mesh.shape["tensor"]
