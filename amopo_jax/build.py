@@ -1,7 +1,7 @@
 """From a `RunSpec` to the parts of a run; everything that can be wrong is found here, before anything compiles."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,11 +18,11 @@ from amopo_jax.data.sources import ON_ERROR, open_source
 from amopo_jax.data.split import split_by_prompt
 from amopo_jax.data.survey import Survey, survey
 from amopo_jax.data.tokenizer import Tokenizer, load_tokenizer
-from amopo_jax.feed import Plan, plan_feed
+from amopo_jax.feed import FeedSpec, make_feed_spec
 from amopo_jax.host import give_back_after_compiling
 from amopo_jax.models.attention import BACKENDS, XLA, Attention, choose_attention
 from amopo_jax.models.config import ModelConfig
-from amopo_jax.models.head import make_room
+from amopo_jax.models.head import BLOCK_LOGITS, make_room
 from amopo_jax.models.score import ScoreFn, make_score_fn
 from amopo_jax.models.transformer import REMAT
 from amopo_jax.policy import DTYPES, PolicySource
@@ -167,20 +167,18 @@ def num_streams(batch: BatchSpec) -> int:
   return batch.rows // batch.group_rows
 
 
-def build_mesh(spec: RunSpec) -> Mesh:
-  """The mesh, with rows that divide over it and rules that can be read."""
+def build_mesh(spec: RunSpec, devices: Sequence[Any] | None = None) -> Mesh:
+  """The mesh, with rows that divide over it and rules that can be read; over all devices, or over those given."""
   meshes.check_rules(spec.mesh.rules)
-  mesh = meshes.make_mesh(data=spec.mesh.data, fsdp=spec.mesh.fsdp, tensor=spec.mesh.tensor)
-  rows, shards = spec.batch.rows // spec.batch.accumulation, meshes.row_shards(mesh)
-  if rows % shards:
-    raise InputError(f"config.batch: {rows} rows per micro-batch do not divide over {shards} devices, data * fsdp")
+  mesh = meshes.make_mesh(data=spec.mesh.data, fsdp=spec.mesh.fsdp, tensor=spec.mesh.tensor, devices=devices)
+  check_rows(spec.batch, mesh)
   return mesh
 
 
-def plan_streams(spec: RunSpec, mesh: Mesh) -> Plan:
+def build_feed_spec(spec: RunSpec, mesh: Mesh) -> FeedSpec:
   """How the groups of a step come onto the devices of several processes."""
   batch = spec.batch
-  return plan_feed(
+  return make_feed_spec(
     mesh,
     num_streams=num_streams(batch),
     accumulation=batch.accumulation,
@@ -189,8 +187,21 @@ def plan_streams(spec: RunSpec, mesh: Mesh) -> Plan:
   )
 
 
+def check_rows(batch: BatchSpec, mesh: meshes.AnyMesh) -> None:
+  """Refuses rows that do not divide over a mesh, which may be abstract."""
+  rows, shards = batch.rows // batch.accumulation, meshes.row_shards(mesh)
+  if rows % shards:
+    raise InputError(f"config.batch: {rows} rows per micro-batch do not divide over {shards} devices, data * fsdp")
+
+
 def build_score_fn(
-  spec: ModelSpec, config: ModelConfig, num_contexts: int, mesh: Mesh, *, rows: tuple[int, int] = (0, 0)
+  spec: ModelSpec,
+  config: ModelConfig,
+  num_contexts: int,
+  mesh: Mesh,
+  *,
+  rows: tuple[int, int] = (0, 0),
+  block_logits: int = BLOCK_LOGITS,
 ) -> ScoreFn:
   """The policy's score function on a mesh; `rows`: R and S of a micro-batch that it trains on."""
   check_name("config.model.remat", spec.remat, REMAT)
@@ -206,6 +217,7 @@ def build_score_fn(
     attention_chunk=spec.attention_chunk,
     head_chunk=spec.head_chunk,
     head_keep=spec.head_keep,
+    block_logits=block_logits,
     unroll=spec.unroll,
     head_shards=meshes.row_shards(mesh),
     vocab_shards=meshes.vocab_shards(mesh, config.vocab_size),
@@ -235,7 +247,7 @@ def dtype(where: str, name: str) -> Any:
   return DTYPES[name]
 
 
-def param_shardings(spec: RunSpec, params: Any, mesh: Mesh) -> Any:
+def param_shardings(spec: RunSpec, params: Any, mesh: meshes.AnyMesh) -> Any:
   """Shardings of the parameters: the config's rules first, then the default ones."""
   return meshes.param_shardings(params, mesh, (*spec.mesh.rules, *meshes.DEFAULT_RULES))
 

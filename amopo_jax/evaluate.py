@@ -8,7 +8,7 @@ import jax
 from amopo_jax.data.dataset import PairDataset
 from amopo_jax.data.pack import PackSpec
 from amopo_jax.data.pipeline import make_stream
-from amopo_jax.feed import Feed, Plan
+from amopo_jax.feed import Feed, FeedSpec
 from amopo_jax.metrics import MetricSums, add
 from amopo_jax.stopping import StopRequest
 from amopo_jax.types import Batch, Params
@@ -32,7 +32,7 @@ def evaluate(
   datasets: Sequence[PairDataset],
   *,
   pack: PackSpec,
-  plan: Plan,
+  layout: FeedSpec,
   stop: StopRequest,
   most: int = 0,
 ) -> Evaluated:
@@ -42,7 +42,7 @@ def evaluate(
     eval_step: jitted; of `step.make_eval_step`.
     params: the policy.
     datasets: held-out pairs.
-    pack, plan: shape of a batch and of the step, those of training, so that nothing compiles anew.
+    pack, layout: shape of a batch and of the step, those of training, so that nothing compiles anew.
     stop: looked at before every batch.
     most: batches to look at; 0: all.
   """
@@ -53,12 +53,12 @@ def evaluate(
       pack,
       seed=0,
       num_epochs=1,
-      num_streams=plan.num_streams,
-      owned=plan.owned,
+      num_streams=layout.num_streams,
+      owned=layout.owned,
       num_workers=0,
       shuffle=False,
     )
-    feed = Feed(stream, plan, stop)
+    feed = Feed(stream, layout, stop)
     for batch in feed:
       if most and count == most:
         break

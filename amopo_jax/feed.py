@@ -38,7 +38,7 @@ def holders(mesh: Mesh, num_groups: int, rows: int) -> list[set[int]]:
   return found
 
 
-class Plan(NamedTuple):
+class FeedSpec(NamedTuple):
   """How the streams of a run lie in a step.
 
   Attributes:
@@ -62,7 +62,7 @@ class Plan(NamedTuple):
     return tuple(micro * per_micro + group for micro in range(self.accumulation) for group in self.share.groups)
 
 
-def plan_feed(mesh: Mesh, *, num_streams: int, accumulation: int, rows: int, max_pairs: int) -> Plan:
+def make_feed_spec(mesh: Mesh, *, num_streams: int, accumulation: int, rows: int, max_pairs: int) -> FeedSpec:
   """Divides the streams among the processes.
 
   Args:
@@ -82,7 +82,7 @@ def plan_feed(mesh: Mesh, *, num_streams: int, accumulation: int, rows: int, max
       f"config.batch.max_pairs: {num_groups * max_pairs} places of a micro-batch do not divide over {shards} devices, "
       "as they must with several processes; make it a multiple"
     )
-  return Plan(mesh, num_streams, accumulation, share, frozenset(g for g in share.groups if min(found[g]) == here))
+  return FeedSpec(mesh, num_streams, accumulation, share, frozenset(g for g in share.groups if min(found[g]) == here))
 
 
 class _Drawn(NamedTuple):
@@ -97,8 +97,8 @@ class Feed(Iterator[Batch]):
   """The batches of a stream, until it ends everywhere or somebody is asked to stop.
 
   Args:
-    stream: of this process, with the streams `plan.owned`.
-    plan: of `plan_feed`.
+    stream: of this process, with the streams `layout.owned`.
+    layout: of `make_feed_spec`.
     stop: the request that this process may receive.
 
   Attributes:
@@ -107,10 +107,10 @@ class Feed(Iterator[Batch]):
     is_stopped: whether it ended because a process was asked to stop; the same on all of them.
   """
 
-  def __init__(self, stream: Stream, plan: Plan, stop: StopRequest):
+  def __init__(self, stream: Stream, layout: FeedSpec, stop: StopRequest):
     self.state, self.num_pairs, self.is_stopped = stream.get_state(), 0, False
-    self._stream, self._plan, self._stop = stream, plan, stop
-    self._sum = _make_sum(plan.mesh) if processes.is_several() else None
+    self._stream, self._layout, self._stop = stream, layout, stop
+    self._sum = _make_sum(layout.mesh) if processes.is_several() else None
     self._ahead: _Drawn | None = None
 
   def __next__(self) -> Batch:
@@ -120,10 +120,10 @@ class Feed(Iterator[Batch]):
       self.is_stopped = bool(asked)
       raise StopIteration
     self.state = drawn.state
-    accumulation, share = self._plan.accumulation, self._plan.share
+    accumulation, share = self._layout.accumulation, self._layout.share
     batch = collate(drawn.groups, accumulation=accumulation, num_pairs=self.num_pairs, places=share.groups)
     self._ahead = self._draw() if self._sum else None
-    return place_batch(batch, self._plan.mesh, share)
+    return place_batch(batch, self._layout.mesh, share)
 
   def _draw(self) -> _Drawn:
     if self._stop and not self._sum:
@@ -133,9 +133,9 @@ class Feed(Iterator[Batch]):
     return _Drawn(groups, self._stream.get_state(), self._sum(said) if self._sum else said)
 
   def _count(self, groups: list[Group]) -> int:
-    numbered = zip(groups, self._plan.owned, strict=True)
+    numbered = zip(groups, self._layout.owned, strict=True)
     return count_pairs(
-      [group for group, stream in numbered if stream % self._plan.share.num_groups in self._plan.counted]
+      [group for group, stream in numbered if stream % self._layout.share.num_groups in self._layout.counted]
     )
 
 

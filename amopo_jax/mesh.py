@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.experimental import mesh_utils
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from amopo_jax.types import Batch, InputError
 
@@ -31,6 +32,9 @@ _CPU_OPTIONS = {
 nothing fuses (docs/decisions/0006, 0008)."""
 
 _THREADS_PER_DEVICE = 16  # more than a step has collectives that may wait at the same time; idle ones cost nothing
+
+AnyMesh = Mesh | AbstractMesh
+"""Of devices, or of sizes alone."""
 
 Rules = Sequence[tuple[str, Sequence[str | None]]]
 
@@ -53,22 +57,39 @@ def make_mesh(*, data: int, fsdp: int, tensor: int, devices: Sequence[jax.Device
     devices: defaults to all devices of all processes.
 
   Raises:
-    InputError: the sizes do not multiply to the number of devices.
+    InputError: the sizes do not multiply to the number of devices, or slices of a TPU do not hold whole replicas.
   """
   give_virtual_devices_threads()
   devices = jax.devices() if devices is None else list(devices)
+  sizes = axis_sizes(len(devices), data=data, fsdp=fsdp, tensor=tensor)
+  slices = len({getattr(device, "slice_index", 0) for device in devices}) if devices[0].platform == "tpu" else 1
+  shape, types = tuple(sizes.values()), (AxisType.Auto,) * len(AXES)
+  if slices == 1:
+    return jax.make_mesh(shape, AXES, axis_types=types, devices=devices)
+  if sizes["data"] % slices:
+    raise InputError(f"config.mesh.data={sizes['data']}: is no multiple of the {slices} slices, which are replicas")
+  within = (sizes["data"] // slices, *shape[1:])
+  return Mesh(mesh_utils.create_hybrid_device_mesh(within, (slices, 1, 1), devices), AXES, axis_types=types)
+
+
+def axis_sizes(num_devices: int, *, data: int, fsdp: int, tensor: int) -> dict[str, int]:
+  """Devices along each axis, of which one may be given as -1.
+
+  Raises:
+    InputError: the sizes do not multiply to the number of devices.
+  """
   sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
   free = [name for name, size in sizes.items() if size == -1]
   known = int(np.prod([size for size in sizes.values() if size != -1]))
   if len(free) > 1 or any(size < 1 and size != -1 for size in sizes.values()):
     raise InputError(f"config.mesh: {sizes}: sizes are positive, at most one is -1; set the others")
-  if free and len(devices) % known == 0:
-    sizes[free[0]] = len(devices) // known
-  if int(np.prod(list(sizes.values()))) != len(devices):
+  if free and num_devices % known == 0:
+    sizes[free[0]] = num_devices // known
+  if int(np.prod(list(sizes.values()))) != num_devices:
     raise InputError(
-      f"config.mesh: {sizes} does not cover {len(devices)} devices; make the product of the axes equal to it"
+      f"config.mesh: {sizes} does not cover {num_devices} devices; make the product of the axes equal to it"
     )
-  return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+  return sizes
 
 
 def give_virtual_devices_threads() -> None:
@@ -103,12 +124,12 @@ def check_rules(rules: Any) -> None:
     _check_axes(where, axes)
 
 
-def row_shards(mesh: Mesh) -> int:
+def row_shards(mesh: AnyMesh) -> int:
   """Number of parts into which token rows are split."""
   return int(np.prod([mesh.shape[axis] for axis in ROW_AXES]))
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: AnyMesh) -> NamedSharding:
   """Every device holds the whole array."""
   return NamedSharding(mesh, PartitionSpec())
 
@@ -138,10 +159,9 @@ def place_batch(batch: Batch, mesh: Mesh, share: Share = WHOLE) -> Batch:
     share: says which groups these are.
   """
 
-  def put(local: Any, is_split: bool) -> jax.Array:
+  def put(local: Any, sharding: NamedSharding) -> jax.Array:
     in_group = local.shape[1] // len(share.groups)
     shape = (local.shape[0], share.num_groups * in_group, *local.shape[2:])
-    sharding = NamedSharding(mesh, PartitionSpec(None, ROW_AXES)) if is_split else replicated(mesh)
 
     def part(index: Any) -> Any:
       start, stop, _ = index[1].indices(shape[1])
@@ -150,13 +170,27 @@ def place_batch(batch: Batch, mesh: Mesh, share: Share = WHOLE) -> Batch:
 
     return jax.make_array_from_callback(shape, sharding, part)
 
-  places = batch.index.shape[1] // len(share.groups) * share.num_groups
-  divides = places % row_shards(mesh) == 0
-  put_all = lambda is_split, tree: jax.tree.map(lambda x: put(x, is_split), tree)
-  return Batch(put_all(True, batch.rows), put_all(divides, batch.pairs), put_all(divides, batch.index))
+  num_pairs = batch.index.shape[1] // len(share.groups) * share.num_groups
+  rows, pairs = batch_shardings(num_pairs, mesh)
+  put_all = lambda sharding, tree: jax.tree.map(lambda x: put(x, sharding), tree)
+  return Batch(put_all(rows, batch.rows), put_all(pairs, batch.pairs), put_all(pairs, batch.index))
 
 
-def param_shardings(params: Any, mesh: Mesh, rules: Rules = DEFAULT_RULES) -> Any:
+def batch_shardings(num_pairs: int, mesh: AnyMesh) -> tuple[NamedSharding, NamedSharding]:
+  """Where a batch lies: its rows over data and fsdp, and its pairs too where they divide.
+
+  Args:
+    num_pairs: places for pairs in a micro-batch.
+    mesh: of `make_mesh`.
+
+  Returns:
+    Of the rows, of the pairs.
+  """
+  split = NamedSharding(mesh, PartitionSpec(None, ROW_AXES))
+  return split, split if num_pairs % row_shards(mesh) == 0 else replicated(mesh)
+
+
+def param_shardings(params: Any, mesh: AnyMesh, rules: Rules = DEFAULT_RULES) -> Any:
   """The sharding of every parameter, in a tree like `params`.
 
   Args:
@@ -179,7 +213,7 @@ def param_shardings(params: Any, mesh: Mesh, rules: Rules = DEFAULT_RULES) -> An
   return jax.tree_util.tree_map_with_path(place, params)
 
 
-def state_shardings(abstract_state: Any, params: Any, shardings: Any, mesh: Mesh) -> Any:
+def state_shardings(abstract_state: Any, params: Any, shardings: Any, mesh: AnyMesh) -> Any:
   """Shardings of a whole train state: what mirrors a parameter lies where the parameter lies.
 
   Args:
@@ -268,7 +302,7 @@ def _check_axes(where: str, axes: Sequence[Any]) -> None:
       raise InputError(f"{where}: axis {axis!r} occurs twice; an axis splits one dimension, put None for the other")
 
 
-def _check_divides(name: str, shape: tuple[int, ...], axes: Sequence[str | None], mesh: Mesh) -> None:
+def _check_divides(name: str, shape: tuple[int, ...], axes: Sequence[str | None], mesh: AnyMesh) -> None:
   if len(axes) > len(shape):
     raise InputError(f"config.mesh.rules: {name} has {len(shape)} dimensions, its rule names {len(axes)}")
   for size, axis in zip(shape, axes, strict=False):

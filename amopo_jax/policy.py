@@ -14,7 +14,7 @@ from etils import epath
 
 from amopo_jax.checkpoint import Checkpoints
 from amopo_jax.models.config import ModelConfig
-from amopo_jax.models.hf_config import from_hf
+from amopo_jax.models.hf_config import from_hf, to_hf
 from amopo_jax.models.hf_import import check_model_dir, load_config, load_params
 from amopo_jax.models.transformer import abstract_params, init_params
 from amopo_jax.remote import local_folder
@@ -54,21 +54,37 @@ def find_policy(path: str, arch: dict[str, Any], *, step: int | None = None) -> 
 
   Args:
     path: Hugging Face directory or hub name, workdir, or "" for random weights of `arch`.
-    arch: fields of a config.json, only where path is "".
+    arch: fields of a config.json; beside a path, whose architecture they must describe, they may be empty.
     step: checkpoint of a workdir; None: the newest.
 
   Raises:
-    InputError: nothing there, files that are incomplete, an architecture that is not supported.
+    InputError: nothing there, files that are incomplete, an architecture that is not supported, or another than `arch`.
   """
   if not path:
-    if not arch:
-      raise InputError("config.model: neither path nor arch is set; name a model, or give the fields of a config.json")
-    return PolicySource(from_hf(arch, "config.model.arch"), dict(arch), "", None, "")
-  if arch:
-    raise InputError("config.model: both path and arch are set; arch is for random weights only, leave it empty")
+    return PolicySource(find_config(path, arch), dict(arch), "", None, "")
   if step is not None and not is_workdir(path):
     raise InputError(f"{path}: a step was named, but this is not a workdir (it has no {RUN_FILE})")
-  return _find_in_workdir(path, step) if is_workdir(path) else _find_pretrained(path)
+  source = _find_in_workdir(path, step) if is_workdir(path) else _find_pretrained(path)
+  if arch:
+    _check_same(from_hf(arch, "config.model.arch"), source)
+  return source
+
+
+def find_config(path: str, arch: dict[str, Any]) -> ModelConfig:
+  """The decoder's hyper-parameters alone: from `arch` where it is given, else from the config.json of `path`.
+
+  Args:
+    path: Hugging Face directory or hub name, workdir, or "".
+    arch: fields of a config.json, or empty; with them nothing is read or fetched.
+
+  Raises:
+    InputError: neither is given, nothing is there, or an architecture that is not supported.
+  """
+  if arch:
+    return from_hf(arch, "config.model.arch")
+  if not path:
+    raise InputError("config.model: neither path nor arch is set; name a model, or give the fields of a config.json")
+  return load_config(local_folder(str(epath.Path(path) / MODEL_FOLDER)) if is_workdir(path) else path)[0]
 
 
 def load_policy(source: PolicySource, *, dtype: Any, shardings: Any, seed: int = 0) -> Params:
@@ -143,6 +159,17 @@ def write_atomically(path: epath.Path, text: str) -> None:
   fresh = path.with_name(path.name + ".new")
   fresh.write_text(text)
   fresh.replace(path)
+
+
+def _check_same(config: ModelConfig, source: PolicySource) -> None:
+  """Refuses an `arch` that is not that of the model beside it; how random weights are drawn does not matter."""
+  given, found = to_hf(config), to_hf(source.config)
+  for key in given:
+    if key != "initializer_range" and given[key] != found[key]:
+      raise InputError(
+        f"config.model.arch.{key}: {json.dumps(given[key])}, but {source.path} has {json.dumps(found[key])}; "
+        "correct arch, leave it empty, or name the model that it describes"
+      )
 
 
 def _find_pretrained(path: str) -> PolicySource:

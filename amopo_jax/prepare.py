@@ -13,21 +13,18 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import optax
 from etils import epath
 from jax.sharding import Mesh
 
 from amopo_jax import build, processes
 from amopo_jax import mesh as meshes
-from amopo_jax.build_objective import build_objective
+from amopo_jax.build_step import BuiltStep, StepParts, build_parts, build_step
 from amopo_jax.checkpoint import Checkpoints, Restored
 from amopo_jax.data.collate import count_pairs
 from amopo_jax.data.pipeline import Stream, make_stream
-from amopo_jax.feed import Plan
+from amopo_jax.feed import FeedSpec
 from amopo_jax.metrics import MetricSums, metric_names
 from amopo_jax.models.hf_config import to_hf
-from amopo_jax.models.transformer import abstract_params
-from amopo_jax.optim import make_optimizer, make_schedule
 from amopo_jax.policy import (
   MODEL_FOLDER,
   RUN_FILE,
@@ -42,8 +39,8 @@ from amopo_jax.policy import (
 from amopo_jax.remote import write_folder
 from amopo_jax.run_codec import difference
 from amopo_jax.run_spec import RunSpec, check_name
-from amopo_jax.state import TrainState, abstract_state, init_state
-from amopo_jax.step import TrainStep, jit_train_step, make_eval_step, make_train_step
+from amopo_jax.state import TrainState, init_state
+from amopo_jax.step import TrainStep, make_eval_step
 from amopo_jax.types import Batch, InputError, Params
 
 FREE_TO_CHANGE = (
@@ -88,7 +85,7 @@ class Run(NamedTuple):
   source: PolicySource
   data: build.Data
   mesh: Mesh
-  feed: Plan
+  feed: FeedSpec
   num_steps: int
   target: TrainState
   init: Callable[[], TrainState]
@@ -110,24 +107,29 @@ def prepare(spec: RunSpec, workdir: str | None) -> Run:
   mesh = build.build_mesh(spec)
   source = find_policy(spec.model.path, dict(spec.model.arch))
   num_contexts = len(build.plan_data(spec).contexts.contexts)
-  parts = spec.batch.accumulation * meshes.row_shards(mesh)
-  objective = build_objective(spec.objective, num_contexts, parts=parts)
   rows = (spec.batch.rows // spec.batch.accumulation, spec.batch.row_length) if workdir else (0, 0)
-  score_fn = build.build_score_fn(spec.model, source.config, num_contexts, mesh, rows=rows)
-  build_optimizer(spec, 1)
-  dtype = build.dtype("config.model.param_dtype", spec.model.param_dtype)
-  placed = build.param_shardings(spec, abstract_params(source.config, dtype), mesh)
+  parts = build_parts(spec, source.config, mesh, num_contexts, rows=rows)
   record = _matching_record(spec, workdir)  # after the config alone, whose typing errors have better messages
-  feed = build.plan_streams(spec, mesh)
+  feed = build.build_feed_spec(spec, mesh)
   data = build.build_data(spec, source)
   _check_fingerprint(record, data, workdir)
   num_steps = record.num_steps if record else _count_steps(spec, data)
-  tx, schedule = build_optimizer(spec, num_steps)
-  target, init = _state_maker(spec.seed, source, mesh, tx, dtype=dtype, placed=placed)
-  shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
-  train_step = jit_train_step(make_train_step(score_fn, objective, tx, schedule), shardings, mesh)
-  eval_step = meshes.jit_for(mesh, make_eval_step(score_fn, objective), out_shardings=meshes.replicated(mesh))
-  return Run(spec, source, data, mesh, feed, num_steps, target, init, train_step, eval_step)
+  step = build_step(parts, num_steps)
+  eval_step = meshes.jit_for(
+    mesh, make_eval_step(parts.score_fn, parts.objective), out_shardings=meshes.replicated(mesh)
+  )
+  return Run(
+    spec,
+    source,
+    data,
+    mesh,
+    feed,
+    num_steps,
+    step.target,
+    _initializer(parts, step, source),
+    step.train_step,
+    eval_step,
+  )
 
 
 def identify(run: Run) -> dict[str, Any]:
@@ -177,41 +179,16 @@ def start_or_resume(run: Run, checkpoints: Checkpoints) -> Restored:
   return restored if restored else Restored(0, run.init(), {})
 
 
-def build_optimizer(spec: RunSpec, num_steps: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
-  """The optimizer and the schedule that it follows."""
-  o = spec.optim
-  schedule = make_schedule(o.schedule, peak=o.learning_rate, steps=num_steps, warmup_fraction=o.warmup_fraction)
-  tx = make_optimizer(
-    o.name,
-    schedule,
-    clip=o.clip,
-    weight_decay=o.weight_decay,
-    b1=o.b1,
-    b2=o.b2,
-    eps=o.eps,
-    mu_dtype=o.mu_dtype,
-  )
-  return tx, schedule
-
-
-def _state_maker(
-  seed: int, source: PolicySource, mesh: Mesh, tx: optax.GradientTransformation, *, dtype: Any, placed: Any
-) -> tuple[TrainState, Callable[[], TrainState]]:
-  params = abstract_params(source.config, dtype)
-  abstract = abstract_state(params, tx, seed=seed)
-  shardings = meshes.state_shardings(abstract, params, placed, mesh)
+def _initializer(parts: StepParts, step: BuiltStep, source: PolicySource) -> Callable[[], TrainState]:
+  seed, dtype = parts.spec.seed, build.dtype("config.model.param_dtype", parts.spec.model.param_dtype)
+  shardings = jax.tree.map(lambda leaf: leaf.sharding, step.target)
 
   def init() -> TrainState:
-    loaded = load_policy(source, dtype=dtype, shardings=placed, seed=seed)
-    make = jax.jit(lambda p: init_state(p, tx, seed=seed), out_shardings=shardings, donate_argnums=0)
+    loaded = load_policy(source, dtype=dtype, shardings=parts.placed, seed=seed)
+    make = jax.jit(lambda p: init_state(p, step.tx, seed=seed), out_shardings=shardings, donate_argnums=0)
     return make(loaded)
 
-  target = jax.tree.map(
-    lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-    abstract,
-    shardings,
-  )
-  return target, init
+  return init
 
 
 def _check_loop(spec: RunSpec) -> None:

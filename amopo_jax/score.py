@@ -14,7 +14,7 @@ from amopo_jax import build
 from amopo_jax.data.every_response import SCORING_RULES, EveryResponse
 from amopo_jax.data.pipeline import make_stream
 from amopo_jax.data.survey import Survey
-from amopo_jax.feed import Feed, Plan
+from amopo_jax.feed import Feed, FeedSpec
 from amopo_jax.mesh import jit_for, replicated
 from amopo_jax.models.transformer import abstract_params
 from amopo_jax.objective import mean_probs, rewards, std_probs
@@ -76,7 +76,7 @@ def score(spec: RunSpec, out: str, *, step: int | None = None) -> Scored:
   params = load_policy(source, dtype=dtype, shardings=shardings)
   moments_step = make_moments_step(score_fn)
   run = jit_for(mesh, lambda params, batch: (batch.index, moments_step(params, batch)), out_shardings=replicated(mesh))
-  scored = _in_order(spec, data, build.plan_streams(spec, mesh), lambda batch: run(params, batch))
+  scored = _in_order(spec, data, build.build_feed_spec(spec, mesh), lambda batch: run(params, batch))
   if jax.process_index():  # which computes its share; the first one writes
     return Scored(sum(0 for _ in scored), data.surveys)
   rule = SCORING_RULES[spec.data.rule]
@@ -101,7 +101,7 @@ def _write(path: epath.Path, lines: Iterable[dict[str, Any]]) -> int:
 
 
 def _in_order(
-  spec: RunSpec, data: build.Data, plan: Plan, run: Callable[[Batch], tuple[jax.Array, ResponseMoments]]
+  spec: RunSpec, data: build.Data, layout: FeedSpec, run: Callable[[Batch], tuple[jax.Array, ResponseMoments]]
 ) -> Iterator[tuple[int, ResponseMoments]]:
   """(index, moments [K P]) of every pair in the order of the data; packing hands them out a little out of order."""
   waiting, due = {}, 0
@@ -110,12 +110,12 @@ def _in_order(
     data.pack,
     seed=0,
     num_epochs=1,
-    num_streams=plan.num_streams,
-    owned=plan.owned,
+    num_streams=layout.num_streams,
+    owned=layout.owned,
     num_workers=spec.data.workers,
     shuffle=False,
   )
-  for batch in Feed(stream, plan, StopRequest()):
+  for batch in Feed(stream, layout, StopRequest()):
     index, moments = jax.tree.map(np.asarray, run(batch))
     for place, pair in enumerate(index.reshape(-1).tolist()):
       if pair >= 0:

@@ -215,7 +215,7 @@ class _Loop:
       state.params,
       data.heldout,
       pack=data.pack,
-      plan=self.run.feed,
+      layout=self.run.feed,
       stop=self.stop,
       most=most,
     )

@@ -10,7 +10,7 @@ from amopo_jax.writers import read_metrics
 
 
 def evaluated(run, params, datasets, stop=None):
-  return evaluate(run.eval_step, params, datasets, pack=run.data.pack, plan=run.feed, stop=stop or StopRequest()).sums
+  return evaluate(run.eval_step, params, datasets, pack=run.data.pack, layout=run.feed, stop=stop or StopRequest()).sums
 
 
 @pytest.fixture(scope="module")

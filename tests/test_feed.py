@@ -4,7 +4,7 @@ import pytest
 
 from amopo_jax import feed, processes
 from amopo_jax.data.pipeline import make_stream
-from amopo_jax.feed import Feed, holders, plan_feed
+from amopo_jax.feed import Feed, holders, make_feed_spec
 from amopo_jax.mesh import make_mesh
 from amopo_jax.prepare import prepare
 from amopo_jax.stopping import StopRequest
@@ -40,7 +40,7 @@ def test_every_pair_is_counted_by_one_process(pod, monkeypatch):
   counted = []
   for process in range(4):
     monkeypatch.setattr(jax, "process_index", lambda process=process: process)
-    plan = plan_feed(pod, num_streams=4, accumulation=2, rows=8, max_pairs=8)
+    plan = make_feed_spec(pod, num_streams=4, accumulation=2, rows=8, max_pairs=8)
     assert plan.counted <= set(plan.share.groups)
     assert set(plan.owned) == {group + micro * 2 for micro in (0, 1) for group in plan.share.groups}
     counted += plan.counted
@@ -48,10 +48,10 @@ def test_every_pair_is_counted_by_one_process(pod, monkeypatch):
 
 
 def test_places_that_do_not_divide_are_refused_with_several_processes(pod, monkeypatch):
-  plan_feed(pod, num_streams=2, accumulation=1, rows=8, max_pairs=7)
+  make_feed_spec(pod, num_streams=2, accumulation=1, rows=8, max_pairs=7)
   monkeypatch.setattr(processes, "is_several", lambda: True)
   with pytest.raises(InputError, match="max_pairs: 14 places of a micro-batch do not divide over 16 devices"):
-    plan_feed(pod, num_streams=2, accumulation=1, rows=8, max_pairs=7)
+    make_feed_spec(pod, num_streams=2, accumulation=1, rows=8, max_pairs=7)
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ VERBS = {
   "score": "length, log-probability, probabilities and reward of every response in a file",
   "export": "a checkpoint as a Hugging Face directory",
   "doctor": "what the machine has; checks a config, a model or a data file",
+  "plan": "compiles the step for TPUs that are not there: memory, operations, time; what would make it fit",
   "convert": "turns a data set in a format of its own into native records, or into a TFDS data set",
   "lab": "writes the synthetic world's records and tokenizer",
 }

@@ -6,7 +6,7 @@ from typing import Any
 
 from amopo_jax.models.attention import Attention, attention
 from amopo_jax.models.config import ModelConfig
-from amopo_jax.models.head import moments_head
+from amopo_jax.models.head import BLOCK_LOGITS, moments_head
 from amopo_jax.models.logps import Room
 from amopo_jax.models.transformer import Constrain, hidden_states, identity, output_embedding
 from amopo_jax.types import PAIR_MEMBERS, PackedRows, Params, ResponseMoments
@@ -24,6 +24,7 @@ def make_score_fn(
   attention_chunk: int,
   head_chunk: int,
   head_keep: float = 0.0,
+  block_logits: int = BLOCK_LOGITS,
   unroll: int = 1,
   head_shards: int = 1,
   vocab_shards: int = 1,
@@ -41,6 +42,7 @@ def make_score_fn(
     attention_chunk: queries that the reference attention takes at a time.
     head_chunk: scored tokens that the head projects at a time, per shard.
     head_keep: GiB per device in which the head may keep logits for the backward pass.
+    block_logits: most logits that the head computes at a time.
     unroll: layers in one turn of the loop over layers.
     head_shards: in how many equal parts the rows lie on different devices.
     vocab_shards: in how many equal parts the vocabulary lies on different devices.
@@ -52,7 +54,7 @@ def make_score_fn(
     `score_fn(params, rows, num_pairs) -> ResponseMoments`, pure, with reverse-mode gradients in `params`.
   """
   tiling = {"chunk": head_chunk, "keep": head_keep, "shards": head_shards, "vocab_shards": vocab_shards}
-  head = partial(moments_head, room=room, **tiling)
+  head = partial(moments_head, room=room, block_logits=block_logits, **tiling)
 
   def score_fn(params: Params, rows: PackedRows, num_pairs: int) -> ResponseMoments:
     hidden = hidden_states(

@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as Spec
 
-from amopo_jax.models.head import MomentSums, make_room, moments_head
+from amopo_jax.models.head import MomentSums, _marked_first, make_room, moments_head
 from amopo_jax.types import NO_SLOT, PackedRows
 
 ROWS, LENGTH, WIDTH, VOCAB, SLOTS = 4, 11, 6, 17, 5
@@ -299,3 +299,12 @@ def test_a_budget_that_keeps_nothing_is_said(caplog):
   assert not caplog.records
   keep(chunk - 8)
   assert "keeps nothing: a chunk of 8 tokens needs more" in caplog.text
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+def test_scored_tokens_come_first_in_their_order(share):
+  marked = np.random.default_rng(0).random((3, 50)) < share
+  found = np.asarray(_marked_first(jnp.asarray(marked)))
+  for row, places in zip(marked, found, strict=True):
+    np.testing.assert_array_equal(places[: row.sum()], np.flatnonzero(row))
+    assert (places[row.sum() :] == 49).all()

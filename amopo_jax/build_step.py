@@ -1,0 +1,137 @@
+"""The train step of a run: where mesh, shardings, objective, score function and optimizer come together.
+
+`prepare` runs what is built here and `plan` compiles it for devices that are not there, so that both have the same
+step.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import optax
+from jax.sharding import Mesh
+
+from amopo_jax import build
+from amopo_jax import mesh as meshes
+from amopo_jax.build_objective import build_objective
+from amopo_jax.models.config import ModelConfig
+from amopo_jax.models.head import BLOCK_LOGITS
+from amopo_jax.models.score import ScoreFn
+from amopo_jax.models.transformer import abstract_params
+from amopo_jax.objective import Objective
+from amopo_jax.optim import make_optimizer, make_schedule
+from amopo_jax.run_spec import RunSpec
+from amopo_jax.state import TrainState, abstract_state
+from amopo_jax.step import TrainStep, jit_train_step, make_train_step
+from amopo_jax.types import Params
+
+
+class StepParts(NamedTuple):
+  """All of a step that does not depend on how long the run is.
+
+  Attributes:
+    spec: the config.
+    mesh: devices.
+    score_fn: of the policy, on the mesh.
+    objective: of the config.
+    params: abstract parameters.
+    placed: sharding of each parameter.
+  """
+
+  spec: RunSpec
+  mesh: Mesh
+  score_fn: ScoreFn
+  objective: Objective
+  params: Params
+  placed: Any
+
+
+class BuiltStep(NamedTuple):
+  """The step of a run of some length.
+
+  Attributes:
+    tx: optimizer.
+    target: abstract state with its shardings.
+    train_step: jitted.
+  """
+
+  tx: optax.GradientTransformation
+  target: TrainState
+  train_step: TrainStep
+
+
+def build_parts(
+  spec: RunSpec,
+  config: ModelConfig,
+  mesh: Mesh,
+  num_contexts: int,
+  *,
+  rows: tuple[int, int] = (0, 0),
+  block_logits: int = BLOCK_LOGITS,
+) -> StepParts:
+  """Checks and builds what the config alone determines.
+
+  Args:
+    spec: the config.
+    config: the decoder.
+    mesh: of `build.build_mesh`.
+    num_contexts: K.
+    rows: R and S of a micro-batch that it trains on; zeros where nothing is run.
+    block_logits: most logits that the output head computes at a time; the default is that of every run.
+
+  Raises:
+    InputError: a name, a number or a split that cannot be.
+  """
+  parts = spec.batch.accumulation * meshes.row_shards(mesh)
+  objective = build_objective(spec.objective, num_contexts, parts=parts)
+  score_fn = build.build_score_fn(spec.model, config, num_contexts, mesh, rows=rows, block_logits=block_logits)
+  build_optimizer(spec, 1)
+  params = abstract_params(config, build.dtype("config.model.param_dtype", spec.model.param_dtype))
+  return StepParts(spec, mesh, score_fn, objective, params, build.param_shardings(spec, params, mesh))
+
+
+def build_step(parts: StepParts, num_steps: int) -> BuiltStep:
+  """The state and the step; nothing is computed.
+
+  Args:
+    parts: of `build_parts`.
+    num_steps: that the schedule is made for.
+  """
+  tx, schedule = build_optimizer(parts.spec, num_steps)
+  target = place_state(parts.spec, parts.params, parts.placed, parts.mesh, tx)
+  shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
+  step = make_train_step(parts.score_fn, parts.objective, tx, schedule)
+  return BuiltStep(tx, target, jit_train_step(step, shardings, parts.mesh))
+
+
+def place_state(
+  spec: RunSpec, params: Params, placed: Any, mesh: meshes.AnyMesh, tx: optax.GradientTransformation
+) -> TrainState:
+  """The abstract state, each array with its sharding.
+
+  Args:
+    spec: the config.
+    params: abstract parameters.
+    placed: sharding of each.
+    mesh: may be of sizes alone.
+    tx: optimizer.
+  """
+  state = abstract_state(params, tx, seed=spec.seed)
+  put = lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+  return jax.tree.map(put, state, meshes.state_shardings(state, params, placed, mesh))
+
+
+def build_optimizer(spec: RunSpec, num_steps: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
+  """The optimizer and the schedule that it follows."""
+  o = spec.optim
+  schedule = make_schedule(o.schedule, peak=o.learning_rate, steps=num_steps, warmup_fraction=o.warmup_fraction)
+  tx = make_optimizer(
+    o.name,
+    schedule,
+    clip=o.clip,
+    weight_decay=o.weight_decay,
+    b1=o.b1,
+    b2=o.b2,
+    eps=o.eps,
+    mu_dtype=o.mu_dtype,
+  )
+  return tx, schedule
