@@ -35,7 +35,7 @@ def test_every_script_is_in_this_table():
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
 def test_bash_can_read_it(path):
-  subprocess.run(["bash", "-n", path], check=True)
+  assert subprocess.run(["bash", "-n", path], check=False).returncode == 0
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
