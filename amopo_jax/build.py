@@ -1,7 +1,7 @@
 """From a `RunSpec` to the parts of a run; everything that can be wrong is found here, before anything compiles."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -166,13 +166,13 @@ def num_streams(batch: BatchSpec) -> int:
   return batch.rows // batch.group_rows
 
 
-def build_mesh(spec: RunSpec) -> Mesh:
-  """The mesh, with rows that divide over it and rules that can be read."""
+def build_mesh(spec: RunSpec, devices: Sequence[jax.Device] | None = None) -> Mesh:
+  """The mesh, of the devices given or of all, with rows that divide over it and rules that can be read."""
   meshes.check_rules(spec.mesh.rules)
-  mesh = meshes.make_mesh(data=spec.mesh.data, fsdp=spec.mesh.fsdp, tensor=spec.mesh.tensor)
-  rows, shards = spec.batch.rows // spec.batch.accumulation, meshes.row_shards(mesh)
-  if rows % shards:
-    raise InputError(f"config.batch: {rows} rows per micro-batch do not divide over {shards} devices, data * fsdp")
+  m, batch = spec.mesh, spec.batch
+  sizes = {"data": m.data, "fsdp": m.fsdp, "context": m.context, "tensor": m.tensor}
+  mesh = meshes.make_mesh(**sizes, slices=m.slices, devices=devices)
+  meshes.check_batch(mesh, rows=batch.rows // batch.accumulation, row_length=batch.row_length)
   return mesh
 
 
@@ -195,6 +195,7 @@ def build_score_fn(
     head_keep=spec.head_keep,
     unroll=spec.unroll,
     head_shards=meshes.row_shards(mesh),
+    head_sharers=mesh.shape["context"],
     vocab_shards=meshes.vocab_shards(mesh, config.vocab_size),
     room=room,
     attend=build_attention(spec, config, mesh),
@@ -203,17 +204,18 @@ def build_score_fn(
 
 
 def build_attention(spec: ModelSpec, config: ModelConfig, mesh: Mesh) -> Attention:
-  """The attention for the devices of a mesh; XLA splits the reference, all others are split by rows and heads."""
+  """The attention for the devices of a mesh, split by rows, queries and heads; XLA splits the reference by itself."""
   check_name("config.model.attention", spec.attention, BACKENDS)
   name, attend = choose_attention(
     spec.attention,
     config,
     platform=mesh.devices.flat[0].platform,
     tensor=mesh.shape["tensor"],
+    context=mesh.shape["context"],
     compute_dtype=dtype("config.model.compute_dtype", spec.compute_dtype),
     device=next((one for one in mesh.devices.flat if one.process_index == jax.process_index()), None),
   )
-  return attend if name == XLA else meshes.split_attention(attend, mesh)
+  return attend if name == XLA and mesh.shape["context"] == 1 else meshes.split_attention(attend, mesh)
 
 
 def dtype(where: str, name: str) -> Any:

@@ -25,7 +25,7 @@ from amopo_jax.data.pipeline import make_stream
 from amopo_jax.metrics import MetricSums, metric_names
 from amopo_jax.models.hf_config import to_hf
 from amopo_jax.models.transformer import abstract_params
-from amopo_jax.optim import make_optimizer, make_schedule
+from amopo_jax.optim import kept_on_host, make_optimizer, make_schedule
 from amopo_jax.policy import (
   MODEL_FOLDER,
   RUN_FILE,
@@ -46,6 +46,7 @@ from amopo_jax.types import Batch, InputError, Params
 
 FREE_TO_CHANGE = (
   "config.mesh.",
+  "config.optim.offload",
   "config.batch.accumulation",
   "config.data.workers",
   "config.model.remat",
@@ -118,7 +119,7 @@ def prepare(spec: RunSpec, workdir: str | None) -> Run:
   _check_fingerprint(record, data, workdir)
   num_steps = record.num_steps if record else _count_steps(spec, data)
   tx, schedule = build_optimizer(spec, num_steps)
-  target, init = _state_maker(spec.seed, source, mesh, tx, dtype=dtype, placed=placed)
+  target, init = _state_maker(spec, source, mesh, tx, dtype=dtype, placed=placed)
   shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
   train_step = jit_train_step(make_train_step(score_fn, objective, tx, schedule), shardings, mesh)
   eval_step = meshes.jit_for(mesh, make_eval_step(score_fn, objective), out_shardings=meshes.replicated(mesh))
@@ -159,19 +160,19 @@ def build_optimizer(spec: RunSpec, num_steps: int) -> tuple[optax.GradientTransf
     eps=o.eps,
     mu_dtype=o.mu_dtype,
   )
-  return tx, schedule
+  return kept_on_host(tx) if o.offload else tx, schedule
 
 
 def _state_maker(
-  seed: int, source: PolicySource, mesh: Mesh, tx: optax.GradientTransformation, *, dtype: Any, placed: Any
+  spec: RunSpec, source: PolicySource, mesh: Mesh, tx: optax.GradientTransformation, *, dtype: Any, placed: Any
 ) -> tuple[TrainState, Callable[[], TrainState]]:
   params = abstract_params(source.config, dtype)
-  abstract = abstract_state(params, tx, seed=seed)
-  shardings = meshes.state_shardings(abstract, params, placed, mesh)
+  abstract = abstract_state(params, tx, seed=spec.seed)
+  shardings = meshes.state_shardings(abstract, params, placed, mesh, offload=spec.optim.offload)
 
   def init() -> TrainState:
-    loaded = load_policy(source, dtype=dtype, shardings=placed, seed=seed)
-    make = jax.jit(lambda p: init_state(p, tx, seed=seed), out_shardings=shardings, donate_argnums=0)
+    loaded = load_policy(source, dtype=dtype, shardings=placed, seed=spec.seed)
+    make = jax.jit(lambda p: init_state(p, tx, seed=spec.seed), out_shardings=shardings, donate_argnums=0)
     return make(loaded)
 
   target = jax.tree.map(

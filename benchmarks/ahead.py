@@ -41,12 +41,13 @@ def compile_step(spec: RunSpec, devices: Sequence[Any], *, num_contexts: int, pa
     num_contexts: K.
     pairs: places for pairs in a step.
   """
-  mesh = meshes.make_mesh(data=spec.mesh.data, fsdp=spec.mesh.fsdp, tensor=spec.mesh.tensor, devices=devices)
+  mesh = build.build_mesh(spec, devices)
   config = from_hf(spec.model.arch, "config.model.arch")
   params = abstract_params(config, build.dtype("config.model.param_dtype", spec.model.param_dtype))
   tx, schedule = build_optimizer(spec, 100)
   state = abstract_state(params, tx, seed=0)
-  shardings = meshes.state_shardings(state, params, build.param_shardings(spec, params, mesh), mesh)
+  placed = build.param_shardings(spec, params, mesh)
+  shardings = meshes.state_shardings(state, params, placed, mesh, offload=spec.optim.offload)
   put = lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
   score_fn = build.build_score_fn(spec.model, config, num_contexts, mesh)
   objective = build_objective(spec.objective, num_contexts, parts=meshes.row_shards(mesh))
