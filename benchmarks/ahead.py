@@ -10,7 +10,7 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from amopo_jax import build
 from amopo_jax import mesh as meshes
@@ -59,15 +59,12 @@ def compile_step(spec: RunSpec, devices: Sequence[Any], *, num_contexts: int, pa
 
 def abstract_batch(spec: RunSpec, mesh: Mesh, *, num_contexts: int, pairs: int) -> Batch:
   """Shapes and places of what `place_batch` puts on the devices."""
-  axes = (None, meshes.ROW_AXES)
-  put = lambda shape, dtype, *axes: jax.ShapeDtypeStruct(
-    shape, dtype, sharding=NamedSharding(mesh, PartitionSpec(*axes))
-  )
   micro = spec.batch.accumulation
-  tokens = put((micro, spec.batch.rows // micro, spec.batch.row_length), jnp.int32, *axes)
-  split = axes if pairs // micro % meshes.row_shards(mesh) == 0 else ()
-  table = lambda dtype: put((micro, pairs // micro, num_contexts), dtype, *split)
-  flat = lambda dtype: put((micro, pairs // micro), dtype, *split)
+  rows, pair = meshes.batch_shardings(pairs // micro, mesh)
+  shape = (micro, spec.batch.rows // micro, spec.batch.row_length)
+  tokens = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=rows)
+  table = lambda dtype: jax.ShapeDtypeStruct((micro, pairs // micro, num_contexts), dtype, sharding=pair)
+  flat = lambda dtype: jax.ShapeDtypeStruct((micro, pairs // micro), dtype, sharding=pair)
   return Batch(
     PackedRows(*[tokens] * len(PackedRows._fields)),
     PairInfo(table(jnp.bool_), table(jnp.float32), flat(jnp.float32)),

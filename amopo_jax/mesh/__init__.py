@@ -6,10 +6,17 @@ context  the tokens of every row are split, and parameters as over fsdp
 tensor   heads, MLP columns and vocabulary are split
 """
 
-from amopo_jax.mesh.activations import check_batch, make_constrain, place_batch, split_attention
+from amopo_jax.mesh.activations import (
+  batch_shardings,
+  check_batch,
+  make_constrain,
+  place_batch,
+  split_attention,
+)
 from amopo_jax.mesh.devices import (
   AXES,
   ROW_AXES,
+  axis_sizes,
   give_virtual_devices_threads,
   jit_for,
   make_mesh,
@@ -33,6 +40,8 @@ __all__ = [
   "HOST",
   "ROW_AXES",
   "Rules",
+  "axis_sizes",
+  "batch_shardings",
   "check_batch",
   "check_rules",
   "give_virtual_devices_threads",

@@ -31,18 +31,31 @@ def check_batch(mesh: Mesh, *, rows: int, row_length: int) -> None:
 
 
 def place_batch(batch: Batch, mesh: Mesh) -> Batch:
-  """Puts a host batch onto the devices: rows over data and fsdp, and pairs too where they divide.
-
-  A device holds its rows whole: they are small, and attention looks at all of a row whatever part has the queries.
+  """Puts a host batch onto the devices.
 
   Args:
     batch: this process's part, numpy.
     mesh: of `make_mesh`.
   """
-  split = NamedSharding(mesh, PartitionSpec(None, ROW_AXES))
-  whole = split if batch.index.shape[1] % row_shards(mesh) == 0 else replicated(mesh)
   put = lambda sharding, part: jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), part)
-  return Batch(put(split, batch.rows), put(whole, batch.pairs), put(whole, batch.index))
+  rows, pairs = batch_shardings(batch.index.shape[1], mesh)
+  return Batch(put(rows, batch.rows), put(pairs, batch.pairs), put(pairs, batch.index))
+
+
+def batch_shardings(num_pairs: int, mesh: Mesh) -> tuple[NamedSharding, NamedSharding]:
+  """Where a batch lies: its rows over data and fsdp, and its pairs too where they divide.
+
+  A device holds its rows whole: they are small, and attention looks at all of a row whatever part has the queries.
+
+  Args:
+    num_pairs: places for pairs in a micro-batch.
+    mesh: of `make_mesh`.
+
+  Returns:
+    Of the rows, of the pairs.
+  """
+  split = NamedSharding(mesh, PartitionSpec(None, ROW_AXES))
+  return split, split if num_pairs % row_shards(mesh) == 0 else replicated(mesh)
 
 
 def make_constrain(mesh: Mesh):

@@ -49,22 +49,32 @@ def make_mesh(
   """
   give_virtual_devices_threads()
   devices = jax.devices() if devices is None else list(devices)
-  sizes = {"data": data, "fsdp": fsdp, "context": context, "tensor": tensor}
-  free = [name for name, size in sizes.items() if size == -1]
-  known = int(np.prod([size for size in sizes.values() if size != -1]))
-  if len(free) > 1 or any(size < 1 and size != -1 for size in sizes.values()):
-    raise InputError(f"config.mesh: {sizes}: sizes are positive, at most one is -1; set the others")
-  if free and len(devices) % known == 0:
-    sizes[free[0]] = len(devices) // known
-  if int(np.prod(list(sizes.values()))) != len(devices):
-    raise InputError(
-      f"config.mesh: {sizes} does not cover {len(devices)} devices; make the product of the axes equal to it"
-    )
+  sizes = axis_sizes(len(devices), data=data, fsdp=fsdp, context=context, tensor=tensor)
   _check_slices(slices, sizes["data"], devices)
   shape, types = tuple(sizes.values()), (AxisType.Auto,) * len(AXES)
   if slices == 1:
     return jax.make_mesh(shape, AXES, axis_types=types, devices=devices)
   return Mesh(_by_slices(slices, shape, devices), AXES, axis_types=types)
+
+
+def axis_sizes(num_devices: int, *, data: int, fsdp: int, tensor: int, context: int = 1) -> dict[str, int]:
+  """Devices along each axis, of which one may be given as -1.
+
+  Raises:
+    InputError: the sizes do not multiply to the number of devices.
+  """
+  sizes = {"data": data, "fsdp": fsdp, "context": context, "tensor": tensor}
+  free = [name for name, size in sizes.items() if size == -1]
+  known = int(np.prod([size for size in sizes.values() if size != -1]))
+  if len(free) > 1 or any(size < 1 and size != -1 for size in sizes.values()):
+    raise InputError(f"config.mesh: {sizes}: sizes are positive, at most one is -1; set the others")
+  if free and num_devices % known == 0:
+    sizes[free[0]] = num_devices // known
+  if int(np.prod(list(sizes.values()))) != num_devices:
+    raise InputError(
+      f"config.mesh: {sizes} does not cover {num_devices} devices; make the product of the axes equal to it"
+    )
+  return sizes
 
 
 def give_virtual_devices_threads() -> None:

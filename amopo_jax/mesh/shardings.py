@@ -81,13 +81,13 @@ def state_shardings(abstract_state: Any, params: Any, shardings: Any, mesh: Mesh
     abstract_state: `jax.eval_shape` of the state.
     params: the parameters (abstract), to compare shapes with.
     shardings: of `param_shardings`.
-    mesh: where everything else is replicated.
+    mesh: where everything else is replicated; may be abstract.
     offload: the optimizer's part of what mirrors a parameter lies in the memory of the hosts.
 
   Raises:
     InputError: the devices cannot keep arrays there.
   """
-  if offload:
+  if offload and isinstance(mesh, Mesh):
     _check_offload(mesh)
   flat_params = jax.tree_util.tree_leaves_with_path(params)
   by_name = {
