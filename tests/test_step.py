@@ -104,7 +104,8 @@ def test_every_gradient_is_that_of_one_device_where_tokens_are_split(make_spec, 
 
 def test_devices_that_share_a_row_share_its_work(make_spec, groups):
   """Per device, by the compiler's count, with no loop that would hide turns of attention or head from it."""
-  spec = make_spec(batch__group_rows=1, batch__row_length=192, model__attention="xla", model__attention_chunk=192)
+  whole = {"model__attention_chunk": 192, "model__head_chunk": 8 * 192}
+  spec = make_spec(batch__group_rows=1, batch__row_length=192, model__attention="xla", **whole)
   flops = {}
   for sizes in ((1, 1, 1, 1), (1, 1, 4, 1)):
     run, *given = gradient(spec, groups, sizes)

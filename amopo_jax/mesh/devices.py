@@ -51,10 +51,7 @@ def make_mesh(
   devices = jax.devices() if devices is None else list(devices)
   sizes = axis_sizes(len(devices), data=data, fsdp=fsdp, context=context, tensor=tensor)
   _check_slices(slices, sizes["data"], devices)
-  shape, types = tuple(sizes.values()), (AxisType.Auto,) * len(AXES)
-  if slices == 1:
-    return jax.make_mesh(shape, AXES, axis_types=types, devices=devices)
-  return Mesh(_by_slices(slices, shape, devices), AXES, axis_types=types)
+  return Mesh(_arrange(slices, tuple(sizes.values()), devices), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def axis_sizes(num_devices: int, *, data: int, fsdp: int, tensor: int, context: int = 1) -> dict[str, int]:
@@ -126,10 +123,11 @@ def _slice_of(device: jax.Device) -> int | None:
   return getattr(device, "slice_index", None) if device.platform == "tpu" else None
 
 
-def _by_slices(slices: int, shape: tuple[int, ...], devices: Sequence[jax.Device]) -> np.ndarray:
-  """Devices [data fsdp context tensor], slice after slice; those that know no slice by process and number."""
-  within = (shape[0] // slices, *shape[1:])
-  if _slice_of(devices[0]) is not None:
-    between = (slices, *(1 for _ in shape[1:]))
-    return mesh_utils.create_hybrid_device_mesh(within, between, devices)
-  return np.asarray(sorted(devices, key=lambda device: (device.process_index, device.id))).reshape(shape)
+def _arrange(slices: int, shape: tuple[int, ...], devices: Sequence[jax.Device]) -> np.ndarray:
+  """Devices [data fsdp context tensor], neighbours close to each other, slice after slice."""
+  if slices == 1:
+    return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+  if _slice_of(devices[0]) is None:
+    return np.asarray(sorted(devices, key=lambda device: (device.process_index, device.id))).reshape(shape)
+  within, between = (shape[0] // slices, *shape[1:]), (slices, *(1 for _ in shape[1:]))
+  return mesh_utils.create_hybrid_device_mesh(within, between, devices, allow_split_physical_axes=True)
