@@ -60,6 +60,8 @@ def _describe_order(found: Survey, contexts: Sequence[str]) -> str:
 def _where(run: Run) -> str:
   device = jax.devices()[0]
   shape = " × ".join(f"{axis} {size}" for axis, size in run.mesh.shape.items())
+  shape += f" in {run.spec.mesh.slices} slices" if run.spec.mesh.slices > 1 else ""
+  shape += ", optimizer state in the memory of the hosts" if run.spec.optim.offload else ""
   config = run.source.config
   parameters = count_parameters(config)
   origin = run.source.path or "random weights"

@@ -168,9 +168,11 @@ def num_streams(batch: BatchSpec) -> int:
 
 
 def build_mesh(spec: RunSpec, devices: Sequence[Any] | None = None) -> Mesh:
-  """The mesh, with rows that divide over it and rules that can be read; over all devices, or over those given."""
+  """The mesh, of the devices given or of all, with rows that divide over it and rules that can be read."""
   meshes.check_rules(spec.mesh.rules)
-  mesh = meshes.make_mesh(data=spec.mesh.data, fsdp=spec.mesh.fsdp, tensor=spec.mesh.tensor, devices=devices)
+  m = spec.mesh
+  sizes = {"data": m.data, "fsdp": m.fsdp, "context": m.context, "tensor": m.tensor}
+  mesh = meshes.make_mesh(**sizes, slices=m.slices, devices=devices)
   check_rows(spec.batch, mesh)
   return mesh
 
@@ -189,9 +191,7 @@ def build_feed_spec(spec: RunSpec, mesh: Mesh) -> FeedSpec:
 
 def check_rows(batch: BatchSpec, mesh: meshes.AnyMesh) -> None:
   """Refuses rows that do not divide over a mesh, which may be abstract."""
-  rows, shards = batch.rows // batch.accumulation, meshes.row_shards(mesh)
-  if rows % shards:
-    raise InputError(f"config.batch: {rows} rows per micro-batch do not divide over {shards} devices, data * fsdp")
+  meshes.check_batch(mesh, rows=batch.rows // batch.accumulation, row_length=batch.row_length)
 
 
 def build_score_fn(
@@ -220,6 +220,7 @@ def build_score_fn(
     block_logits=block_logits,
     unroll=spec.unroll,
     head_shards=meshes.row_shards(mesh),
+    head_sharers=mesh.shape["context"],
     vocab_shards=meshes.vocab_shards(mesh, config.vocab_size),
     room=room,
     attend=build_attention(spec, config, mesh),
@@ -228,17 +229,18 @@ def build_score_fn(
 
 
 def build_attention(spec: ModelSpec, config: ModelConfig, mesh: Mesh) -> Attention:
-  """The attention for the devices of a mesh; XLA splits the reference, all others are split by rows and heads."""
+  """The attention for the devices of a mesh, split by rows, queries and heads; XLA splits the reference by itself."""
   check_name("config.model.attention", spec.attention, BACKENDS)
   name, attend = choose_attention(
     spec.attention,
     config,
     platform=mesh.devices.flat[0].platform,
     tensor=mesh.shape["tensor"],
+    context=mesh.shape["context"],
     compute_dtype=dtype("config.model.compute_dtype", spec.compute_dtype),
     device=next((one for one in mesh.devices.flat if one.process_index == jax.process_index()), None),
   )
-  return attend if name == XLA else meshes.split_attention(attend, mesh)
+  return attend if name == XLA and mesh.shape["context"] == 1 else meshes.split_attention(attend, mesh)
 
 
 def dtype(where: str, name: str) -> Any:

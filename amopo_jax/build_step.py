@@ -18,7 +18,7 @@ from amopo_jax.models.head import BLOCK_LOGITS
 from amopo_jax.models.score import ScoreFn
 from amopo_jax.models.transformer import abstract_params
 from amopo_jax.objective import Objective
-from amopo_jax.optim import make_optimizer, make_schedule
+from amopo_jax.optim import kept_on_host, make_optimizer, make_schedule
 from amopo_jax.run_spec import RunSpec
 from amopo_jax.state import TrainState, abstract_state
 from amopo_jax.step import TrainStep, jit_train_step, make_train_step
@@ -117,7 +117,7 @@ def place_state(
   """
   state = abstract_state(params, tx, seed=spec.seed)
   put = lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-  return jax.tree.map(put, state, meshes.state_shardings(state, params, placed, mesh))
+  return jax.tree.map(put, state, meshes.state_shardings(state, params, placed, mesh, offload=spec.optim.offload))
 
 
 def build_optimizer(spec: RunSpec, num_steps: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
@@ -134,4 +134,4 @@ def build_optimizer(spec: RunSpec, num_steps: int) -> tuple[optax.GradientTransf
     eps=o.eps,
     mu_dtype=o.mu_dtype,
   )
-  return tx, schedule
+  return kept_on_host(tx) if o.offload else tx, schedule

@@ -45,6 +45,7 @@ from amopo_jax.types import Batch, InputError, Params
 
 FREE_TO_CHANGE = (
   "config.mesh.",
+  "config.optim.offload",
   "config.batch.accumulation",
   "config.data.workers",
   "config.model.remat",

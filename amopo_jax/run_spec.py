@@ -91,13 +91,16 @@ class OptimSpec:
   b2: float
   eps: float
   mu_dtype: str
+  offload: bool
 
 
 @dataclasses.dataclass(frozen=True)
 class MeshSpec:
   data: int
   fsdp: int
+  context: int
   tensor: int
+  slices: int
   rules: tuple
 
 
@@ -150,6 +153,7 @@ AT_LEAST = {
   "config.optim.learning_rate": 0,
   "config.optim.clip": 0,
   "config.optim.weight_decay": 0,
+  "config.mesh.slices": 1,
   "config.train.epochs": 0,
   "config.train.steps": 0,
   "config.train.log_every": 1,

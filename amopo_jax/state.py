@@ -65,6 +65,7 @@ def digests(tree: Any) -> dict[str, int]:
 @jax.jit
 def _word_sums(tree: Any) -> Any:
   def word_sum(x: Array) -> Array:
+    x = jax.device_put(x, jax.memory.Space.Device)  # from the memory of the hosts, if it is there
     words = jax.lax.bitcast_convert_type(x, f"uint{8 * x.dtype.itemsize}")
     return jnp.sum(words.astype(jnp.uint32), dtype=jnp.uint32)
 

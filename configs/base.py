@@ -44,7 +44,7 @@ def get_config() -> ConfigDict:
   config.model.remat = "full"  # what the backward pass recomputes in each layer: a name of models.transformer.REMAT
   config.model.attention = "auto"  # auto: by the device; xla (any), xla_blocks (CPU), pallas_tpu, pallas_triton
   config.model.attention_chunk = 128  # queries that the xla attention takes at a time; kernels have their own blocks
-  config.model.head_chunk = 1024  # scored tokens that the output head takes at a time, per row shard
+  config.model.head_chunk = 1024  # scored tokens that the output head takes at a time, per device
   config.model.head_keep = 0.0  # GiB per device in which the head keeps logits instead of computing them twice
   config.model.unroll = 1  # layers in one turn of the loop over layers; more of them compile for longer
 
@@ -94,12 +94,15 @@ def get_config() -> ConfigDict:
   config.optim.b2 = 0.999
   config.optim.eps = 1e-8
   config.optim.mu_dtype = ""  # of the first moment of adamw and lion: float32 or bfloat16; "": as the parameters
+  config.optim.offload = False  # keeps the moments in the memory of the hosts; they visit the devices for the update
 
   config.mesh = ConfigDict()
-  config.mesh.data = 1  # replicas
+  config.mesh.data = 1  # replicas (docs/parallelism.md: which axis for what)
   config.mesh.fsdp = -1  # devices over which parameters and rows are split; -1: all that is left
+  config.mesh.context = 1  # devices over which the tokens of a row are split, for long rows; divides row_length
   config.mesh.tensor = 1  # devices over which heads, MLP columns and vocabulary are split
-  config.mesh.rules = ()  # (regular expression, axes) pairs, tried before the default ones (amopo_jax/mesh.py)
+  config.mesh.rules = ()  # (regular expression, axes) pairs, tried before the default ones (mesh/shardings.py)
+  config.mesh.slices = 1  # slices of a multi-slice job, joined by slower links; divides data
 
   config.train = ConfigDict()
   config.train.epochs = 1  # over the training pairs; ignored where steps is set

@@ -115,7 +115,7 @@ def console():
 def tpu_devices():
   """Makes the abstract devices of a topology, such as "v5e:2x2", to compile for; skips without the TPU's compiler."""
   pytest.importorskip("libtpu", reason="no libtpu here; requirements-dev.txt brings it on Linux with x86-64")
-  return lambda topology: topologies.get_topology_desc(topology_name=topology, platform="tpu").devices
+  return lambda topology, **more: topologies.get_topology_desc(topology, platform="tpu", **more).devices
 
 
 @pytest.fixture(scope="session")

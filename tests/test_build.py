@@ -94,7 +94,7 @@ def test_a_run_s_own_tokenizer_is_taken_where_none_is_named(make_spec, trained, 
 
 
 def test_rows_must_divide_over_the_mesh(make_spec):
-  assert build.build_mesh(make_spec(mesh__tensor=2)).shape == {"data": 1, "fsdp": 4, "tensor": 2}
+  assert build.build_mesh(make_spec(mesh__tensor=2)).shape == {"data": 1, "fsdp": 4, "context": 1, "tensor": 2}
   with pytest.raises(InputError, match="4 rows per micro-batch do not divide over 8 devices"):
     build.build_mesh(make_spec(batch__accumulation=2))
 

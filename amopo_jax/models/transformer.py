@@ -17,11 +17,9 @@ from jaxtyping import Array, Float
 from amopo_jax.models.attention import ATTENTION_NAME, Attention, attention
 from amopo_jax.models.config import ModelConfig
 from amopo_jax.models.layers import Block, Places, RMSNorm, Table
+from amopo_jax.models.layout import Constrain, identity
 from amopo_jax.models.rotary import rotation
 from amopo_jax.types import InputError, PackedRows, Params
-
-Constrain = Callable[[Array, str], Array]
-"""Hook by which the caller lays an activation out on its devices; gets the array and its kind."""
 
 _keep_attention = policies.save_only_these_names(ATTENTION_NAME)
 _keep_projections = policies.dots_with_no_batch_dims_saveable
@@ -45,12 +43,6 @@ prevented: the forward and the backward pass are two loops.)
 """
 
 
-def identity(x: Array, kind: str) -> Array:
-  """The `Constrain` that leaves the layout to the compiler."""
-  del kind
-  return x
-
-
 class Transformer(nnx.Module):
   """Embedding, L blocks, a last norm and, in an untied model, a head."""
 
@@ -67,14 +59,16 @@ class Transformer(nnx.Module):
   def __call__(
     self, rows: PackedRows, *, compute_dtype: Any, remat: str, unroll: int, attend: Attention, constrain: Constrain
   ) -> Float[Array, "R S D"]:
-    places = Places(rotation(self.config, rows.positions), rows.positions, rows.subtree_end)
+    turned = jax.tree.map(lambda angles: constrain(angles, "residual"), rotation(self.config, rows.positions))
+    places = Places(turned, rows.positions, rows.subtree_end)
     block, stacked = nnx.split(self.layers)
 
     def layer(x: Array, params: Any) -> tuple[Array, None]:
       x = nnx.merge(block, params)(x, places, attend)
       return constrain(x, "residual"), None
 
-    x = constrain(self.embed(rows.tokens).astype(compute_dtype), "residual")
+    x = constrain(self.embed(rows.tokens).astype(compute_dtype), "embedded")
+    x = constrain(x, "residual")
     x, _ = jax.lax.scan(remat_policy(remat)(layer), x, stacked, unroll=unroll)
     return self.final_norm(x)
 
@@ -128,7 +122,8 @@ def hidden_states(
     attention_chunk: queries that the reference attention takes at a time.
     unroll: layers in one turn of the loop over layers.
     attend: the attention, of `attention.choose_attention`; the default runs anywhere.
-    constrain: called with every new residual stream and the kind "residual".
+    constrain: called with every new residual stream, and the rotation of its tokens, and the kind "residual";
+      before that with the embedded tokens and the kind "embedded".
   """
   model = nnx.merge(_structure(config), params)
   return model(

@@ -1,6 +1,5 @@
 """A run placed on a topology, checked before anything is compiled."""
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -16,7 +15,7 @@ from amopo_jax.models.transformer import REMAT
 from amopo_jax.plan.changes import Overrides, override
 from amopo_jax.plan.topology import Topology, abstract_devices
 from amopo_jax.policy import DTYPES, find_config
-from amopo_jax.run_spec import MeshSpec, RunSpec, check_name
+from amopo_jax.run_spec import RunSpec, check_name
 from amopo_jax.types import InputError
 
 
@@ -98,7 +97,7 @@ def _slices(spec: RunSpec, topology: Topology) -> Overrides:
   changes: Overrides = {}
   if spec.mesh.data != -1 and spec.mesh.data % topology.slices:
     changes["mesh.data"] = spec.mesh.data * topology.slices
-  if "slices" in {field.name for field in dataclasses.fields(MeshSpec)} and topology.is_tpu:
+  if topology.is_tpu:
     changes["mesh.slices"] = topology.slices
   return changes
 
@@ -123,4 +122,5 @@ def _mesh(spec: RunSpec, topology: Topology) -> meshes.AnyMesh:
 
 
 def _sizes(spec: RunSpec, topology: Topology) -> dict[str, int]:
-  return meshes.axis_sizes(topology.num_chips, data=spec.mesh.data, fsdp=spec.mesh.fsdp, tensor=spec.mesh.tensor)
+  m = spec.mesh
+  return meshes.axis_sizes(topology.num_chips, data=m.data, fsdp=m.fsdp, context=m.context, tensor=m.tensor)
