@@ -105,8 +105,8 @@ def kept_on_host(tx: optax.GradientTransformation) -> optax.GradientTransformati
   The state comes to the devices for the update; the shardings of the step's results take it back.
   """
 
-  def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-    return tx.update(grads, jax.device_put(state, jax.memory.Space.Device), params)
+  def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+    return tx.update(updates, jax.device_put(state, jax.memory.Space.Device), params)
 
   return optax.GradientTransformation(tx.init, update)
 
