@@ -246,7 +246,8 @@ def _whole(tensor: Tensor, params: Params) -> Any:
   value = get_leaf(params, tensor.leaf.path)
   if not isinstance(value, jax.Array) or value.is_fully_addressable:
     return jax.device_get(value if tensor.layer is None else value[tensor.layer])
-  take = _gather(value.sharding.mesh, is_stacked=tensor.layer is not None)
+  sharding: Any = value.sharding  # of a mesh, as those of several processes are
+  take = _gather(sharding.mesh, is_stacked=tensor.layer is not None)
   return take(value, tensor.layer or 0)
 
 
