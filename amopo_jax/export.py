@@ -9,9 +9,10 @@ from jax.sharding import SingleDeviceSharding
 
 from amopo_jax import build
 from amopo_jax.data.tokenizer import is_read_alike, load_tokenizer
+from amopo_jax.load import load_policy
 from amopo_jax.models.hf_export import check_out_dir, save_model
 from amopo_jax.models.transformer import abstract_params
-from amopo_jax.policy import find_policy, is_workdir, load_policy, read_run
+from amopo_jax.policy import find_policy, is_workdir, read_run
 from amopo_jax.types import InputError
 
 

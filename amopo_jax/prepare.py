@@ -8,6 +8,7 @@ import importlib.util
 import json
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -22,6 +23,8 @@ from amopo_jax.build_objective import build_objective
 from amopo_jax.checkpoint import Checkpoints, Restored
 from amopo_jax.data.collate import count_pairs
 from amopo_jax.data.pipeline import make_stream
+from amopo_jax.load import load_base, load_policy
+from amopo_jax.lora import Base, Split, split_params, start_adapters, with_base
 from amopo_jax.metrics import MetricSums, metric_names
 from amopo_jax.models.hf_config import to_hf
 from amopo_jax.models.transformer import abstract_params
@@ -32,7 +35,6 @@ from amopo_jax.policy import (
   PolicySource,
   RunRecord,
   find_policy,
-  load_policy,
   read_run,
   write_atomically,
   write_run,
@@ -41,8 +43,8 @@ from amopo_jax.remote import write_folder
 from amopo_jax.run_codec import difference
 from amopo_jax.run_spec import RunSpec, check_name
 from amopo_jax.state import TrainState, abstract_state, init_state
-from amopo_jax.step import TrainStep, jit_train_step, make_eval_step, make_train_step
-from amopo_jax.types import Batch, InputError, Params
+from amopo_jax.step import StepMetrics, jit_train_step, make_eval_step, make_train_step
+from amopo_jax.types import InputError
 
 FREE_TO_CHANGE = (
   "config.mesh.",
@@ -78,7 +80,8 @@ class Run(NamedTuple):
     num_steps: steps that the schedule is made for; exact where the config names them.
     target: abstract state with its shardings.
     init: () -> the state before the first step.
-    train_step, eval_step: jitted.
+    train_step, eval_step: jitted; their last argument are the parameters of the frozen base, None without one.
+    load_base: () -> the frozen base.
   """
 
   spec: RunSpec
@@ -88,8 +91,9 @@ class Run(NamedTuple):
   num_steps: int
   target: TrainState
   init: Callable[[], TrainState]
-  train_step: TrainStep
-  eval_step: Callable[[Params, Batch], MetricSums]
+  train_step: Callable[..., tuple[TrainState, StepMetrics]]
+  eval_step: Callable[..., MetricSums]
+  load_base: Callable[[], Base]
 
 
 def prepare(spec: RunSpec, workdir: str | None) -> Run:
@@ -113,16 +117,21 @@ def prepare(spec: RunSpec, workdir: str | None) -> Run:
   build_optimizer(spec, 1)
   dtype = build.dtype("config.model.param_dtype", spec.model.param_dtype)
   placed = build.param_shardings(spec, abstract_params(source.config, dtype), mesh)
+  split = split_params(spec.lora, source.config, dtype, placed)
   record = _matching_record(spec, workdir)  # after the config alone, whose typing errors have better messages
   data = build.build_data(spec, source)
   _check_fingerprint(record, data, workdir)
   num_steps = record.num_steps if record else _count_steps(spec, data)
   tx, schedule = build_optimizer(spec, num_steps)
-  target, init = _state_maker(spec.seed, source, mesh, tx, dtype=dtype, placed=placed)
+  target, init = _state_maker(spec, source, mesh, tx, split)
   shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
-  train_step = jit_train_step(make_train_step(score_fn, objective, tx, schedule), shardings, mesh)
-  eval_step = meshes.jit_for(mesh, make_eval_step(score_fn, objective), out_shardings=meshes.replicated(mesh))
-  return Run(spec, source, data, mesh, num_steps, target, init, train_step, eval_step)
+  train_step = with_base(lambda score_fn: make_train_step(score_fn, objective, tx, schedule), score_fn, split.join)
+  eval_step = with_base(lambda score_fn: make_eval_step(score_fn, objective), score_fn, split.join)
+  jitted = meshes.jit_for(mesh, eval_step, out_shardings=meshes.replicated(mesh))
+  base = partial(load_base, source, split, spec.lora, dtype=dtype, placed=placed, seed=spec.seed)
+  return Run(
+    spec, source, data, mesh, num_steps, target, init, jit_train_step(train_step, shardings, mesh), jitted, base
+  )
 
 
 def open_workdir(run: Run, workdir: str) -> Checkpoints:
@@ -163,15 +172,18 @@ def build_optimizer(spec: RunSpec, num_steps: int) -> tuple[optax.GradientTransf
 
 
 def _state_maker(
-  seed: int, source: PolicySource, mesh: Mesh, tx: optax.GradientTransformation, *, dtype: Any, placed: Any
+  spec: RunSpec, source: PolicySource, mesh: Mesh, tx: optax.GradientTransformation, split: Split
 ) -> tuple[TrainState, Callable[[], TrainState]]:
-  params = abstract_params(source.config, dtype)
-  abstract = abstract_state(params, tx, seed=seed)
-  shardings = meshes.state_shardings(abstract, params, placed, mesh)
+  abstract = abstract_state(split.params, tx, seed=spec.seed)
+  shardings = meshes.state_shardings(abstract, split.params, split.placed, mesh)
 
   def init() -> TrainState:
-    loaded = load_policy(source, dtype=dtype, shardings=placed, seed=seed)
-    make = jax.jit(lambda p: init_state(p, tx, seed=seed), out_shardings=shardings, donate_argnums=0)
+    if split.base is None:
+      dtype = build.dtype("config.model.param_dtype", spec.model.param_dtype)
+      loaded = load_policy(source, dtype=dtype, shardings=split.placed, seed=spec.seed)
+    else:
+      loaded = start_adapters(spec.lora, source.config, split, seed=spec.seed)
+    make = jax.jit(lambda p: init_state(p, tx, seed=spec.seed), out_shardings=shardings, donate_argnums=0)
     return make(loaded)
 
   target = jax.tree.map(

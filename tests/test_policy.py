@@ -5,13 +5,13 @@ import pytest
 from etils import epath
 
 from amopo_jax.export import export
+from amopo_jax.load import load_policy
 from amopo_jax.models.transformer import abstract_params
 from amopo_jax.policy import (
   RunRecord,
   count_parameters,
   find_policy,
   is_workdir,
-  load_policy,
   read_run,
   write_atomically,
   write_run,
