@@ -1,10 +1,6 @@
 """Runs with adapters: what they compute, what they save, that they resume, and what others make of their workdirs."""
 
-import dataclasses
 import io
-import json
-import pathlib
-import shutil
 
 import jax
 import jax.numpy as jnp
@@ -13,19 +9,11 @@ import pytest
 from jax.sharding import SingleDeviceSharding
 from rich.console import Console
 
-from amopo_jax import build
 from amopo_jax.checkpoint import Checkpoints
 from amopo_jax.load import load_policy
-from amopo_jax.lora import check_lora, fingerprint
 from amopo_jax.models.transformer import abstract_params
 from amopo_jax.policy import find_policy
-from amopo_jax.prepare import prepare, train_stream
-from amopo_jax.data.collate import collate, count_pairs
-from amopo_jax.mesh import place_batch
-from amopo_jax.run_spec import LoraSpec
-from amopo_jax.score import score
 from amopo_jax.train import train
-from amopo_jax.types import InputError
 from amopo_jax.writers import read_metrics
 
 LORA = {"lora__rank": 4, "lora__alpha": 8.0, "train__epochs": 2}
