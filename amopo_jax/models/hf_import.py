@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import ml_dtypes  # noqa: F401 (gives numpy the name "bfloat16", by which safetensors asks for it)
 import numpy as np
+from etils import epath
 from jax.sharding import Sharding, SingleDeviceSharding
 
 from amopo_jax.models.config import ModelConfig
@@ -44,7 +45,7 @@ def load_config(path_or_hub_name: str | Path) -> tuple[ModelConfig, dict[str, An
   """Reads `config.json` alone; of a hub name, only small files are fetched.
 
   Args:
-    path_or_hub_name: a directory, or ORGANISATION/NAME on the Hugging Face Hub.
+    path_or_hub_name: a directory, local or gs://, or ORGANISATION/NAME on the Hugging Face Hub.
 
   Returns:
     The hyper-parameters, and the content of the file, which an export keeps.
@@ -61,7 +62,7 @@ def check_model_dir(path_or_hub_name: str | Path) -> ModelConfig:
   """Checks that a model can be loaded, reading only config and headers: fast, and before anything compiles.
 
   Args:
-    path_or_hub_name: a directory, or ORGANISATION/NAME on the Hugging Face Hub.
+    path_or_hub_name: a directory, local or gs://, or ORGANISATION/NAME on the Hugging Face Hub.
 
   Returns:
     The hyper-parameters.
@@ -90,7 +91,7 @@ def load_params(
   holds one layer of one kernel as floats at a time.
 
   Args:
-    path_or_hub_name: a directory, or ORGANISATION/NAME on the Hugging Face Hub.
+    path_or_hub_name: a directory, local or gs://, or ORGANISATION/NAME on the Hugging Face Hub.
     config: the hyper-parameters of that model.
     dtype: type of the arrays; the files may have another.
     shardings: tree like the parameters, of `jax.sharding.Sharding`; None: everything on the first device.
@@ -125,7 +126,7 @@ def load_params(
   return params
 
 
-def check_headers(headers: dict[str, TensorHeader], config: ModelConfig, directory: Path) -> None:
+def check_headers(headers: dict[str, TensorHeader], config: ModelConfig, directory: epath.Path) -> None:
   """Compares what the files have with what the parameter tree needs; InputError names a difference."""
   shapes = {name: leaf.file_shape for leaf in leaves(config) for name in leaf.names}
   missing = sorted(shapes.keys() - headers.keys())
