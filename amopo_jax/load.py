@@ -5,18 +5,19 @@ side by side, as it is trained, or merged into whole kernels, as everyone else w
 """
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
+from jax.sharding import Sharding
 
 from amopo_jax.checkpoint import Checkpoints
 from amopo_jax.lora import Base, Split, base_type, check_base, convert_kernel, fingerprint, split_lora
 from amopo_jax.models.hf_import import load_params
 from amopo_jax.models.hf_names import get_leaf, leaves, set_leaf
-from amopo_jax.models.lora import adapters_at, float_kernel, kernel_leaves, merge_kernel
+from amopo_jax.models.lora import abstract_adapters, adapters_at, float_kernel, kernel_leaves, merge_kernel
 from amopo_jax.models.transformer import abstract_params, init_params
 from amopo_jax.policy import DTYPES, PolicySource, find_policy, has_adapters, read_run
-from amopo_jax.run_spec import LoraSpec
+from amopo_jax.run_spec import LoraSpec, RunSpec
 from amopo_jax.types import InputError, Params
 
 
@@ -68,56 +69,38 @@ def load_base(source: PolicySource, split: Split, lora: LoraSpec, *, dtype: Any,
   return Base(params, fingerprint(params))
 
 
-class Adapted(NamedTuple):
-  """The adapters of a workdir and what they belong to.
-
-  Attributes:
-    lora: of the run's config.
-    scale: alpha / rank.
-    adapters: the newest or the named ones.
-    base: the frozen parameters, in the types of the run.
-    base_path: of the config.
-  """
-
-  lora: LoraSpec
-  scale: float
-  adapters: Params
-  base: Params
-  base_path: str
-
-
-def load_adapted(source: PolicySource, *, placed: Any) -> Adapted:
-  """Adapters and base of a workdir, side by side.
+def load_adapters(source: PolicySource, spec: RunSpec, placed: Any) -> Params:
+  """The adapters of a workdir.
 
   Args:
-    source: of a workdir that `has_adapters`.
-    placed: shardings of the whole parameters.
-
-  Raises:
-    InputError: the base is not there, or is another one.
+    source: of `find_policy`, a run with adapters.
+    spec: its config.
+    placed: their shardings, or one for all of them.
   """
+  dtype = DTYPES[spec.model.param_dtype]
+  adapters = abstract_adapters(source.config, rank=spec.lora.rank, targets=spec.lora.targets, dtype=dtype)
+  one = isinstance(placed, Sharding)
+  put = lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+  target = jax.tree.map(put, adapters, jax.tree.map(lambda _: placed, adapters) if one else placed)
+  return Checkpoints(source.path, read_only=True).restore_params(int(source.step or 0), target)
+
+
+def _load_merged(source: PolicySource, *, dtype: Any, shardings: Any) -> Params:
+  """Base and adapters of a workdir in one tree of whole kernels, made one by one."""
   spec = read_run(source.path).spec
   try:
     origin = find_policy(spec.model.path, dict(spec.model.arch))
   except InputError as error:
     raise InputError(f"{source.path}: holds adapters only, and their base cannot be loaded: {error}") from None
-  dtype, checkpoints = DTYPES[spec.model.param_dtype], Checkpoints(source.path, read_only=True)
-  split = split_lora(spec.lora, source.config, dtype, placed)
-  put = lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-  step = int(source.step or 0)
-  adapters = checkpoints.restore_params(step, jax.tree.map(put, split.params, split.placed))
-  base = load_base(origin, split, spec.lora, dtype=dtype, placed=placed, seed=spec.seed)
-  check_base(base.fingerprint, checkpoints.read_meta(step).get("base", ""), source.path, spec.model.path)
-  return Adapted(spec.lora, spec.lora.alpha / spec.lora.rank, adapters, base.params or {}, spec.model.path)
-
-
-def _load_merged(source: PolicySource, *, dtype: Any, shardings: Any) -> Params:
-  """Base and adapters in one tree of whole kernels, made one by one."""
-  found = load_adapted(source, placed=shardings)
-  params = jax.tree.map(lambda leaf: leaf, found.base)
+  trained = DTYPES[spec.model.param_dtype]
+  split = split_lora(spec.lora, source.config, trained, shardings)
+  adapters = load_adapters(source, spec, split.placed)
+  base = load_base(origin, split, spec.lora, dtype=trained, placed=shardings, seed=spec.seed)
+  meta = Checkpoints(source.path, read_only=True).read_meta(int(source.step or 0))
+  check_base(base.fingerprint, meta.get("base", ""), source.path, spec.model.path)
+  params, scale = dict(base.params or {}), spec.lora.alpha / spec.lora.rank
   for leaf in leaves(source.config):
-    value, pair = get_leaf(params, leaf.path), adapters_at(found.adapters, leaf)
-    merge = partial(merge_kernel, scale=found.scale, dtype=dtype) if pair else partial(float_kernel, dtype=dtype)
-    jitted = jax.jit(merge, out_shardings=get_leaf(shardings, leaf.path))
-    set_leaf(params, leaf.path, jitted(value, *(pair or ())))
+    value, pair = get_leaf(params, leaf.path), adapters_at(adapters, leaf) or ()
+    make = partial(merge_kernel, scale=scale, dtype=dtype) if pair else partial(float_kernel, dtype=dtype)
+    set_leaf(params, leaf.path, jax.jit(make, out_shardings=get_leaf(shardings, leaf.path))(value, *pair))
   return params

@@ -50,8 +50,11 @@ def is_workdir(path: str) -> bool:
 
 def has_adapters(workdir: str) -> bool:
   """Whether a run's checkpoints hold adapters only; runs of versions without the key hold whole models."""
-  content = json.loads((epath.Path(workdir) / RUN_FILE).read_text())
-  return bool(content["config"].get("lora", {}).get("rank"))
+  try:
+    config = json.loads((epath.Path(workdir) / RUN_FILE).read_text())["config"]
+  except (json.JSONDecodeError, KeyError):
+    config = to_dict(read_run(workdir).spec)  # which says what is broken
+  return bool(config.get("lora", {}).get("rank"))
 
 
 def find_policy(path: str, arch: dict[str, Any], *, step: int | None = None) -> PolicySource:

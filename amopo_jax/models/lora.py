@@ -137,7 +137,9 @@ def float_kernel(kernel: Kernel, dtype: Any) -> Float[Array, "*layers inputs out
 
 
 def adapters_at(adapters: Params, leaf: Leaf) -> tuple[Array, Array] | None:
-  """A and B of a kernel, None if it has none."""
+  """A and B of a kernel, None if it has none or is another parameter."""
+  if leaf.path[-1] != "kernel":
+    return None
   try:
     layer = get_leaf(adapters, leaf.path[:-1])
   except KeyError:
