@@ -129,10 +129,10 @@ def test_another_base_is_refused(adapted, trained, pretrained, tmp_path):
   try:
     content[-1] ^= 1  # a bit of the last tensor
     file.write_bytes(content)
-    with pytest.raises(InputError, match="its adapters belong to another base than .* has now"):
+    with pytest.raises(InputError, match=r"its adapters belong to another base than .* has now"):
       load(adapted[1])
     file.unlink()
-    with pytest.raises(InputError, match="holds adapters only, and their base cannot be loaded"):
+    with pytest.raises(InputError, match=r"holds adapters only, and their base cannot be loaded"):
       load(adapted[1])
   finally:
     moved.rename(file)

@@ -67,8 +67,14 @@ def test_a_single_device_holds_everything():
 @pytest.mark.parametrize(
   "sizes, message",
   [
-    ({"tensor": 8}, r"config\.mesh\.tensor=8 cuts the tiles of 64 inputs of the quantized layers/attn/o/kernel \(128, 64\)"),
-    ({"fsdp": 8}, r"config\.mesh: tensor \* fsdp = 8 does not divide the outputs of the quantized layers/attn/k/kernel"),
+    (
+      {"tensor": 8},
+      r"config\.mesh\.tensor=8 cuts the tiles of 64 inputs of the quantized layers/attn/o/kernel \(128, 64\)",
+    ),
+    (
+      {"fsdp": 8},
+      r"config\.mesh: tensor \* fsdp = 8 does not divide the outputs of the quantized layers/attn/k/kernel",
+    ),
   ],
 )
 def test_a_mesh_that_cuts_tiles_or_outputs_is_refused(sizes, message):

@@ -268,7 +268,9 @@ def test_kernels_are_quantized_on_the_way_one_layer_at_a_time(
   shardings = shardings_for(mesh, config)
   read = []
   real = hf_import._read_part
-  monkeypatch.setattr(hf_import, "_read_part", lambda leaf, *rest: (read.append((leaf, rest[-1])), real(leaf, *rest))[1])
+  monkeypatch.setattr(
+    hf_import, "_read_part", lambda leaf, *rest: (read.append((leaf, rest[-1])), real(leaf, *rest))[1]
+  )
   for leaf in kernel_leaves(config):
     whole = NamedSharding(mesh, P(None, None, "fsdp"))
     set_leaf(shardings, leaf.path, {"qvalue": whole, "scale": whole})

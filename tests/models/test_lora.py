@@ -87,7 +87,7 @@ def test_the_layer_and_its_gradients_are_those_of_the_formula(kernel_type):
   x, w, a, b, bias, c = (np.asarray(v, np.float64) for v in (x, used, a, b, bias, c))
   np.testing.assert_allclose(y, x @ w + x @ a @ b + bias, rtol=1e-5, atol=1e-4)
   np.testing.assert_allclose(d_x, c @ w.T + c @ b.T @ a.T, rtol=1e-5, atol=1e-4)
-  np.testing.assert_allclose(d_a, np.einsum("rsi,rsr2->ir2".replace("r2", "q"), x, c @ b.T), rtol=1e-5, atol=1e-4)
+  np.testing.assert_allclose(d_a, np.einsum("rsi,rsq->iq", x, c @ b.T), rtol=1e-5, atol=1e-4)
   np.testing.assert_allclose(d_b, np.einsum("rsq,rso->qo", x @ a, c), rtol=1e-5, atol=1e-4)
 
 
@@ -135,7 +135,8 @@ def test_only_the_targets_get_adapters_and_the_draws_of_one_do_not_depend_on_the
 
 
 @pytest.mark.parametrize(
-  "targets, message", [("(", r"'\(' is no regular expression"), ("embed.*", r"matches no kernel; there are layers/attn/q")]
+  "targets, message",
+  [("(", r"'\(' is no regular expression"), ("embed.*", r"matches no kernel; there are layers/attn/q")],
 )
 def test_targets_that_cannot_be_are_refused(targets, message):
   with pytest.raises(InputError, match=rf"config\.lora\.targets: .*{message}"):
