@@ -93,7 +93,7 @@ def abstract_base(config: ModelConfig, *, dtype: Any, kernel_type: str) -> Param
   return base
 
 
-def as_kernel(kernel: Float[Array, "L inputs outputs"], kernel_type: str) -> Kernel:
+def as_kernel(kernel: Float[Array, "*layers inputs outputs"], kernel_type: str) -> Kernel:
   """A kernel in the base's type."""
   return quantize(kernel, kernel_type) if kernel_type in TYPES else kernel.astype(kernel_type)
 
@@ -131,8 +131,8 @@ def merge_kernel(
   return (float_kernel(kernel, jnp.float32) + scale * change).astype(dtype)
 
 
-def float_kernel(kernel: Kernel, dtype: Any) -> Float[Array, "*layers inputs outputs"]:
-  """A kernel of the base as floats."""
+def float_kernel(kernel: Kernel, dtype: Any) -> Float[Array, "*axes"]:
+  """A kernel, or any other parameter, of the base as floats."""
   return (dequantize(**kernel) if isinstance(kernel, dict) else kernel).astype(dtype)
 
 
