@@ -33,8 +33,8 @@ from amopo_jax.state import digests
 from amopo_jax.step import ScoreFn
 from amopo_jax.types import Batch, InputError, Params
 
-BASE_DTYPES = ("", "bfloat16", *TYPES)
-"""Values of `config.lora.base_dtype`."""
+BASE_DTYPES = ("bfloat16", *TYPES)
+"""Values of `config.lora.base_dtype`, besides "" for the type of all parameters."""
 
 
 _ADAPTERS = 1 << 20
@@ -142,7 +142,8 @@ def check_lora(lora: LoraSpec, config: ModelConfig) -> None:
   Raises:
     InputError: see there.
   """
-  check_name("config.lora.base_dtype", lora.base_dtype, BASE_DTYPES)
+  if lora.base_dtype:
+    check_name("config.lora.base_dtype", lora.base_dtype, BASE_DTYPES)
   if not lora.rank:
     if lora.base_dtype:
       raise InputError(

@@ -158,7 +158,7 @@ def test_before_the_first_step_an_evaluation_is_that_of_the_whole_model(wide, gr
   [
     (LoraSpec(4, 0.0, "", ALL), r"alpha: 0\.0 is not a finite positive number"),
     (LoraSpec(4, float("nan"), "", ALL), r"alpha: nan is not a finite positive number"),
-    (LoraSpec(4, 8.0, "int4", ALL), r"base_dtype: 'int4' is unknown; choose one of , bfloat16, int8, nf4"),
+    (LoraSpec(4, 8.0, "int4", ALL), r"base_dtype: 'int4' is unknown; choose one of bfloat16, int8, nf4"),
     (LoraSpec(0, 8.0, "nf4", ALL), r"base_dtype: nf4 has no effect at rank 0"),
     (LoraSpec(4, 8.0, "", "embed/weight"), r"targets: 'embed/weight' matches no kernel"),
     (LoraSpec(17, 8.0, "", ALL), r"rank: 17 is more than layers/attn/k/kernel \(32, 16\) has; give at most 16"),
