@@ -11,7 +11,7 @@ wins. Optimizer moments follow the parameter they belong to.
 import os
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -123,16 +123,45 @@ def replicated(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec())
 
 
-def place_batch(batch: Batch, mesh: Mesh) -> Batch:
+class Share(NamedTuple):
+  """Groups of rows of a micro-batch that a process holds on the host.
+
+  Attributes:
+    groups: their numbers, ascending.
+    num_groups: in the whole micro-batch.
+  """
+
+  groups: tuple[int, ...]
+  num_groups: int
+
+
+WHOLE = Share((0,), 1)
+"""All rows, as one group."""
+
+
+def place_batch(batch: Batch, mesh: Mesh, share: Share = WHOLE) -> Batch:
   """Puts a host batch onto the devices.
 
   Args:
-    batch: this process's part, numpy.
+    batch: the groups of the share, numpy; of one process, all there are.
     mesh: of `make_mesh`.
+    share: says which groups these are.
   """
-  put = lambda sharding, part: jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), part)
-  rows, pairs = batch_shardings(batch.index.shape[1], mesh)
-  return Batch(put(rows, batch.rows), put(pairs, batch.pairs), put(pairs, batch.index))
+
+  def put(local: Any, sharding: NamedSharding) -> jax.Array:
+    in_group = local.shape[1] // len(share.groups)
+    shape = (local.shape[0], share.num_groups * in_group, *local.shape[2:])
+
+    def part(index: Any) -> Any:
+      start, stop, _ = index[1].indices(shape[1])
+      shift = (share.groups.index(start // in_group) - start // in_group) * in_group
+      return local[:, start + shift : stop + shift]
+
+    return jax.make_array_from_callback(shape, sharding, part)
+
+  rows, pairs = batch_shardings(batch.index.shape[1] // len(share.groups) * share.num_groups, mesh)
+  put_all = lambda sharding, tree: jax.tree.map(lambda x: put(x, sharding), tree)
+  return Batch(put_all(rows, batch.rows), put_all(pairs, batch.pairs), put_all(pairs, batch.index))
 
 
 def batch_shardings(num_pairs: int, mesh: Mesh) -> tuple[NamedSharding, NamedSharding]:

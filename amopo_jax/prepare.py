@@ -7,7 +7,9 @@ was. Only `open_workdir` writes, and only `start_or_resume` computes.
 import importlib.util
 import json
 import math
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -15,12 +17,15 @@ import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 
-from amopo_jax import build
+from amopo_jax import build, processes
 from amopo_jax import mesh as meshes
-from amopo_jax.build_step import BuiltStep, StepParts, build_parts, build_step
+from amopo_jax.build_step import BuiltStep, StepParts, build_parts, build_step, evaluation
 from amopo_jax.checkpoint import Checkpoints, Restored
 from amopo_jax.data.collate import count_pairs
-from amopo_jax.data.pipeline import make_stream
+from amopo_jax.data.pipeline import Stream, make_stream
+from amopo_jax.feed import Plan
+from amopo_jax.load import load_base, load_policy
+from amopo_jax.lora import Base, start_adapters
 from amopo_jax.metrics import MetricSums, metric_names
 from amopo_jax.models.hf_config import to_hf
 from amopo_jax.policy import (
@@ -29,7 +34,6 @@ from amopo_jax.policy import (
   PolicySource,
   RunRecord,
   find_policy,
-  load_policy,
   read_run,
   write_atomically,
   write_run,
@@ -38,8 +42,8 @@ from amopo_jax.remote import write_folder
 from amopo_jax.run_codec import difference
 from amopo_jax.run_spec import RunSpec, check_name
 from amopo_jax.state import TrainState, init_state
-from amopo_jax.step import TrainStep, make_eval_step
-from amopo_jax.types import Batch, InputError, Params
+from amopo_jax.step import StepMetrics
+from amopo_jax.types import InputError
 
 FREE_TO_CHANGE = (
   "config.mesh.",
@@ -72,21 +76,25 @@ class Run(NamedTuple):
     source: of the initial policy.
     data: pairs, tokenizer, contexts.
     mesh: devices.
+    feed: how the data come onto them.
     num_steps: steps that the schedule is made for; exact where the config names them.
     target: abstract state with its shardings.
     init: () -> the state before the first step.
-    train_step, eval_step: jitted.
+    load_base: () -> the frozen base.
+    train_step, eval_step: jitted; their last argument is what `load_base` gives, None without a base.
   """
 
   spec: RunSpec
   source: PolicySource
   data: build.Data
   mesh: Mesh
+  feed: Plan
   num_steps: int
   target: TrainState
   init: Callable[[], TrainState]
-  train_step: TrainStep
-  eval_step: Callable[[Params, Batch], MetricSums]
+  load_base: Callable[[], Base]
+  train_step: Callable[..., tuple[TrainState, StepMetrics]]
+  eval_step: Callable[..., MetricSums]
 
 
 def prepare(spec: RunSpec, workdir: str | None) -> Run:
@@ -106,20 +114,49 @@ def prepare(spec: RunSpec, workdir: str | None) -> Run:
   rows = (spec.batch.rows // spec.batch.accumulation, spec.batch.row_length) if workdir else (0, 0)
   parts = build_parts(spec, source.config, mesh, num_contexts, rows=rows)
   record = _matching_record(spec, workdir)  # after the config alone, whose typing errors have better messages
+  feed = build.plan_streams(spec, mesh)
   data = build.build_data(spec, source)
   _check_fingerprint(record, data, workdir)
   num_steps = record.num_steps if record else _count_steps(spec, data)
   step = build_step(parts, num_steps)
-  eval_step = meshes.jit_for(
-    mesh, make_eval_step(parts.score_fn, parts.objective), out_shardings=meshes.replicated(mesh)
-  )
-  return Run(
-    spec, source, data, mesh, num_steps, step.target, _initializer(parts, step, source), step.train_step, eval_step
-  )
+  eval_step = meshes.jit_for(mesh, evaluation(parts), out_shardings=meshes.replicated(mesh))
+  dtype = build.dtype("config.model.param_dtype", spec.model.param_dtype)
+  base = partial(load_base, source, parts.split, spec.lora, dtype=dtype, placed=parts.placed, seed=spec.seed)
+  init = _initializer(parts, step, source)
+  return Run(spec, source, data, mesh, feed, num_steps, step.target, init, base, step.train_step, eval_step)
+
+
+def identify(run: Run) -> dict[str, Any]:
+  """What must be the same in every process of a run, as far as a glance shows."""
+  return {
+    "jax": jax.__version__,
+    "model": run.source.hf_config,
+    "tokenizer": run.data.tokenizer.fingerprint,
+    "records": {name: found.num_records for name, found in run.data.surveys.items()},
+    "pairs": {name: zlib.crc32(found.table.tobytes()) for name, found in run.data.surveys.items()},
+    "steps": run.num_steps,
+  }
 
 
 def open_workdir(run: Run, workdir: str) -> Checkpoints:
-  """Writes the run's record and model description into a new workdir; leaves those of an old one alone."""
+  """Writes the run's record and model description into a new workdir; leaves those of an old one alone.
+
+  Raises:
+    InputError: this process does not see what the first one wrote.
+  """
+  if jax.process_index() == 0:
+    _write_record(run, workdir)
+  processes.meet()
+  if not (epath.Path(workdir) / RUN_FILE).exists():
+    raise InputError(
+      f"{workdir}: process {jax.process_index()} does not see what process 0 wrote there; all processes need the same "
+      "folder, on a shared disk or gs://"
+    )
+  loop = run.spec.train
+  return Checkpoints(workdir, keep=loop.keep, best_metric=loop.best_metric, best_is_highest=loop.best_is_highest)
+
+
+def _write_record(run: Run, workdir: str) -> None:
   if not (epath.Path(workdir) / RUN_FILE).exists():
     model = epath.Path(workdir) / MODEL_FOLDER
     end_of_turn = int(run.data.tokenizer.end[-1])
@@ -128,8 +165,6 @@ def open_workdir(run: Run, workdir: str) -> Checkpoints:
     write_atomically(model / "config.json", json.dumps(hf_config, indent=1) + "\n")
     write_folder(str(model), run.data.tokenizer.save)
     write_run(workdir, RunRecord(run.spec, run.num_steps, run.data.tokenizer.fingerprint))
-  loop = run.spec.train
-  return Checkpoints(workdir, keep=loop.keep, best_metric=loop.best_metric, best_is_highest=loop.best_is_highest)
 
 
 def start_or_resume(run: Run, checkpoints: Checkpoints) -> Restored:
@@ -139,11 +174,15 @@ def start_or_resume(run: Run, checkpoints: Checkpoints) -> Restored:
 
 
 def _initializer(parts: StepParts, step: BuiltStep, source: PolicySource) -> Callable[[], TrainState]:
-  seed, dtype = parts.spec.seed, build.dtype("config.model.param_dtype", parts.spec.model.param_dtype)
+  seed, split = parts.spec.seed, parts.split
   shardings = jax.tree.map(lambda leaf: leaf.sharding, step.target)
 
   def init() -> TrainState:
-    loaded = load_policy(source, dtype=dtype, shardings=parts.placed, seed=seed)
+    if split.base is None:
+      dtype = build.dtype("config.model.param_dtype", parts.spec.model.param_dtype)
+      loaded = load_policy(source, dtype=dtype, shardings=split.placed, seed=seed)
+    else:
+      loaded = start_adapters(parts.spec.lora, source.config, split, seed=seed)
     make = jax.jit(lambda p: init_state(p, step.tx, seed=seed), out_shardings=shardings, donate_argnums=0)
     return make(loaded)
 
@@ -184,7 +223,7 @@ def _count_steps(spec: RunSpec, data: build.Data) -> int:
   """Steps of the run: as configured, or so many epochs by the pairs that the first steps take."""
   if spec.train.steps:
     return spec.train.steps
-  stream = train_stream(spec, data, num_workers=0)
+  stream = train_stream(spec, data, range(build.num_streams(spec.batch)), num_workers=0)
   counts = []
   for groups in stream:
     counts.append(count_pairs(groups))
@@ -196,16 +235,15 @@ def _count_steps(spec: RunSpec, data: build.Data) -> int:
   return max(len(counts), math.ceil(total / float(np.mean(counts))))
 
 
-def train_stream(spec: RunSpec, data: build.Data, *, num_workers: int) -> Any:
+def train_stream(spec: RunSpec, data: build.Data, owned: Sequence[int], *, num_workers: int) -> Stream:
   """The stream of training groups: endless where the config names steps, else so many epochs."""
-  streams = build.num_streams(spec.batch)
   return make_stream(
     data.train,
     data.pack,
     seed=spec.seed,
     num_epochs=None if spec.train.steps else spec.train.epochs,
-    num_streams=streams,
-    owned=range(streams),
+    num_streams=build.num_streams(spec.batch),
+    owned=owned,
     num_workers=num_workers,
     shuffle=spec.data.shuffle,
     weights=data.weights,

@@ -48,8 +48,16 @@ def test_a_step_that_fits_says_what_it_needs(case):
   memory = attempt.memory
   assert attempt.fits
   assert memory.optimizer > memory.parameters > 0  # two moments, and counters
+  assert memory.base == 0
   assert memory.parameters + memory.optimizer + memory.batch <= memory.arguments
   assert memory.arguments + memory.temporaries <= memory.needed < 2**30
+
+
+def test_adapters_leave_a_frozen_base(case):
+  found = case(lora__rank=4, lora__base_dtype="bfloat16")
+  memory = try_step(found.parts, found.num_contexts).memory
+  assert memory.parameters < memory.base
+  assert memory.optimizer < 3 * memory.parameters
 
 
 @pytest.mark.slow
