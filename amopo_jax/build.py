@@ -175,7 +175,7 @@ def build_mesh(spec: RunSpec, devices: Sequence[Any] | None = None) -> Mesh:
   return mesh
 
 
-def check_rows(batch: BatchSpec, mesh: Any) -> None:
+def check_rows(batch: BatchSpec, mesh: meshes.AnyMesh) -> None:
   """Refuses rows that do not divide over a mesh, which may be abstract."""
   rows, shards = batch.rows // batch.accumulation, meshes.row_shards(mesh)
   if rows % shards:
@@ -247,7 +247,7 @@ def dtype(where: str, name: str) -> Any:
   return DTYPES[name]
 
 
-def param_shardings(spec: RunSpec, params: Any, mesh: Mesh) -> Any:
+def param_shardings(spec: RunSpec, params: Any, mesh: meshes.AnyMesh) -> Any:
   """Shardings of the parameters: the config's rules first, then the default ones."""
   return meshes.param_shardings(params, mesh, (*spec.mesh.rules, *meshes.DEFAULT_RULES))
 

@@ -91,7 +91,7 @@ def build_parts(
   return StepParts(spec, mesh, score_fn, objective, placed, split)
 
 
-def place_params(spec: RunSpec, config: ModelConfig, mesh: Any) -> tuple[Any, Split]:
+def place_params(spec: RunSpec, config: ModelConfig, mesh: meshes.AnyMesh) -> tuple[Any, Split]:
   """Shardings of the whole policy's parameters, and what of them is trained; the mesh may be abstract."""
   dtype = build.dtype("config.model.param_dtype", spec.model.param_dtype)
   placed = build.param_shardings(spec, abstract_params(config, dtype), mesh)
@@ -119,13 +119,13 @@ def evaluation(parts: StepParts) -> Callable[..., MetricSums]:
   return with_base(make, parts.score_fn, parts.split.join)
 
 
-def place_state(spec: RunSpec, split: Split, mesh: Any, tx: optax.GradientTransformation) -> TrainState:
+def place_state(spec: RunSpec, split: Split, mesh: meshes.AnyMesh, tx: optax.GradientTransformation) -> TrainState:
   """The abstract state of what is trained, each array with its sharding.
 
   Args:
     spec: the config.
     split: of `place_params`.
-    mesh: may be a `jax.sharding.AbstractMesh`.
+    mesh: may be of sizes alone.
     tx: optimizer.
   """
   state = abstract_state(split.params, tx, seed=spec.seed)

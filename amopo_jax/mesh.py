@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.experimental import mesh_utils
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from amopo_jax.types import Batch, InputError
 
@@ -31,6 +32,9 @@ _CPU_OPTIONS = {
 nothing fuses (docs/decisions/0006, 0008)."""
 
 _THREADS_PER_DEVICE = 16  # more than a step has collectives that may wait at the same time; idle ones cost nothing
+
+AnyMesh = Mesh | AbstractMesh
+"""Of devices, or of sizes alone."""
 
 Rules = Sequence[tuple[str, Sequence[str | None]]]
 
@@ -53,12 +57,19 @@ def make_mesh(*, data: int, fsdp: int, tensor: int, devices: Sequence[jax.Device
     devices: defaults to all devices of all processes.
 
   Raises:
-    InputError: the sizes do not multiply to the number of devices.
+    InputError: the sizes do not multiply to the number of devices, or slices of a TPU do not hold whole replicas.
   """
   give_virtual_devices_threads()
   devices = jax.devices() if devices is None else list(devices)
   sizes = axis_sizes(len(devices), data=data, fsdp=fsdp, tensor=tensor)
-  return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+  slices = len({getattr(device, "slice_index", 0) for device in devices}) if devices[0].platform == "tpu" else 1
+  shape, types = tuple(sizes.values()), (AxisType.Auto,) * len(AXES)
+  if slices == 1:
+    return jax.make_mesh(shape, AXES, axis_types=types, devices=devices)
+  if sizes["data"] % slices:
+    raise InputError(f"config.mesh.data={sizes['data']}: is no multiple of the {slices} slices, which are replicas")
+  within = (sizes["data"] // slices, *shape[1:])
+  return Mesh(mesh_utils.create_hybrid_device_mesh(within, (slices, 1, 1), devices), AXES, axis_types=types)
 
 
 def axis_sizes(num_devices: int, *, data: int, fsdp: int, tensor: int) -> dict[str, int]:
@@ -113,12 +124,12 @@ def check_rules(rules: Any) -> None:
     _check_axes(where, axes)
 
 
-def row_shards(mesh: Mesh) -> int:
+def row_shards(mesh: AnyMesh) -> int:
   """Number of parts into which token rows are split."""
   return int(np.prod([mesh.shape[axis] for axis in ROW_AXES]))
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: AnyMesh) -> NamedSharding:
   """Every device holds the whole array."""
   return NamedSharding(mesh, PartitionSpec())
 
@@ -164,7 +175,7 @@ def place_batch(batch: Batch, mesh: Mesh, share: Share = WHOLE) -> Batch:
   return Batch(put_all(rows, batch.rows), put_all(pairs, batch.pairs), put_all(pairs, batch.index))
 
 
-def batch_shardings(num_pairs: int, mesh: Mesh) -> tuple[NamedSharding, NamedSharding]:
+def batch_shardings(num_pairs: int, mesh: AnyMesh) -> tuple[NamedSharding, NamedSharding]:
   """Where a batch lies: its rows over data and fsdp, and its pairs too where they divide.
 
   Args:
@@ -178,7 +189,7 @@ def batch_shardings(num_pairs: int, mesh: Mesh) -> tuple[NamedSharding, NamedSha
   return split, split if num_pairs % row_shards(mesh) == 0 else replicated(mesh)
 
 
-def param_shardings(params: Any, mesh: Mesh, rules: Rules = DEFAULT_RULES) -> Any:
+def param_shardings(params: Any, mesh: AnyMesh, rules: Rules = DEFAULT_RULES) -> Any:
   """The sharding of every parameter, in a tree like `params`.
 
   Args:
@@ -201,7 +212,7 @@ def param_shardings(params: Any, mesh: Mesh, rules: Rules = DEFAULT_RULES) -> An
   return jax.tree_util.tree_map_with_path(place, params)
 
 
-def state_shardings(abstract_state: Any, params: Any, shardings: Any, mesh: Mesh) -> Any:
+def state_shardings(abstract_state: Any, params: Any, shardings: Any, mesh: AnyMesh) -> Any:
   """Shardings of a whole train state: what mirrors a parameter lies where the parameter lies.
 
   Args:
@@ -290,7 +301,7 @@ def _check_axes(where: str, axes: Sequence[Any]) -> None:
       raise InputError(f"{where}: axis {axis!r} occurs twice; an axis splits one dimension, put None for the other")
 
 
-def _check_divides(name: str, shape: tuple[int, ...], axes: Sequence[str | None], mesh: Mesh) -> None:
+def _check_divides(name: str, shape: tuple[int, ...], axes: Sequence[str | None], mesh: AnyMesh) -> None:
   if len(axes) > len(shape):
     raise InputError(f"config.mesh.rules: {name} has {len(shape)} dimensions, its rule names {len(axes)}")
   for size, axis in zip(shape, axes, strict=False):

@@ -22,8 +22,8 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
   flags.DEFINE_list("topology", None, "generation and chips, several with commas", flag_values=values)
   count, number = partial(flags.DEFINE_integer, lower_bound=0), partial(flags.DEFINE_float, lower_bound=0)
   count("rows_per_chip", 0, "rows of a micro-batch on each chip; 0: batch.rows", flag_values=values)
-  number("tokens_per_pair", 0, "of the rows, in all contexts; 0: 800 per context", flag_values=values)
-  number("scored_share", 0, "of the tokens that the head takes; 0: 0.64", upper_bound=1, flag_values=values)
+  number("tokens_per_pair", 0.0, "of the rows, in all contexts; 0: 800 per context", flag_values=values)
+  number("scored_share", 0.0, "of the tokens that the head takes; 0: 0.64", upper_bound=1, flag_values=values)
   count("pairs", 0, "records of an epoch, before any are held out; 0: 10,000", flag_values=values)
   text = "prints JSON, or writes it to a file beside the table"
   flags.DEFINE_flag(flags.Flag(flags.ArgumentParser(), None, "json", "", text, boolean=True), values)

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 from amopo_jax import build
 from amopo_jax import mesh as meshes
@@ -108,12 +107,12 @@ def compile_step(parts: StepParts, num_contexts: int) -> jax.stages.Compiled:
   return jitted.lower(step.target, batch, parts.split.base).compile()
 
 
-def abstract_batch(spec: RunSpec, mesh: Mesh, num_contexts: int) -> Batch:
+def abstract_batch(spec: RunSpec, mesh: meshes.AnyMesh, num_contexts: int) -> Batch:
   """Shapes and places of the batch that a run puts onto its devices.
 
   Args:
     spec: the config.
-    mesh: may be a `jax.sharding.AbstractMesh`.
+    mesh: may be of sizes alone.
     num_contexts: K.
   """
   pack, micros = build.pack_spec(spec.batch, num_contexts), spec.batch.accumulation

@@ -34,7 +34,7 @@ class Case(NamedTuple):
   overrides: Overrides
   config: ModelConfig
   topology: Topology
-  mesh: Mesh | AbstractMesh
+  mesh: meshes.AnyMesh
   parts: StepParts | None
 
   @property
@@ -100,7 +100,7 @@ def _rows(spec: RunSpec, topology: Topology, rows_per_chip: int) -> Overrides:
   }
 
 
-def _mesh(spec: RunSpec, topology: Topology) -> Mesh | AbstractMesh:
+def _mesh(spec: RunSpec, topology: Topology) -> meshes.AnyMesh:
   if topology.is_tpu:
     return build.build_mesh(spec, abstract_devices(topology))
   sizes = _sizes(spec, topology)

@@ -56,7 +56,7 @@ def read_collectives(text: str, slice_of: Sequence[int]) -> dict[str, Collective
   return found
 
 
-def combine(terms: Sequence[tuple[float, Mapping[str, Collective]]]) -> dict[str, Collective]:
+def combine(terms: Sequence[tuple[float | int, Mapping[str, Collective]]]) -> dict[str, Collective]:
   """Weighted sums by kind; a difference may be negative."""
   kinds = {kind for _, found in terms for kind in found}
   total = lambda kind: sum(factor * np.asarray(found[kind]) for factor, found in terms if kind in found)

@@ -113,7 +113,7 @@ def _one_micro_batch(spec: RunSpec) -> RunSpec:
   )
 
 
-def _sum(*terms: tuple[float, Cost]) -> Cost:
+def _sum(*terms: tuple[float | int, Cost]) -> Cost:
   """A weighted sum of costs."""
   return Cost(
     sum(factor * cost.flops for factor, cost in terms),

@@ -74,7 +74,7 @@ class Estimate(NamedTuple):
   chip_hours: tuple[float, float]
 
 
-def assume(spec: RunSpec, *, tokens_per_pair: float = 0, scored_share: float = 0, pairs: int = 0) -> Workload:
+def assume(spec: RunSpec, *, tokens_per_pair: float = 0.0, scored_share: float = 0.0, pairs: int = 0) -> Workload:
   """The workload of a config; what is 0 is as measured on UltraFeedback, and as many pairs as the recipe takes.
 
   Args:
@@ -128,7 +128,7 @@ def estimate(
   )
 
 
-def model_flops(spec: RunSpec, config: ModelConfig, tokens: float, scored: float) -> float:
+def model_flops(spec: RunSpec, config: ModelConfig, tokens: float | int, scored: float | int) -> float:
   """Products of a forward pass and of its backward pass, two operations per multiply-add, nothing computed twice.
 
   Args:
@@ -149,13 +149,13 @@ def passes(spec: RunSpec) -> int:
   return 2 if spec.lora.rank else 3
 
 
-def attention_flops(spec: RunSpec, config: ModelConfig, tokens: float) -> float:
+def attention_flops(spec: RunSpec, config: ModelConfig, tokens: int) -> float:
   """Operations of the attention kernels in one step."""
   again = _FORWARD if spec.model.remat in _ATTENTION_AGAIN else 0
   visited = min(_VISITED, spec.batch.row_length / 2 + _MARGIN)
   return (_FORWARD + _BACKWARD + again) * _product(config, tokens, visited)
 
 
-def _product(config: ModelConfig, tokens: float, keys: float) -> float:
+def _product(config: ModelConfig, tokens: float | int, keys: float | int) -> float:
   """Of queries and keys, or of probabilities and values, in all layers."""
-  return 2 * tokens * keys * config.num_layers * config.num_heads * config.head_dim
+  return 2.0 * tokens * keys * config.num_layers * config.num_heads * config.head_dim

@@ -30,31 +30,31 @@ _FORWARD_AGAIN = ("save_attention", "full")
 """Remat policies under which the backward pass runs a layer's products once more."""
 
 
-def formula_memory(spec: RunSpec, config: ModelConfig, mesh: Any) -> Memory:
+def formula_memory(spec: RunSpec, config: ModelConfig, mesh: meshes.AnyMesh) -> Memory:
   """Bytes on one GPU.
 
   Args:
     spec: the config.
     config: the decoder.
-    mesh: a `jax.sharding.AbstractMesh`.
+    mesh: of sizes alone.
   """
   split = place_params(spec, config, mesh)[1]
   target = place_state(spec, split, mesh, build_optimizer(spec, 1)[0])
   batch = abstract_batch(spec, mesh, len(spec.data.contexts))
   parameters, optimizer, base, rows = map(bytes_per_chip, (target.params, target.opt_state, split.base, batch))
   gradients = parameters * (2 if spec.batch.accumulation > 1 else 1)
-  temporaries = gradients + _activations(spec, config, mesh) + _gathered(spec, config, mesh)
+  temporaries = gradients + round(_activations(spec, config, mesh) + _gathered(spec, config, mesh))
   arguments = parameters + optimizer + base + rows
   return Memory(parameters, optimizer, base, rows, arguments, temporaries, arguments + temporaries, None)
 
 
-def formula_cost(spec: RunSpec, config: ModelConfig, mesh: Any, scored_share: float) -> Cost:
+def formula_cost(spec: RunSpec, config: ModelConfig, mesh: meshes.AnyMesh, scored_share: float) -> Cost:
   """Operations and bytes of one step on one GPU that no compiler can avoid.
 
   Args:
     spec: the config.
     config: the decoder.
-    mesh: a `jax.sharding.AbstractMesh`.
+    mesh: of sizes alone.
     scored_share: of the tokens, those that the head takes.
   """
   tokens, asked = spec.batch.rows * spec.batch.row_length, passes(spec)
@@ -70,14 +70,14 @@ def formula_cost(spec: RunSpec, config: ModelConfig, mesh: Any, scored_share: fl
   return Cost((layers + head) / mesh.size, update, collectives)
 
 
-def _sent(spec: RunSpec, parameters: int, trained: int, mesh: Any) -> dict[str, float]:
+def _sent(spec: RunSpec, parameters: int, trained: int, mesh: meshes.AnyMesh) -> dict[str, float]:
   """Bytes that a GPU sends of parameters, gathered anew in each pass, and of gradients of those that are trained."""
   share = (1 - 1 / mesh.shape["fsdp"]) / mesh.shape["tensor"] * spec.batch.accumulation
   compute, stored = _itemsize(spec.model.compute_dtype), _itemsize(spec.model.param_dtype)
   return {"all-gather": 2 * share * parameters * compute, "reduce-scatter": share * trained * stored}
 
 
-def _activations(spec: RunSpec, config: ModelConfig, mesh: Any) -> float:
+def _activations(spec: RunSpec, config: ModelConfig, mesh: meshes.AnyMesh) -> float:
   """What all layers keep, and the layer at work."""
   tokens = spec.batch.rows // spec.batch.accumulation // meshes.row_shards(mesh) * spec.batch.row_length
   tensor, width = mesh.shape["tensor"], config.width
@@ -95,7 +95,7 @@ def _activations(spec: RunSpec, config: ModelConfig, mesh: Any) -> float:
   return tokens * _itemsize(spec.model.compute_dtype) * (config.num_layers * (width + kept) + 2 * everything)
 
 
-def _gathered(spec: RunSpec, config: ModelConfig, mesh: Any) -> float:
+def _gathered(spec: RunSpec, config: ModelConfig, mesh: meshes.AnyMesh) -> float:
   """Parameters of two layers and of the head in the compute type, the gradient of one layer, and the head's."""
   layer = _layer_size(config) / mesh.shape["tensor"]
   head = config.width * config.vocab_size / mesh.shape["tensor"]

@@ -19,6 +19,14 @@ def test_rows_may_follow_the_chips(case):
   assert found.spec.batch.rows == 48
 
 
+def test_slices_hold_replicas(case):
+  found = case("2*v5e:2x2", rows_per_chip=1)
+  assert found.overrides["mesh.data"] == 2
+  assert dict(found.mesh.shape)["fsdp"] == 4
+  replicas = found.mesh.devices.reshape(2, -1)
+  assert [{device.slice_index for device in replica} for replica in replicas] == [{0}, {1}]
+
+
 def test_gpus_have_a_mesh_without_devices_and_nothing_to_compile(make_spec):
   [found] = check_cases(make_spec(), [parse_topology("h100:4")], 0)
   assert found.parts is None

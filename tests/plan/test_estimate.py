@@ -57,5 +57,5 @@ def test_kernels_run_again_where_their_result_is_not_kept(make_spec, config):
 def test_what_is_not_said_of_the_data_is_assumed(make_spec):
   spec = make_spec()
   assert assume(spec) == Workload(1600, 0.64, 10_000)  # two contexts; a held-out source
-  assert assume(spec, tokens_per_pair=99, scored_share=0.5, pairs=70) == Workload(99, 0.5, 70)
+  assert assume(spec, tokens_per_pair=99.0, scored_share=0.5, pairs=70) == Workload(99, 0.5, 70)
   assert assume(make_spec(data__heldout={}, data__heldout_fraction=0.1), pairs=70).pairs == 63

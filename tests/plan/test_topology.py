@@ -53,7 +53,7 @@ def test_abstract_devices_are_as_many_as_the_chips(tpu_devices, name, devices, s
   tpu_devices("v5e:2x2")  # skips without the compiler
   found = abstract_devices(parse_topology(name))
   assert len(found) == devices
-  assert len({device.slice_index for device in found}) == slices
+  assert len({getattr(device, "slice_index", 0) for device in found}) == slices
 
 
 def test_a_missing_compiler_is_one_line_with_the_command(monkeypatch):
