@@ -38,8 +38,7 @@ def get_config() -> ConfigDict:
 
   config.model = ConfigDict()
   config.model.path = ""  # Hugging Face directory or hub name, or a workdir; "" starts from random weights of `arch`
-  # Fields of a Hugging Face config.json. Beside a path they must agree with it, and `amopo plan` needs no download.
-  config.model.arch = ConfigDict()
+  config.model.arch = ConfigDict()  # fields of a config.json; beside a path they must be its model's (amopo plan)
   config.model.param_dtype = "float32"  # of parameters and optimizer state: float32 or bfloat16
   config.model.compute_dtype = "float32"  # of activations and matrix products: float32 or bfloat16
   config.model.remat = "full"  # what the backward pass recomputes in each layer: a name of models.transformer.REMAT

@@ -3,7 +3,8 @@
     amopo plan  --config=configs/llama3_1_8b.py --topology=v5e:8x8
     amopo train --config=configs/llama3_1_8b.py --workdir=gs://BUCKET/llama3_1_8b --processes=auto
 
-PLAN
+1 row of 2,048 tokens per chip, about 55 pairs in a step; the learning rate is that of the release, whose steps
+hold 2. The data lack the release's third dimension (configs/helpsteer2.py).
 """
 
 from ml_collections import ConfigDict

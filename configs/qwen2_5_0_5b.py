@@ -3,7 +3,8 @@
     amopo plan  --config=configs/qwen2_5_0_5b.py --topology=v5e:2x4
     amopo train --config=configs/qwen2_5_0_5b.py --workdir=gs://BUCKET/qwen2_5_0_5b --processes=auto
 
-PLAN
+2 rows of 2,048 tokens per chip, about 14 pairs in a step; the learning rate is that of the release, whose steps
+hold 2. The data lack the release's third dimension (configs/helpsteer2.py).
 """
 
 from ml_collections import ConfigDict

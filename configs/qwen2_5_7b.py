@@ -3,7 +3,8 @@
     amopo plan  --config=configs/qwen2_5_7b.py --topology=v5e:8x8
     amopo train --config=configs/qwen2_5_7b.py --workdir=gs://BUCKET/qwen2_5_7b --processes=auto
 
-PLAN
+1 row of 2,048 tokens per chip, about 55 pairs in a step; the learning rate is that of the release, whose steps
+hold 2. The data lack the release's third dimension (configs/helpsteer2.py).
 """
 
 from ml_collections import ConfigDict

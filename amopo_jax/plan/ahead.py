@@ -118,7 +118,7 @@ def abstract_batch(spec: RunSpec, mesh: meshes.AnyMesh, num_contexts: int) -> Ba
   pack, micros = build.pack_spec(spec.batch, num_contexts), spec.batch.accumulation
   pairs = build.num_streams(spec.batch) // micros * pack.max_pairs
   by_row, by_pair = meshes.batch_shardings(pairs, mesh)
-  put = lambda sharding, dtype, *shape: jax.ShapeDtypeStruct((micros, *shape), dtype, sharding=sharding)
+  put: Any = lambda sharding, dtype, *shape: jax.ShapeDtypeStruct((micros, *shape), dtype, sharding=sharding)
   tokens = put(by_row, jnp.int32, spec.batch.rows // micros, spec.batch.row_length)
   return Batch(
     PackedRows(*[tokens] * len(PackedRows._fields)),

@@ -9,12 +9,14 @@ from jax.sharding import AbstractMesh, Mesh
 
 from amopo_jax import build
 from amopo_jax import mesh as meshes
-from amopo_jax.build_step import StepParts, build_parts
+from amopo_jax.build_objective import build_objective
+from amopo_jax.build_step import StepParts, build_optimizer, build_parts
 from amopo_jax.models.config import ModelConfig
+from amopo_jax.models.transformer import REMAT
 from amopo_jax.plan.changes import Overrides, override
 from amopo_jax.plan.topology import Topology, abstract_devices
-from amopo_jax.policy import find_config
-from amopo_jax.run_spec import MeshSpec, RunSpec
+from amopo_jax.policy import DTYPES, find_config
+from amopo_jax.run_spec import MeshSpec, RunSpec, check_name
 from amopo_jax.types import InputError
 
 
@@ -74,10 +76,21 @@ def place(spec: RunSpec, config: ModelConfig, topology: Topology, rows_per_chip:
     mesh = _mesh(placed, topology)
     num_contexts = len(placed.data.contexts)
     parts = build_parts(placed, config, mesh, num_contexts) if isinstance(mesh, Mesh) else None
+    if parts is None:
+      _check_step(placed, num_contexts, meshes.row_shards(mesh))
   except InputError as error:
     remedy = "" if rows_per_chip or "rows" not in str(error) else "; --rows_per_chip=1 chooses rows for each topology"
     raise InputError(f"{topology.name}: {error}{remedy}") from None
   return Case(placed, changes, config, topology, mesh, parts)
+
+
+def _check_step(spec: RunSpec, num_contexts: int, row_shards: int) -> None:
+  """What building a step would have found, without devices."""
+  build_objective(spec.objective, num_contexts, parts=spec.batch.accumulation * row_shards)
+  build_optimizer(spec, 1)
+  check_name("config.model.remat", spec.model.remat, REMAT)
+  for key in ("compute_dtype", "param_dtype"):
+    check_name(f"config.model.{key}", getattr(spec.model, key), DTYPES)
 
 
 def _slices(spec: RunSpec, topology: Topology) -> Overrides:

@@ -97,7 +97,7 @@ def read_cost(executable: jax.stages.Compiled, mesh: Mesh) -> Cost:
   """The compiler's count of a program, the bodies of its loops once."""
   analysis: Any = executable.cost_analysis()
   slice_of = [getattr(device, "slice_index", None) or 0 for device in mesh.devices.flat]
-  return Cost(analysis["flops"], analysis["bytes accessed"], read_collectives(executable.as_text(), slice_of))
+  return Cost(analysis["flops"], analysis["bytes accessed"], read_collectives(executable.as_text() or "", slice_of))
 
 
 def _one_micro_batch(spec: RunSpec) -> RunSpec:
