@@ -4,6 +4,7 @@
 step.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +14,8 @@ from jax.sharding import Mesh
 from amopo_jax import build
 from amopo_jax import mesh as meshes
 from amopo_jax.build_objective import build_objective
+from amopo_jax.lora import Split, split_params, with_base
+from amopo_jax.metrics import MetricSums
 from amopo_jax.models.config import ModelConfig
 from amopo_jax.models.head import BLOCK_LOGITS
 from amopo_jax.models.score import ScoreFn
@@ -21,8 +24,7 @@ from amopo_jax.objective import Objective
 from amopo_jax.optim import kept_on_host, make_optimizer, make_schedule
 from amopo_jax.run_spec import RunSpec
 from amopo_jax.state import TrainState, abstract_state
-from amopo_jax.step import TrainStep, jit_train_step, make_train_step
-from amopo_jax.types import Params
+from amopo_jax.step import StepMetrics, jit_train_step, make_eval_step, make_train_step
 
 
 class StepParts(NamedTuple):
@@ -33,16 +35,16 @@ class StepParts(NamedTuple):
     mesh: devices.
     score_fn: of the policy, on the mesh.
     objective: of the config.
-    params: abstract parameters.
-    placed: sharding of each parameter.
+    placed: sharding of each parameter of the whole policy.
+    split: what of it is trained, and what is frozen.
   """
 
   spec: RunSpec
   mesh: Mesh
   score_fn: ScoreFn
   objective: Objective
-  params: Params
   placed: Any
+  split: Split
 
 
 class BuiltStep(NamedTuple):
@@ -51,12 +53,12 @@ class BuiltStep(NamedTuple):
   Attributes:
     tx: optimizer.
     target: abstract state with its shardings.
-    train_step: jitted.
+    train_step: jitted; its last argument are the parameters of the frozen base, None without one.
   """
 
   tx: optax.GradientTransformation
   target: TrainState
-  train_step: TrainStep
+  train_step: Callable[..., tuple[TrainState, StepMetrics]]
 
 
 def build_parts(
@@ -85,8 +87,15 @@ def build_parts(
   objective = build_objective(spec.objective, num_contexts, parts=parts)
   score_fn = build.build_score_fn(spec.model, config, num_contexts, mesh, rows=rows, block_logits=block_logits)
   build_optimizer(spec, 1)
-  params = abstract_params(config, build.dtype("config.model.param_dtype", spec.model.param_dtype))
-  return StepParts(spec, mesh, score_fn, objective, params, build.param_shardings(spec, params, mesh))
+  placed, split = place_params(spec, config, mesh)
+  return StepParts(spec, mesh, score_fn, objective, placed, split)
+
+
+def place_params(spec: RunSpec, config: ModelConfig, mesh: meshes.AnyMesh) -> tuple[Any, Split]:
+  """Shardings of the whole policy's parameters, and what of them is trained; the mesh may be abstract."""
+  dtype = build.dtype("config.model.param_dtype", spec.model.param_dtype)
+  placed = build.param_shardings(spec, abstract_params(config, dtype), mesh)
+  return placed, split_params(spec.lora, config, dtype, placed)
 
 
 def build_step(parts: StepParts, num_steps: int) -> BuiltStep:
@@ -97,27 +106,32 @@ def build_step(parts: StepParts, num_steps: int) -> BuiltStep:
     num_steps: that the schedule is made for.
   """
   tx, schedule = build_optimizer(parts.spec, num_steps)
-  target = place_state(parts.spec, parts.params, parts.placed, parts.mesh, tx)
+  target = place_state(parts.spec, parts.split, parts.mesh, tx)
   shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
-  step = make_train_step(parts.score_fn, parts.objective, tx, schedule)
+  make = lambda score_fn: make_train_step(score_fn, parts.objective, tx, schedule)
+  step = with_base(make, parts.score_fn, parts.split.join)
   return BuiltStep(tx, target, jit_train_step(step, shardings, parts.mesh))
 
 
-def place_state(
-  spec: RunSpec, params: Params, placed: Any, mesh: meshes.AnyMesh, tx: optax.GradientTransformation
-) -> TrainState:
-  """The abstract state, each array with its sharding.
+def evaluation(parts: StepParts) -> Callable[..., MetricSums]:
+  """The evaluation step, not jitted; its last argument is as that of the train step."""
+  make = lambda score_fn: make_eval_step(score_fn, parts.objective)
+  return with_base(make, parts.score_fn, parts.split.join)
+
+
+def place_state(spec: RunSpec, split: Split, mesh: meshes.AnyMesh, tx: optax.GradientTransformation) -> TrainState:
+  """The abstract state of what is trained, each array with its sharding.
 
   Args:
     spec: the config.
-    params: abstract parameters.
-    placed: sharding of each.
+    split: of `place_params`.
     mesh: may be of sizes alone.
     tx: optimizer.
   """
-  state = abstract_state(params, tx, seed=spec.seed)
+  state = abstract_state(split.params, tx, seed=spec.seed)
   put = lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-  return jax.tree.map(put, state, meshes.state_shardings(state, params, placed, mesh, offload=spec.optim.offload))
+  shardings = meshes.state_shardings(state, split.params, split.placed, mesh, offload=spec.optim.offload)
+  return jax.tree.map(put, state, shardings)
 
 
 def build_optimizer(spec: RunSpec, num_steps: int) -> tuple[optax.GradientTransformation, optax.Schedule]:

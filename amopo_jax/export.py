@@ -9,10 +9,11 @@ from jax.sharding import SingleDeviceSharding
 
 from amopo_jax import build, processes
 from amopo_jax.data.tokenizer import is_read_alike, load_tokenizer
+from amopo_jax.load import load_policy
 from amopo_jax.mesh import make_mesh
 from amopo_jax.models.hf_export import Crew, check_out_dir, save_model
 from amopo_jax.models.transformer import abstract_params
-from amopo_jax.policy import find_policy, is_workdir, load_policy, read_run
+from amopo_jax.policy import find_policy, is_workdir, read_run
 from amopo_jax.remote import local_folder, write_folder
 from amopo_jax.run_spec import RunSpec
 from amopo_jax.types import InputError, Params

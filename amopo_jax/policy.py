@@ -1,7 +1,7 @@
 """Where a policy comes from: a Hugging Face directory or hub name, the workdir of a run, or random weights.
 
 A workdir holds `run.json` (the config), `model/` (config.json and tokenizer, as an export needs them) and
-`checkpoints/`. All three sources answer to the same two calls: look at it, then load it.
+`checkpoints/`. Here they are looked at; `load.py` loads them.
 """
 
 import json
@@ -12,15 +12,14 @@ import jax
 import jax.numpy as jnp
 from etils import epath
 
-from amopo_jax.checkpoint import Checkpoints
 from amopo_jax.models.config import ModelConfig
 from amopo_jax.models.hf_config import from_hf, to_hf
-from amopo_jax.models.hf_import import check_model_dir, load_config, load_params
-from amopo_jax.models.transformer import abstract_params, init_params
+from amopo_jax.models.hf_import import check_model_dir, load_config
+from amopo_jax.models.transformer import abstract_params
 from amopo_jax.remote import local_folder
 from amopo_jax.run_codec import from_dict, to_dict
 from amopo_jax.run_spec import RunSpec
-from amopo_jax.types import InputError, Params
+from amopo_jax.types import InputError
 
 RUN_FILE, MODEL_FOLDER = "run.json", "model"
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -47,6 +46,15 @@ class PolicySource(NamedTuple):
 def is_workdir(path: str) -> bool:
   """Whether the folder is that of a run."""
   return bool(path) and (epath.Path(path) / RUN_FILE).exists()
+
+
+def has_adapters(workdir: str) -> bool:
+  """Whether a run's checkpoints hold adapters only; runs of versions without the key hold whole models."""
+  try:
+    config = json.loads((epath.Path(workdir) / RUN_FILE).read_text())["config"]
+  except (json.JSONDecodeError, KeyError):
+    config = to_dict(read_run(workdir).spec)  # which says what is broken
+  return bool(config.get("lora", {}).get("rank"))
 
 
 def find_policy(path: str, arch: dict[str, Any], *, step: int | None = None) -> PolicySource:
@@ -85,28 +93,6 @@ def find_config(path: str, arch: dict[str, Any]) -> ModelConfig:
   if not path:
     raise InputError("config.model: neither path nor arch is set; name a model, or give the fields of a config.json")
   return load_config(local_folder(str(epath.Path(path) / MODEL_FOLDER)) if is_workdir(path) else path)[0]
-
-
-def load_policy(source: PolicySource, *, dtype: Any, shardings: Any, seed: int = 0) -> Params:
-  """The parameters, straight under their shardings.
-
-  Args:
-    source: of `find_policy`.
-    dtype: of the parameters.
-    shardings: tree like the parameters.
-    seed: of random weights.
-  """
-  if source.step is not None:
-    target = jax.tree.map(
-      lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=sharding),
-      abstract_params(source.config, dtype),
-      shardings,
-    )
-    return Checkpoints(source.path, read_only=True).restore_params(source.step, target)
-  if source.path:
-    return load_params(source.path, source.config, dtype=dtype, shardings=shardings)
-  init = jax.jit(lambda key: init_params(source.config, key, dtype), out_shardings=shardings)
-  return init(jax.random.key(seed))
 
 
 def count_parameters(config: ModelConfig) -> int:

@@ -9,6 +9,7 @@ import json
 import math
 import zlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -18,11 +19,13 @@ from jax.sharding import Mesh
 
 from amopo_jax import build, processes
 from amopo_jax import mesh as meshes
-from amopo_jax.build_step import BuiltStep, StepParts, build_parts, build_step
+from amopo_jax.build_step import BuiltStep, StepParts, build_parts, build_step, evaluation
 from amopo_jax.checkpoint import Checkpoints, Restored
 from amopo_jax.data.collate import count_pairs
 from amopo_jax.data.pipeline import Stream, make_stream
 from amopo_jax.feed import FeedSpec
+from amopo_jax.load import load_base, load_policy
+from amopo_jax.lora import Base, start_adapters
 from amopo_jax.metrics import MetricSums, metric_names
 from amopo_jax.models.hf_config import to_hf
 from amopo_jax.policy import (
@@ -31,7 +34,6 @@ from amopo_jax.policy import (
   PolicySource,
   RunRecord,
   find_policy,
-  load_policy,
   read_run,
   write_atomically,
   write_run,
@@ -40,8 +42,8 @@ from amopo_jax.remote import write_folder
 from amopo_jax.run_codec import difference
 from amopo_jax.run_spec import RunSpec, check_name
 from amopo_jax.state import TrainState, init_state
-from amopo_jax.step import TrainStep, make_eval_step
-from amopo_jax.types import Batch, InputError, Params
+from amopo_jax.step import StepMetrics
+from amopo_jax.types import InputError
 
 FREE_TO_CHANGE = (
   "config.mesh.",
@@ -79,7 +81,8 @@ class Run(NamedTuple):
     num_steps: steps that the schedule is made for; exact where the config names them.
     target: abstract state with its shardings.
     init: () -> the state before the first step.
-    train_step, eval_step: jitted.
+    load_base: () -> the frozen base.
+    train_step, eval_step: jitted; their last argument is what `load_base` gives, None without a base.
   """
 
   spec: RunSpec
@@ -90,8 +93,9 @@ class Run(NamedTuple):
   num_steps: int
   target: TrainState
   init: Callable[[], TrainState]
-  train_step: TrainStep
-  eval_step: Callable[[Params, Batch], MetricSums]
+  load_base: Callable[[], Base]
+  train_step: Callable[..., tuple[TrainState, StepMetrics]]
+  eval_step: Callable[..., MetricSums]
 
 
 def prepare(spec: RunSpec, workdir: str | None) -> Run:
@@ -116,21 +120,11 @@ def prepare(spec: RunSpec, workdir: str | None) -> Run:
   _check_fingerprint(record, data, workdir)
   num_steps = record.num_steps if record else _count_steps(spec, data)
   step = build_step(parts, num_steps)
-  eval_step = meshes.jit_for(
-    mesh, make_eval_step(parts.score_fn, parts.objective), out_shardings=meshes.replicated(mesh)
-  )
-  return Run(
-    spec,
-    source,
-    data,
-    mesh,
-    feed,
-    num_steps,
-    step.target,
-    _initializer(parts, step, source),
-    step.train_step,
-    eval_step,
-  )
+  eval_step = meshes.jit_for(mesh, evaluation(parts), out_shardings=meshes.replicated(mesh))
+  dtype = build.dtype("config.model.param_dtype", spec.model.param_dtype)
+  base = partial(load_base, source, parts.split, spec.lora, dtype=dtype, placed=parts.placed, seed=spec.seed)
+  init = _initializer(parts, step, source)
+  return Run(spec, source, data, mesh, feed, num_steps, step.target, init, base, step.train_step, eval_step)
 
 
 def identify(run: Run) -> dict[str, Any]:
@@ -181,11 +175,15 @@ def start_or_resume(run: Run, checkpoints: Checkpoints) -> Restored:
 
 
 def _initializer(parts: StepParts, step: BuiltStep, source: PolicySource) -> Callable[[], TrainState]:
-  seed, dtype = parts.spec.seed, build.dtype("config.model.param_dtype", parts.spec.model.param_dtype)
+  seed, split = parts.spec.seed, parts.split
   shardings = jax.tree.map(lambda leaf: leaf.sharding, step.target)
 
   def init() -> TrainState:
-    loaded = load_policy(source, dtype=dtype, shardings=parts.placed, seed=seed)
+    if split.base is None:
+      dtype = build.dtype("config.model.param_dtype", parts.spec.model.param_dtype)
+      loaded = load_policy(source, dtype=dtype, shardings=split.placed, seed=seed)
+    else:
+      loaded = start_adapters(parts.spec.lora, source.config, split, seed=seed)
     make = jax.jit(lambda p: init_state(p, step.tx, seed=seed), out_shardings=shardings, donate_argnums=0)
     return make(loaded)
 

@@ -25,6 +25,14 @@ class ModelSpec:
 
 
 @dataclasses.dataclass(frozen=True)
+class LoraSpec:
+  rank: int
+  alpha: float
+  base_dtype: str
+  targets: str
+
+
+@dataclasses.dataclass(frozen=True)
 class SourceSpec:
   path: str
   format: str
@@ -124,6 +132,7 @@ class RunSpec:
 
   seed: int
   model: ModelSpec
+  lora: LoraSpec
   data: DataSpec
   batch: BatchSpec
   objective: ObjectiveSpec
@@ -138,6 +147,7 @@ AT_LEAST = {
   "config.model.head_chunk": 1,
   "config.model.head_keep": 0,
   "config.model.unroll": 1,
+  "config.lora.rank": 0,
   "config.data.split_seed": 0,
   "config.data.max_length": 0,
   "config.data.max_response": 0,

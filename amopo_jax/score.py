@@ -15,10 +15,11 @@ from amopo_jax.data.every_response import SCORING_RULES, EveryResponse
 from amopo_jax.data.pipeline import make_stream
 from amopo_jax.data.survey import Survey
 from amopo_jax.feed import Feed, FeedSpec
+from amopo_jax.load import load_policy
 from amopo_jax.mesh import jit_for, replicated
 from amopo_jax.models.transformer import abstract_params
 from amopo_jax.objective import mean_probs, rewards, std_probs
-from amopo_jax.policy import find_policy, load_policy
+from amopo_jax.policy import find_policy
 from amopo_jax.run_spec import RunSpec
 from amopo_jax.step import make_moments_step
 from amopo_jax.stopping import StopRequest

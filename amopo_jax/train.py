@@ -7,6 +7,7 @@ state after step n together with the input pipeline's state after batch n.
 
 import errno
 import time
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +22,7 @@ from amopo_jax.data.pipeline import merge_states
 from amopo_jax.evaluate import evaluate
 from amopo_jax.feed import Feed
 from amopo_jax.lock import hold_workdir
+from amopo_jax.lora import Base, check_base
 from amopo_jax.metrics import MetricSums, add, finite, summarize
 from amopo_jax.prepare import Run, identify, open_workdir, prepare, start_or_resume, train_stream
 from amopo_jax.run_codec import to_dict
@@ -74,6 +76,9 @@ def train(spec: RunSpec, workdir: str, console: Console) -> Outcome:
 def _train(run: Run, workdir: str, console: Console, stop: StopRequest, launched: float) -> Outcome:
   checkpoints = open_workdir(run, workdir)
   step, state, meta = start_or_resume(run, checkpoints)
+  base = run.load_base()
+  if step:
+    check_base(base.fingerprint, meta.get("base", ""), workdir, run.spec.model.path)
   if step:
     console.print(f"resumed at step {step}")
   writer = MetricWriter(
@@ -84,7 +89,7 @@ def _train(run: Run, workdir: str, console: Console, stop: StopRequest, launched
     config=to_dict(run.spec),
   )
   with RunProgress(console, total=run.num_steps, done=step, launched=launched) as progress:
-    loop = _Loop(run, checkpoints, writer, progress, stop)
+    loop = _Loop(run, base, checkpoints, writer, progress, stop)
     outcome = loop.go_on(step, state, meta, processes.from_first(last_evaluation(workdir)))
   writer.close()
   checkpoints.close()
@@ -104,15 +109,10 @@ class _Loop:
   """The loop and what it reports to; the state passes through and is never kept."""
 
   def __init__(
-    self, run: Run, checkpoints: Checkpoints, writer: MetricWriter, progress: RunProgress, stop: StopRequest
+    self, run: Run, base: Base, checkpoints: Checkpoints, writer: MetricWriter, progress: RunProgress, stop: StopRequest
   ):
-    self.run, self.checkpoints, self.writer, self.progress, self.stop = (
-      run,
-      checkpoints,
-      writer,
-      progress,
-      stop,
-    )
+    self.run, self.base, self.checkpoints = run, base, checkpoints
+    self.writer, self.progress, self.stop = writer, progress, stop
     self._contexts = run.data.contexts.names
     self._sums, self._since, self._num_steps = None, time.monotonic(), 0
     self._is_going = self._is_stopped = False
@@ -133,7 +133,7 @@ class _Loop:
     feed = Feed(stream, self.run.feed, self.stop)
     pending, values, self._since = None, None, time.monotonic()
     while (batch := self._next_batch(feed, step)) is not None:
-      state, metrics = self.run.train_step(state, batch)
+      state, metrics = self.run.train_step(state, batch, self.base.params)
       self._report(pending)
       step += 1
       pending, values = _Pending(step, metrics), None
@@ -211,7 +211,7 @@ class _Loop:
   def _held_out_sums(self, state: TrainState, *, most: int = 0) -> MetricSums | None:
     data = self.run.data
     found = evaluate(
-      self.run.eval_step,
+      partial(self.run.eval_step, base=self.base.params),
       state.params,
       data.heldout,
       pack=data.pack,
@@ -227,6 +227,7 @@ class _Loop:
       "stream": merge_states(processes.to_first(feed.state)),
       "config": to_dict(self.run.spec),
       "tokenizer": self.run.data.tokenizer.fingerprint,
+      **({"base": self.base.fingerprint} if self.base.fingerprint else {}),
       "window": {"num_steps": self._num_steps, "sums": [np.asarray(x).tolist() for x in self._sums or ()]},
     }
     best = self.run.spec.train.best_metric

@@ -48,6 +48,13 @@ def get_config() -> ConfigDict:
   config.model.head_keep = 0.0  # GiB per device in which the head keeps logits instead of computing them twice
   config.model.unroll = 1  # layers in one turn of the loop over layers; more of them compile for longer
 
+  config.lora = ConfigDict()
+  config.lora.rank = 0  # r of low-rank adapters, which alone are trained and saved; 0: the whole model is trained
+  config.lora.alpha = 16.0  # an adapter's output is scaled by alpha / rank
+  # The frozen model's embedding, head, norms and biases stay in param_dtype, as do the adapters.
+  config.lora.base_dtype = ""  # of the frozen kernels: bfloat16, int8 or nf4 (QLoRA); "": as param_dtype
+  config.lora.targets = r"layers/.*/kernel"  # regular expression over kernel paths: which linear layers get adapters
+
   config.data = ConfigDict()
   config.data.train = ConfigDict(sort_keys=False)  # name -> source(...)
   config.data.heldout = ConfigDict(sort_keys=False)  # name -> source(...); empty: heldout_fraction of the prompts

@@ -5,6 +5,7 @@ import pytest
 from etils import epath
 
 from amopo_jax.export import export
+from amopo_jax.load import load_policy
 from amopo_jax.models.transformer import abstract_params
 from amopo_jax.policy import (
   RunRecord,
@@ -12,7 +13,6 @@ from amopo_jax.policy import (
   find_config,
   find_policy,
   is_workdir,
-  load_policy,
   read_run,
   write_atomically,
   write_run,

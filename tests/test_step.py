@@ -11,9 +11,10 @@ from amopo_jax.build_objective import build_objective
 from amopo_jax.build_step import build_optimizer
 from amopo_jax.data.collate import collate, count_pairs
 from amopo_jax.data.pipeline import make_stream
+from amopo_jax.load import load_policy
 from amopo_jax.metrics import summarize
 from amopo_jax.models.transformer import abstract_params
-from amopo_jax.policy import find_policy, load_policy
+from amopo_jax.policy import find_policy
 from amopo_jax.state import init_state
 from amopo_jax.step import draw_noise, make_eval_step, make_moments_step, make_train_step
 

@@ -1,6 +1,7 @@
-"""amopo export --workdir=DIR --out=HF_DIR [--step=N] [--dtype=bfloat16]
+"""amopo export --workdir=DIR --out=HF_DIR [--step=N] [--dtype=bfloat16] [--adapters]
 
-Writes a directory that transformers and vLLM load: config.json, safetensors, tokenizer.
+Writes a directory that transformers and vLLM load: config.json, safetensors, tokenizer; the adapters of a LoRA run are
+merged into it. With --adapters, the adapters alone, for peft.
 """
 
 from absl import flags
@@ -16,6 +17,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
   flags.DEFINE_string("out", None, "directory to write, also gs://; must not exist, or be empty", flag_values=values)
   flags.DEFINE_integer("step", None, "checkpoint; default: the newest", flag_values=values)
   flags.DEFINE_string("dtype", "", "of the files: float32 or bfloat16; default: as trained", flag_values=values)
+  flags.DEFINE_bool("adapters", False, "of a LoRA run: write the adapters alone, for peft", flag_values=values)
   define_processes(values)
 
 
@@ -24,8 +26,13 @@ def run(values: flags.FlagValues) -> int:
   require(values, "workdir", "out")
   from amopo_jax.console import make_console
   from amopo_jax.export import export
+  from amopo_jax.export_adapters import export_adapters
 
   with joined(values):
+    if values.adapters:
+      step = export_adapters(values.workdir, values.out, step=values.step, dtype=values.dtype)
+      make_console().print(f"{values.out}: adapters of step {step} of {values.workdir}")
+      return 0
     exported = export(values.workdir, values.out, step=values.step, dtype=values.dtype)
     console = make_console()
   console.print(f"{values.out}: step {exported.step} of {values.workdir}")

@@ -5,7 +5,7 @@ it: the compile time does not grow with L, and a sharding rule names a parameter
 """
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache, partial, reduce
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from amopo_jax.models.attention import ATTENTION_NAME, Attention, attention
 from amopo_jax.models.config import ModelConfig
-from amopo_jax.models.layers import Block, Places, RMSNorm, Table
+from amopo_jax.models.layers import Block, Places, QuantizedKernel, RMSNorm, Table
 from amopo_jax.models.layout import Constrain, identity
 from amopo_jax.models.rotary import rotation
 from amopo_jax.types import InputError, PackedRows, Params
@@ -114,7 +114,7 @@ def hidden_states(
   """What the output head reads: the residual stream after the last norm.
 
   Args:
-    params: as `init_params` makes them, in any float type.
+    params: as `init_params` makes them, in any float type, or as `lora.join` does.
     config: the decoder.
     rows: tokens in trie order.
     compute_dtype: of the residual stream and of all matrix products; norms, rotation and softmax are float32.
@@ -125,7 +125,7 @@ def hidden_states(
     constrain: called with every new residual stream, and the rotation of its tokens, and the kind "residual";
       before that with the embedded tokens and the kind "embedded".
   """
-  model = nnx.merge(_structure(config), params)
+  model = nnx.merge(_structure(config, *_lora_parts(params)), params)
   return model(
     rows,
     compute_dtype=compute_dtype,
@@ -141,6 +141,21 @@ def output_embedding(params: Params, config: ModelConfig) -> Float[Array, "V D"]
   return params["embed" if config.tie_embeddings else "lm_head"]["weight"]
 
 
+def _lora_parts(params: Params) -> tuple[frozenset[tuple[str, ...]], frozenset[tuple[str, ...]]]:
+  """Paths of the linear layers that have adapters, and of those whose kernel is quantized."""
+  paths = [tuple(key.key for key in path) for path, _ in jax.tree_util.tree_leaves_with_path(params["layers"])]
+  adapted = frozenset(path[:-1] for path in paths if path[-1] == "lora_a")
+  return adapted, frozenset(path[:-2] for path in paths if path[-1] == "qvalue")
+
+
 @cache
-def _structure(config: ModelConfig) -> nnx.GraphDef:
-  return nnx.graphdef(nnx.eval_shape(lambda: Transformer(config, dtype=jnp.float32, rngs=nnx.Rngs(0))))
+def _structure(
+  config: ModelConfig, adapted: frozenset[tuple[str, ...]], quantized: frozenset[tuple[str, ...]]
+) -> nnx.GraphDef:
+  model = nnx.eval_shape(lambda: Transformer(config, dtype=jnp.float32, rngs=nnx.Rngs(0)))
+  layer_at = lambda path: reduce(getattr, path, model.layers)
+  for path in adapted:
+    layer_at(path).add_adapters()
+  for path in quantized:
+    layer_at(path).kernel = QuantizedKernel()
+  return nnx.graphdef(model)

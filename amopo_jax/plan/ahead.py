@@ -13,7 +13,6 @@ from amopo_jax import mesh as meshes
 from amopo_jax.build_step import StepParts, build_step
 from amopo_jax.plan.chips import GIB
 from amopo_jax.run_spec import RunSpec
-from amopo_jax.state import TrainState
 from amopo_jax.types import Batch, PackedRows, PairInfo, RunFailure
 
 _NUM_STEPS = 100
@@ -27,12 +26,17 @@ _SHORTAGES = (
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": GIB, "T": 2**40}
 
 
+Sizes = tuple[int, int, int, int]
+"""The first fields of a `Memory`."""
+
+
 class Memory(NamedTuple):
   """Bytes on one chip; the parts of the arguments are those of the arrays, the rest is the compiler's word.
 
   Attributes:
-    parameters: of the state.
-    optimizer: of the state.
+    parameters: that are trained.
+    optimizer: its state.
+    base: parameters that are frozen; 0 where all are trained.
     batch: token rows and what the annotators said of the pairs.
     arguments: all of these as the compiler lays them out.
     temporaries: activations, gradients and everything else between the arguments and the results; None where the
@@ -43,6 +47,7 @@ class Memory(NamedTuple):
 
   parameters: int
   optimizer: int
+  base: int
   batch: int
   arguments: int
   temporaries: int | None
@@ -79,15 +84,15 @@ def try_step(parts: StepParts, num_contexts: int) -> Attempt:
   Raises:
     RunFailure: the compiler refused the program for another reason.
   """
-  target = build_step(parts, _NUM_STEPS).target
-  batch = abstract_batch(parts.spec, parts.mesh, num_contexts)
+  sizes = argument_sizes(parts, num_contexts)
   began = time.perf_counter()
   try:
     executable = compile_step(parts, num_contexts)
   except jax.errors.JaxRuntimeError as error:
     needed, available = _shortage(str(error))
-    return Attempt(None, _refused(target, batch, needed, available), time.perf_counter() - began)
-  return Attempt(executable, _accepted(executable, target, batch), time.perf_counter() - began)
+    memory = Memory(*sizes, sum(sizes), None, needed, available)
+    return Attempt(None, memory, time.perf_counter() - began)
+  return Attempt(executable, _accepted(executable, sizes), time.perf_counter() - began)
 
 
 def compile_step(parts: StepParts, num_contexts: int) -> jax.stages.Compiled:
@@ -98,7 +103,8 @@ def compile_step(parts: StepParts, num_contexts: int) -> jax.stages.Compiled:
   """
   step = build_step(parts, _NUM_STEPS)
   jitted: Any = step.train_step
-  return jitted.lower(step.target, abstract_batch(parts.spec, parts.mesh, num_contexts)).compile()
+  batch = abstract_batch(parts.spec, parts.mesh, num_contexts)
+  return jitted.lower(step.target, batch, parts.split.base).compile()
 
 
 def abstract_batch(spec: RunSpec, mesh: meshes.AnyMesh, num_contexts: int) -> Batch:
@@ -125,29 +131,26 @@ def abstract_batch(spec: RunSpec, mesh: meshes.AnyMesh, num_contexts: int) -> Ba
   )
 
 
+def argument_sizes(parts: StepParts, num_contexts: int) -> Sizes:
+  """Bytes on one chip of what is trained, of the optimizer, of what is frozen, and of the batch."""
+  target = build_step(parts, _NUM_STEPS).target
+  batch = abstract_batch(parts.spec, parts.mesh, num_contexts)
+  trained, frozen = bytes_per_chip(target.params), bytes_per_chip(parts.split.base)
+  return trained, bytes_per_chip(target.opt_state), frozen, bytes_per_chip(batch)
+
+
 def bytes_per_chip(tree: Any) -> int:
   """Bytes that one chip holds of abstract arrays, by their shardings."""
   size = lambda leaf: int(np.prod(leaf.sharding.shard_shape(leaf.shape))) * leaf.dtype.itemsize
   return sum(map(size, jax.tree.leaves(tree)))
 
 
-def _accepted(executable: jax.stages.Compiled, target: TrainState, batch: Batch) -> Memory:
+def _accepted(executable: jax.stages.Compiled, sizes: Sizes) -> Memory:
   found: Any = executable.memory_analysis()
+  arguments, temporaries = found.argument_size_in_bytes, found.temp_size_in_bytes
   results = found.output_size_in_bytes - found.alias_size_in_bytes  # those that do not take an argument's place
-  return Memory(
-    bytes_per_chip(target.params),
-    bytes_per_chip(target.opt_state),
-    bytes_per_chip(batch),
-    found.argument_size_in_bytes,
-    found.temp_size_in_bytes,
-    found.argument_size_in_bytes + found.temp_size_in_bytes + results + found.generated_code_size_in_bytes,
-    None,
-  )
-
-
-def _refused(target: TrainState, batch: Batch, needed: int, available: int) -> Memory:
-  parts = bytes_per_chip(target.params), bytes_per_chip(target.opt_state), bytes_per_chip(batch)
-  return Memory(*parts, sum(parts), None, needed, available)
+  needed = arguments + temporaries + results + found.generated_code_size_in_bytes
+  return Memory(*sizes, arguments, temporaries, needed, None)
 
 
 def _shortage(message: str) -> tuple[int, int]:

@@ -5,7 +5,6 @@ well as rows. Then those that change what is computed: types of the state, the o
 adapters on a frozen base.
 """
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -76,10 +75,9 @@ def state_changes(spec: RunSpec, row_shards: int) -> list[Overrides]:
 
 
 def adapter_changes(spec: RunSpec) -> list[Overrides]:
-  """Low-rank adapters on a frozen base, ever smaller; none as long as runs have no such section."""
-  if "lora" not in {field.name for field in dataclasses.fields(spec)}:
-    return []
-  return [{"lora.rank": 16, "lora.base_dtype": base} for base in ("bfloat16", "int8", "nf4")]
+  """Low-rank adapters on a frozen base, in ever smaller types."""
+  rank = spec.lora.rank or 16
+  return [{"lora.rank": rank, "lora.base_dtype": base} for base in ("bfloat16", "int8", "nf4")]
 
 
 def _divides(spec: RunSpec, micros: int, row_shards: int) -> bool:

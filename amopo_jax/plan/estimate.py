@@ -110,7 +110,7 @@ def estimate(
     "network": cost.network_bytes / chip.network_rate,
   }
   times = max(seconds.values()), sum(seconds.values())
-  asked = model_flops(config, tokens, tokens * workload.scored_share, spec.batch.row_length) / num_chips
+  asked = model_flops(spec, config, tokens, tokens * workload.scored_share) / num_chips
   steps = spec.train.steps or math.ceil(spec.train.epochs * workload.pairs / pairs)
   hours = steps * times[0] / 3600, steps * times[1] / 3600
   return Estimate(
@@ -128,20 +128,25 @@ def estimate(
   )
 
 
-def model_flops(config: ModelConfig, tokens: float | int, scored: float | int, row_length: int) -> float:
-  """Products of a forward pass and twice as many backward, two operations per multiply-add, nothing computed twice.
+def model_flops(spec: RunSpec, config: ModelConfig, tokens: float | int, scored: float | int) -> float:
+  """Products of a forward pass and of its backward pass, two operations per multiply-add, nothing computed twice.
 
   Args:
+    spec: the config: what a query sees is bounded by its row, and kernels that are frozen need no gradient.
     config: the decoder.
     tokens: of a step.
     scored: those that the head takes.
-    row_length: S, which bounds what a query sees.
   """
   inner, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
   kernels = config.width * (2 * inner + 2 * keys) + 3 * config.width * config.mlp_width
   layers = 2 * tokens * config.num_layers * kernels
-  attention = _FORWARD * _product(config, tokens, min(_SEEN, row_length / 2))
-  return 3 * (layers + attention + 2 * scored * config.width * config.vocab_size)
+  attention = _FORWARD * _product(config, tokens, min(_SEEN, spec.batch.row_length / 2))
+  return 3 * attention + passes(spec) * (layers + 2 * scored * config.width * config.vocab_size)
+
+
+def passes(spec: RunSpec) -> int:
+  """Products for each one of the forward pass: itself, the gradient of its input and, if trained, of its kernel."""
+  return 2 if spec.lora.rank else 3
 
 
 def attention_flops(spec: RunSpec, config: ModelConfig, tokens: int) -> float:

@@ -6,20 +6,21 @@ A real compiler may need less or more; for TPUs it is asked instead.
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from amopo_jax import build
 from amopo_jax import mesh as meshes
-from amopo_jax.build_step import build_optimizer, place_state
+from amopo_jax.build_step import build_optimizer, place_params, place_state
 from amopo_jax.models.config import ModelConfig
 from amopo_jax.models.transformer import abstract_params
 from amopo_jax.plan.ahead import Memory, abstract_batch, bytes_per_chip
 from amopo_jax.plan.chips import GPUS_PER_NODE
 from amopo_jax.plan.collectives import Collective
 from amopo_jax.plan.cost import Cost
-from amopo_jax.plan.estimate import model_flops
+from amopo_jax.plan.estimate import passes
 from amopo_jax.run_spec import RunSpec
 
 _BLOCKS = 4 * 2**24
@@ -37,15 +38,14 @@ def formula_memory(spec: RunSpec, config: ModelConfig, mesh: meshes.AnyMesh) -> 
     config: the decoder.
     mesh: of sizes alone.
   """
-  params = abstract_params(config, build.dtype("config.model.param_dtype", spec.model.param_dtype))
-  placed = build.param_shardings(spec, params, mesh)
-  target = place_state(spec, params, placed, mesh, build_optimizer(spec, 1)[0])
+  split = place_params(spec, config, mesh)[1]
+  target = place_state(spec, split, mesh, build_optimizer(spec, 1)[0])
   batch = abstract_batch(spec, mesh, len(spec.data.contexts))
-  parameters, optimizer, rows = (bytes_per_chip(tree) for tree in (target.params, target.opt_state, batch))
+  parameters, optimizer, base, rows = map(bytes_per_chip, (target.params, target.opt_state, split.base, batch))
   gradients = parameters * (2 if spec.batch.accumulation > 1 else 1)
   temporaries = gradients + round(_activations(spec, config, mesh) + _gathered(spec, config, mesh))
-  arguments = parameters + optimizer + rows
-  return Memory(parameters, optimizer, rows, arguments, temporaries, arguments + temporaries, None)
+  arguments = parameters + optimizer + base + rows
+  return Memory(parameters, optimizer, base, rows, arguments, temporaries, arguments + temporaries, None)
 
 
 def formula_cost(spec: RunSpec, config: ModelConfig, mesh: meshes.AnyMesh, scored_share: float) -> Cost:
@@ -57,24 +57,24 @@ def formula_cost(spec: RunSpec, config: ModelConfig, mesh: meshes.AnyMesh, score
     mesh: of sizes alone.
     scored_share: of the tokens, those that the head takes.
   """
-  tokens = spec.batch.rows * spec.batch.row_length
-  passes = 4 if spec.model.remat in _FORWARD_AGAIN else 3
-  layers = model_flops(config, tokens, 0, 0) * passes / 3
-  head = model_flops(config, 0, tokens * scored_share, 0) * 4 / 3
-  parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(abstract_params(config, jnp.float32)))
-  update = (4 + 3) * 4 * parameters / mesh.size  # parameters, two moments and gradients are read, three are written
-  sent = dict(zip(("all-gather", "reduce-scatter"), _sent(spec, parameters, mesh), strict=True))
+  tokens, asked = spec.batch.rows * spec.batch.row_length, passes(spec)
+  again = 1 if spec.model.remat in _FORWARD_AGAIN else 0
+  layers = (asked + again) * 2 * tokens * config.num_layers * _layer_size(config)
+  head = (asked + 1) * 2 * tokens * scored_share * config.width * config.vocab_size
+  trained = _count(place_params(spec, config, mesh)[1].params)
+  update = (4 + 3) * 4 * trained / mesh.size  # parameters, two moments and gradients are read, three are written
+  sent = _sent(spec, _count(abstract_params(config, jnp.float32)), trained, mesh)
   # The GPUs of a node fetch each part from another node once, and share its adapters.
   beyond = 1 / GPUS_PER_NODE if mesh.size > GPUS_PER_NODE else 0.0
   collectives = {kind: Collective(0, amount, amount * beyond) for kind, amount in sent.items() if amount}
   return Cost((layers + head) / mesh.size, update, collectives)
 
 
-def _sent(spec: RunSpec, parameters: int, mesh: meshes.AnyMesh) -> tuple[float, float]:
-  """Bytes that a GPU sends of gathered parameters and of gradients: they are gathered anew in each pass."""
-  mine = parameters / mesh.shape["tensor"] * (1 - 1 / mesh.shape["fsdp"]) * spec.batch.accumulation
+def _sent(spec: RunSpec, parameters: int, trained: int, mesh: meshes.AnyMesh) -> dict[str, float]:
+  """Bytes that a GPU sends of parameters, gathered anew in each pass, and of gradients of those that are trained."""
+  share = (1 - 1 / mesh.shape["fsdp"]) / mesh.shape["tensor"] * spec.batch.accumulation
   compute, stored = _itemsize(spec.model.compute_dtype), _itemsize(spec.model.param_dtype)
-  return 2 * mine * compute, mine * stored
+  return {"all-gather": 2 * share * parameters * compute, "reduce-scatter": share * trained * stored}
 
 
 def _activations(spec: RunSpec, config: ModelConfig, mesh: meshes.AnyMesh) -> float:
@@ -97,11 +97,20 @@ def _activations(spec: RunSpec, config: ModelConfig, mesh: meshes.AnyMesh) -> fl
 
 def _gathered(spec: RunSpec, config: ModelConfig, mesh: meshes.AnyMesh) -> float:
   """Parameters of two layers and of the head in the compute type, the gradient of one layer, and the head's."""
-  inner, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-  layer = config.width * (2 * inner + 2 * keys + 3 * config.mlp_width) / mesh.shape["tensor"]
+  layer = _layer_size(config) / mesh.shape["tensor"]
   head = config.width * config.vocab_size / mesh.shape["tensor"]
   compute, stored = _itemsize(spec.model.compute_dtype), _itemsize(spec.model.param_dtype)
   return layer * (2 * compute + stored) + head * (compute + 4) + _BLOCKS + spec.model.head_keep * 2**30
+
+
+def _layer_size(config: ModelConfig) -> int:
+  """Entries of a layer's kernels."""
+  inner, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+  return config.width * (2 * inner + 2 * keys + 3 * config.mlp_width)
+
+
+def _count(tree: Any) -> int:
+  return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
 def _itemsize(dtype: str) -> int:

@@ -66,6 +66,7 @@ def _head(plan: Plan) -> list[Line]:
 def _memory(plan: Plan) -> list[Line]:
   found = plan.memory
   parts = [("parameters", found.parameters), ("optimizer", found.optimizer), ("batch", found.batch)]
+  parts += [("frozen base", found.base)] if found.base else []
   padding = found.arguments - sum(size for _, size in parts)
   parts += [("padding of these", padding)] if padding > 0 else []
   if found.temporaries is not None:

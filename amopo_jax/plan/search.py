@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from amopo_jax import mesh as meshes
-from amopo_jax.build_step import build_step
-from amopo_jax.plan.ahead import abstract_batch, bytes_per_chip, try_step
+from amopo_jax.plan.ahead import argument_sizes, try_step
 from amopo_jax.plan.case import Case, place
 from amopo_jax.plan.changes import Overrides, adapter_changes, free_changes, least_memory, override, state_changes
 from amopo_jax.plan.topology import larger_topologies
@@ -90,8 +89,7 @@ def _on_more_chips(case: Case, tell: Tell) -> Iterator[Trial]:
 def _try(case: Case, change: Overrides, keeps_result: bool, tell: Tell) -> Trial:
   if case.parts is None:
     raise ValueError("search: only what can be compiled is tried")
-  target = build_step(case.parts, 1).target
-  arrays = bytes_per_chip(target) + bytes_per_chip(abstract_batch(case.spec, case.parts.mesh, case.num_contexts))
+  arrays = sum(argument_sizes(case.parts, case.num_contexts))
   if arrays > case.topology.chip.memory:
     return Trial(case.topology.name, change, keeps_result, False, arrays, False)
   tell(f"{case.topology.name}: trying {show(change) or 'the config as it is'}")

@@ -1,6 +1,7 @@
 import jax
 import pytest
 
+from amopo_jax import build
 from amopo_jax.data.collate import collate, count_pairs
 from amopo_jax.mesh import place_batch
 from amopo_jax.plan.ahead import _shortage, abstract_batch, bytes_per_chip, try_step
@@ -30,7 +31,8 @@ def test_another_refusal_is_passed_on_in_one_line():
 def test_the_batch_is_the_one_that_a_run_puts_onto_its_devices(make_spec):
   spec = make_spec(batch__accumulation=2, mesh__tensor=2)
   run = prepare(spec, None)
-  groups = next(train_stream(spec, run.data, num_workers=0))
+  owned = range(build.num_streams(spec.batch))
+  groups = next(train_stream(spec, run.data, num_workers=0, owned=owned))
   real = place_batch(collate(groups, accumulation=2, num_pairs=count_pairs(groups)), run.mesh)
   describe = lambda tree: jax.tree.map(lambda leaf: (leaf.shape, str(leaf.dtype), leaf.sharding), tree)
   assert describe(abstract_batch(spec, run.mesh, 2)) == describe(real)
@@ -48,8 +50,16 @@ def test_a_step_that_fits_says_what_it_needs(case):
   memory = attempt.memory
   assert attempt.fits
   assert memory.optimizer > memory.parameters > 0  # two moments, and counters
+  assert memory.base == 0
   assert memory.parameters + memory.optimizer + memory.batch <= memory.arguments
   assert memory.arguments + memory.temporaries <= memory.needed < 2**30
+
+
+def test_adapters_leave_a_frozen_base(case):
+  found = case(lora__rank=4, lora__base_dtype="bfloat16")
+  memory = try_step(found.parts, found.num_contexts).memory
+  assert memory.parameters < memory.base
+  assert memory.optimizer < 3 * memory.parameters
 
 
 @pytest.mark.slow

@@ -41,7 +41,12 @@ def test_what_the_method_asks_for_is_the_benchmarks_count(make_spec, config, len
   fields = dict(make_spec().model.arch)
   tokens, scored = 2 * length, length
   wanted = step_flops(fields, Counts(tokens, scored, tokens * seen, ()))
-  assert model_flops(config, tokens, scored, length) == pytest.approx(wanted.model)
+  assert model_flops(make_spec(batch__row_length=length), config, tokens, scored) == pytest.approx(wanted.model)
+
+
+def test_frozen_kernels_need_no_gradient(make_spec, config):
+  whole, adapters = (model_flops(make_spec(lora__rank=rank), config, 128, 64) for rank in (0, 4))
+  assert 2 / 3 < adapters / whole < 1  # attention has no kernels
 
 
 def test_kernels_run_again_where_their_result_is_not_kept(make_spec, config):

@@ -32,7 +32,7 @@ def test_a_run_that_fits_is_counted_and_timed(case):
 
 
 def test_a_run_that_does_not_fit_is_not_timed_but_searched(case, monkeypatch):
-  refused = Attempt(None, Memory(1, 1, 1, 3, None, 20, 16), 1.0)
+  refused = Attempt(None, Memory(1, 1, 0, 1, 3, None, 20, 16), 1.0)
   monkeypatch.setattr(planning, "try_step", lambda parts, num_contexts: refused)
   monkeypatch.setattr(planning, "search", lambda case, tell: ["a trial"])
   here = case()

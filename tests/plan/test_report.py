@@ -35,7 +35,7 @@ FITS = Plan(
   is_compiled=True,
   fits=True,
   chip_memory=16 * GIB,
-  memory=Memory(GIB, 2 * GIB, 1024, 3 * GIB + 4096, 5 * GIB, 9 * GIB, None),
+  memory=Memory(GIB, 2 * GIB, 0, 1024, 3 * GIB + 4096, 5 * GIB, 9 * GIB, None),
   cost=Cost(2e12, 4e9, {"all-gather": Collective(10, 1e9, 0.0)}),
   estimate=ESTIMATE,
   compile_seconds=61.0,
@@ -44,7 +44,7 @@ FITS = Plan(
 )
 REFUSED = FITS._replace(
   fits=False,
-  memory=Memory(6 * GIB, 12 * GIB, 1024, 18 * GIB, None, 24 * GIB, round(15.75 * GIB)),
+  memory=Memory(6 * GIB, 12 * GIB, 0, 1024, 18 * GIB, None, 24 * GIB, round(15.75 * GIB)),
   cost=None,
   estimate=None,
   trials=[

@@ -16,7 +16,7 @@ def compiler(monkeypatch):
     def try_step(parts, num_contexts):
       asked.append(parts)
       executable = object() if fits(parts) else None
-      return Attempt(executable, Memory(1, 1, 1, 3, None, 20 * GIB, 16 * GIB), 0.0)
+      return Attempt(executable, Memory(1, 1, 0, 1, 3, None, 20 * GIB, 16 * GIB), 0.0)
 
     monkeypatch.setattr(searching, "try_step", try_step)
     return asked
@@ -57,7 +57,7 @@ def test_changes_that_cannot_be_there_are_left_out(case, compiler):
 
 def test_arrays_that_are_too_large_need_no_compiler(case, compiler, monkeypatch):
   asked = compiler(lambda parts: True)
-  monkeypatch.setattr(searching, "bytes_per_chip", lambda tree: 17 * GIB)
+  monkeypatch.setattr(searching, "argument_sizes", lambda parts, num_contexts: (17 * GIB, 16 * GIB, 0, GIB))
   trials = search(case(), tell)
   assert asked == []
   assert trials
