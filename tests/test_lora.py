@@ -56,7 +56,7 @@ def saved(workdir):
 def test_the_held_out_loss_falls(adapted):
   lines = [line for line in read_metrics(str(adapted[0])) if "eval_loss" in line]
   assert lines[-1]["eval_loss"] < lines[0]["eval_loss"]
-  assert "LoRA of rank 4: 0.01 M parameters are trained and saved, in adapters; frozen kernels in nf4" in adapted[1]
+  assert "LoRA of rank 4: 4,096 parameters are trained and saved, in adapters; frozen kernels in nf4" in adapted[1]
 
 
 def test_only_adapters_and_their_moments_are_on_disk(adapted):
@@ -65,13 +65,17 @@ def test_only_adapters_and_their_moments_are_on_disk(adapted):
   assert len(arrays) == 3 * 14  # parameters, two moments; A and B of seven kernels
   count = sum(value.size for value in arrays.values())
   step = Checkpoints(str(adapted[0])).latest_step()
-  size = sum(file.stat().st_size for file in (adapted[0] / "checkpoints" / str(step) / "state").rglob("*"))
+  size = sum(
+    file.stat().st_size for file in (adapted[0] / "checkpoints" / str(step) / "state").rglob("*") if file.is_file()
+  )
   assert size < 4 * count + 60_000  # the rest describes them; the base alone has 26,000 parameters, 104,000 bytes
 
 
 def test_a_resumed_run_ends_with_the_same_bits(adapted, spec, tmp_path, console):
   shutil.copytree(adapted[0], tmp_path / "run")
-  for step in Checkpoints(str(tmp_path / "run")).steps()[1:]:
+  steps = Checkpoints(str(tmp_path / "run")).steps()
+  assert len(steps) > 1
+  for step in steps[1:]:
     shutil.rmtree(tmp_path / "run" / "checkpoints" / str(step))
   train(spec, str(tmp_path / "run"), console)
   assert "resumed at step" in console.file.getvalue()
