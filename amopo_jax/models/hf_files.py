@@ -5,6 +5,7 @@ with the file's size it shows whether the file is whole.
 """
 
 import json
+import os
 import re
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ class TensorHeader:
   dtype: str
 
 
-def resolve_model(path_or_hub_name: str | Path, *, with_weights: bool) -> epath.Path:
+def resolve_model(path_or_hub_name: str | os.PathLike[str], *, with_weights: bool) -> epath.Path:
   """Finds the directory of a model, fetching a hub name into the Hugging Face cache (HF_HOME, HF_TOKEN).
 
   Args:

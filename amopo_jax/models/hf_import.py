@@ -5,10 +5,10 @@ So the host holds one part of one parameter at a time, and a process of a pod re
 hold.
 """
 
+import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -41,7 +41,7 @@ Bounds = tuple[tuple[int, int], ...]
 """First and one past the last index along each axis."""
 
 
-def load_config(path_or_hub_name: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
+def load_config(path_or_hub_name: str | os.PathLike[str]) -> tuple[ModelConfig, dict[str, Any]]:
   """Reads `config.json` alone; of a hub name, only small files are fetched.
 
   Args:
@@ -58,7 +58,7 @@ def load_config(path_or_hub_name: str | Path) -> tuple[ModelConfig, dict[str, An
   return from_hf(content, str(file)), content
 
 
-def check_model_dir(path_or_hub_name: str | Path) -> ModelConfig:
+def check_model_dir(path_or_hub_name: str | os.PathLike[str]) -> ModelConfig:
   """Checks that a model can be loaded, reading only config and headers: fast, and before anything compiles.
 
   Args:
@@ -78,7 +78,7 @@ def check_model_dir(path_or_hub_name: str | Path) -> ModelConfig:
 
 
 def load_params(
-  path_or_hub_name: str | Path,
+  path_or_hub_name: str | os.PathLike[str],
   config: ModelConfig,
   *,
   dtype: jax.typing.DTypeLike,
