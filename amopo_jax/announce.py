@@ -69,7 +69,7 @@ def _where(run: Run) -> str:
   trained = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(run.target.params))
   lora = run.spec.lora
   adapters = (
-    f"\nLoRA of rank {lora.rank}: {trained / 1e6:,.2f} M parameters are trained and saved, in adapters; "
+    f"\nLoRA of rank {lora.rank}: {trained:,} parameters are trained and saved, in adapters; "
     f"frozen kernels in {lora.base_dtype or run.spec.model.param_dtype}"
   )
   return (

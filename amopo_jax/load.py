@@ -31,7 +31,7 @@ def load_policy(source: PolicySource, *, dtype: Any, shardings: Any, seed: int =
     seed: of random weights.
   """
   if source.step is not None and has_adapters(source.path):
-    return _load_merged(source, dtype=dtype, shardings=shardings)
+    return _load_merged(source, dtype=dtype, shardings=shardings).params or {}
   if source.step is not None:
     target = jax.tree.map(
       lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=sharding),
@@ -61,12 +61,16 @@ def load_base(source: PolicySource, split: Split, lora: LoraSpec, *, dtype: Any,
   shardings, kernel_type = jax.tree.map(lambda leaf: leaf.sharding, split.base), base_type(lora, dtype)
   if source.path and source.step is None:
     params = load_params(source.path, source.config, dtype=dtype, shardings=shardings, kernel_type=kernel_type)
+    return Base(params, fingerprint(params))
+  if source.step is not None and has_adapters(source.path):
+    loaded = _load_merged(source, dtype=dtype, shardings=placed)
   else:
-    params = load_policy(source, dtype=dtype, shardings=placed, seed=seed)
-    for leaf in kernel_leaves(source.config):
-      made = convert_kernel(get_leaf(params, leaf.path), kernel_type, get_leaf(shardings, leaf.path))
-      set_leaf(params, leaf.path, made)
-  return Base(params, fingerprint(params))
+    loaded = Base(load_policy(source, dtype=dtype, shardings=placed, seed=seed), "")
+  params = loaded.params or {}
+  for leaf in kernel_leaves(source.config):
+    made = convert_kernel(get_leaf(params, leaf.path), kernel_type, get_leaf(shardings, leaf.path))
+    set_leaf(params, leaf.path, made)
+  return Base(params, loaded.fingerprint or fingerprint(params))
 
 
 def load_adapters(source: PolicySource, spec: RunSpec, placed: Any) -> Params:
@@ -85,8 +89,11 @@ def load_adapters(source: PolicySource, spec: RunSpec, placed: Any) -> Params:
   return Checkpoints(source.path, read_only=True).restore_params(int(source.step or 0), target)
 
 
-def _load_merged(source: PolicySource, *, dtype: Any, shardings: Any) -> Params:
-  """Base and adapters of a workdir in one tree of whole kernels, made one by one."""
+def _load_merged(source: PolicySource, *, dtype: Any, shardings: Any) -> Base:
+  """Base and adapters of a workdir in one tree of whole kernels, made one by one.
+
+  Its fingerprint is that of the two: the last bits of a sum of products differ from mesh to mesh.
+  """
   spec = read_run(source.path).spec
   try:
     origin = find_policy(spec.model.path, dict(spec.model.arch))
@@ -103,4 +110,4 @@ def _load_merged(source: PolicySource, *, dtype: Any, shardings: Any) -> Params:
     value, pair = get_leaf(params, leaf.path), adapters_at(adapters, leaf) or ()
     make = partial(merge_kernel, scale=scale, dtype=dtype) if pair else partial(float_kernel, dtype=dtype)
     set_leaf(params, leaf.path, jax.jit(make, out_shardings=get_leaf(shardings, leaf.path))(value, *pair))
-  return params
+  return Base(params, f"{base.fingerprint}+{fingerprint(adapters)}")

@@ -66,14 +66,10 @@ def _quantized_sharding(leaf: Leaf, sharding: Any) -> Any:
   where, tile = f"the quantized {'/'.join(leaf.path)} {leaf.shape[1:]}", tile_size(leaf.shape[1])
   remedy = "choose another split, or config.lora.base_dtype=bfloat16"
   if leaf.shape[1] // tile % parts(kept):
-    raise InputError(
-      f"config.mesh.tensor={parts(kept)} cuts the tiles of {tile} inputs of the quantized {where}; {remedy}"
-    )
+    raise InputError(f"config.mesh.tensor={parts(kept)} cuts the tiles of {tile} inputs of {where}; {remedy}")
   if leaf.shape[2] % parts(moved):
     over = " * ".join(moved)
-    raise InputError(
-      f"config.mesh: {over} = {parts(moved)} does not divide the outputs of the quantized {where}; {remedy}"
-    )
+    raise InputError(f"config.mesh: {over} = {parts(moved)} does not divide the outputs of {where}; {remedy}")
   return _with_axes(sharding, (layers, kept, moved))
 
 

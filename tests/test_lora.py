@@ -56,22 +56,28 @@ def saved(workdir):
 def test_the_held_out_loss_falls(adapted):
   lines = [line for line in read_metrics(str(adapted[0])) if "eval_loss" in line]
   assert lines[-1]["eval_loss"] < lines[0]["eval_loss"]
-  assert "LoRA of rank 4: 0.01 M parameters are trained and saved, in adapters; frozen kernels in nf4" in adapted[1]
+  assert "LoRA of rank 4: 4,096 parameters are trained and saved, in adapters; frozen kernels in nf4" in adapted[1]
 
 
-def test_only_adapters_and_their_moments_are_on_disk(adapted):
+def bytes_on_disk(workdir):
+  step = Checkpoints(str(workdir)).latest_step()
+  files = (workdir / "checkpoints" / str(step) / "state").rglob("*")
+  return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def test_only_adapters_and_their_moments_are_on_disk(adapted, trained):
   arrays = {name: value for name, value in saved(adapted[0]).items() if value.ndim > 1}
   assert all("'lora_a'" in name or "'lora_b'" in name for name in arrays)
   assert len(arrays) == 3 * 14  # parameters, two moments; A and B of seven kernels
-  count = sum(value.size for value in arrays.values())
-  step = Checkpoints(str(adapted[0])).latest_step()
-  size = sum(file.stat().st_size for file in (adapted[0] / "checkpoints" / str(step) / "state").rglob("*"))
-  assert size < 4 * count + 60_000  # the rest describes them; the base alone has 26,000 parameters, 104,000 bytes
+  assert sum(value.size for value in arrays.values()) == 3 * 4096
+  assert bytes_on_disk(adapted[0]) < 0.4 * bytes_on_disk(trained[0])  # of which a good part is names
 
 
 def test_a_resumed_run_ends_with_the_same_bits(adapted, spec, tmp_path, console):
   shutil.copytree(adapted[0], tmp_path / "run")
-  for step in Checkpoints(str(tmp_path / "run")).steps()[1:]:
+  steps = Checkpoints(str(tmp_path / "run")).steps()
+  assert len(steps) > 1
+  for step in steps[1:]:
     shutil.rmtree(tmp_path / "run" / "checkpoints" / str(step))
   train(spec, str(tmp_path / "run"), console)
   assert "resumed at step" in console.file.getvalue()

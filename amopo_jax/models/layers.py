@@ -54,19 +54,20 @@ class Linear(nnx.Module):
     self.kernel = nnx.Param(_normal(config, (inputs, outputs), dtype, rngs))
     if bias:
       self.bias = nnx.Param(jnp.zeros(outputs, dtype))
-    self.has_bias = bias
+    self.has_bias, self.has_adapters = bias, False
 
   def add_adapters(self) -> None:
     """Makes places for A and B; their values come from `lora.join`, with α / r in B."""
     self.lora_a = nnx.Param(jnp.zeros((1, 1)))
     self.lora_b = nnx.Param(jnp.zeros((1, 1)))
+    self.has_adapters = True
 
   def __call__(self, x: Float[Array, "R S inputs"]) -> Float[Array, "R S outputs"]:
     if isinstance(self.kernel, QuantizedKernel):
       y = _project_quantized(x, self.kernel.qvalue[...], self.kernel.scale[...])
     else:
       y = _project(x, self.kernel[...].astype(x.dtype))
-    if hasattr(self, "lora_a"):
+    if self.has_adapters:
       y = y + _project(_project(x, self.lora_a[...].astype(x.dtype)), self.lora_b[...].astype(x.dtype))
     return y + self.bias[...].astype(x.dtype)[None, None, :] if self.has_bias else y
 
