@@ -1,5 +1,6 @@
 """`amopo VERB [--flags]`: finds the verb, parses its flags, and turns mistakes into one line."""
 
+import contextlib
 import errno
 import glob
 import importlib
@@ -137,7 +138,8 @@ def _tell_others(verb: str, error: Exception) -> None:
 
 def _exit(message: str, status: int) -> NoReturn:
   line = " ".join(message.split())
-  print(line, file=sys.stderr, flush=True)
+  with contextlib.suppress(OSError):  # nobody reads it any more; the others still have to know
+    print(line, file=sys.stderr, flush=True)
   if processes := sys.modules.get("amopo_jax.processes"):
     processes.stop_others(line, status)
   sys.exit(status)
