@@ -154,9 +154,10 @@ def _gather_scored(
   row_start = jnp.arange(num_rows // shards, dtype=rows.parent.dtype) * row_length
   source = rows.parent.reshape(shards, -1, row_length) + row_start[None, :, None]
   slot = rows.slot.reshape(shards, per_shard)
-  order = _marked_first(slot >= 0)
+  is_scored = slot >= 0
+  order, count = _marked_first(is_scored), jnp.sum(is_scored, axis=1, keepdims=True)
   pick = lambda x: jnp.take_along_axis(x.reshape(shards, per_shard), order, axis=1)
-  slot = jnp.where(pick(slot) < 0, num_slots, pick(slot))
+  slot = jnp.where(jnp.arange(per_shard)[None, :] < count, pick(slot), num_slots)  # the last place comes again
   # Whole chunks, since a dynamic slice that overruns the end is moved back in silence.
   pad = ((0, 0), (0, -per_shard % (chunk * sharers)))
   deal = lambda x: _deal(x, sharers, constrain)
