@@ -67,8 +67,9 @@ def test_between_slices_nothing_travels_but_sums(make_spec, tpu_devices):
   for result, kind in re.findall(r'= (\(.*?\)) send\(.*_xla_megascale_transfer_type="(\w+)"', compiled.as_text()):
     sent[kind] += max(sizes_of(result))
   params = abstract_params(from_hf(spec.model.arch, "arch"), "float32")
-  of_a_chip = sum(leaf.size for leaf in jax.tree.leaves(params)) // 4  # in bfloat16 or float32, a layer's once
-  assert of_a_chip < sent["ALL_REDUCE"] < 6 * of_a_chip
+  of_a_chip = sum(leaf.size for leaf in jax.tree.leaves(params)) // 4
+  # Two or four bytes each; those of a layer stand there once, those of the tied table for both of its uses.
+  assert of_a_chip < sent["ALL_REDUCE"] < 8 * of_a_chip
   assert sent["ALL_GATHER"] < 1024  # the compiler's own
 
 
