@@ -170,15 +170,8 @@ def num_streams(batch: BatchSpec) -> int:
 def build_mesh(spec: RunSpec, devices: Sequence[Any] | None = None) -> Mesh:
   """The mesh, of the devices given or of all, with rows that divide over it and rules that can be read."""
   meshes.check_rules(spec.mesh.rules)
-<<<<<<< HEAD
-  m = spec.mesh
-  sizes = {"data": m.data, "fsdp": m.fsdp, "context": m.context, "tensor": m.tensor}
-  mesh = meshes.make_mesh(**sizes, slices=m.slices, devices=devices)
-  check_rows(spec.batch, mesh)
-=======
   mesh = meshes.make_mesh(**{name: getattr(spec.mesh, name) for name in (*meshes.AXES, "slices")}, devices=devices)
-  meshes.check_batch(mesh, rows=spec.batch.rows // spec.batch.accumulation, row_length=spec.batch.row_length)
->>>>>>> parallel
+  check_rows(spec.batch, mesh)
   return mesh
 
 
