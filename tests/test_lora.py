@@ -16,7 +16,7 @@ from amopo_jax.build_step import build_optimizer
 from amopo_jax.checkpoint import Checkpoints
 from amopo_jax.data.collate import collate, count_pairs
 from amopo_jax.data.pipeline import make_stream
-from amopo_jax.load import load_base
+from amopo_jax.load import load_base, load_policy
 from amopo_jax.lora import check_base, check_lora, fingerprint, split_params, start_adapters, with_base
 from amopo_jax.metrics import summarize
 from amopo_jax.models.transformer import abstract_params
@@ -111,7 +111,10 @@ def one_step(spec, groups, lora, *, sizes=(1, 1, 1), accumulation=1, steps=2):
   placed = build.param_shardings(spec, abstract_params(source.config, np.float32), grid)
   split = split_params(lora, source.config, np.float32, placed)
   base = load_base(source, split, lora, dtype=np.float32, placed=placed, seed=0)
-  params = start_adapters(lora, source.config, split, seed=0)
+  if lora.rank:
+    params = start_adapters(lora, source.config, split, seed=0)
+  else:
+    params = load_policy(source, dtype=np.float32, shardings=placed, seed=0)
   tx, schedule = build_optimizer(spec, 10)
   score_fn = build.build_score_fn(spec.model, source.config, 2, grid)
   objective = build_objective(spec.objective, 2, parts=1)

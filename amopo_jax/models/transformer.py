@@ -153,7 +153,10 @@ def _structure(
   config: ModelConfig, adapted: frozenset[tuple[str, ...]], quantized: frozenset[tuple[str, ...]]
 ) -> nnx.GraphDef:
   model = nnx.eval_shape(lambda: Transformer(config, dtype=jnp.float32, rngs=nnx.Rngs(0)))
-  layer_at: Callable[[tuple[str, ...]], Any] = lambda path: reduce(getattr, path, model.layers)
+
+  def layer_at(path: tuple[str, ...]) -> Any:
+    return reduce(getattr, path, model.layers)
+
   for path in adapted:
     layer_at(path).add_adapters()
   for path in quantized:
