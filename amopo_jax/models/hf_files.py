@@ -20,6 +20,9 @@ from safetensors import SafetensorError, safe_open
 from amopo_jax.models.hf_remote import RemoteWeights
 from amopo_jax.types import InputError
 
+AnyPath = Path | epath.Path
+"""Of a disk, or of an object store."""
+
 CONFIG, SINGLE, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 
 _HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
@@ -37,7 +40,7 @@ class TensorHeader:
     dtype: type in the file, in the spelling of safetensors, such as "BF16".
   """
 
-  file: epath.Path
+  file: AnyPath
   shape: tuple[int, ...]
   dtype: str
 
@@ -93,7 +96,7 @@ def _resolve_remote(name: str) -> epath.Path:
   return directory
 
 
-def read_json(file: epath.Path) -> dict[str, Any]:
+def read_json(file: AnyPath) -> dict[str, Any]:
   """Reads a JSON object; InputError if there is none."""
   try:
     content = json.loads(file.read_text(encoding="utf-8"))
@@ -106,7 +109,7 @@ def read_json(file: epath.Path) -> dict[str, Any]:
   return content
 
 
-def read_headers(directory: epath.Path) -> dict[str, TensorHeader]:
+def read_headers(directory: AnyPath) -> dict[str, TensorHeader]:
   """Reads the headers of all weight files of a model directory.
 
   Args:
@@ -134,21 +137,21 @@ def read_headers(directory: epath.Path) -> dict[str, TensorHeader]:
   return headers
 
 
-def open_weights(file: epath.Path) -> AbstractContextManager:
+def open_weights(file: AnyPath) -> AbstractContextManager:
   """Opens a safetensors file for reading slices as numpy arrays: mapped from a disk, by ranges from an object store.
 
   Raises:
     InputError: missing, truncated or corrupt.
   """
   try:
-    return RemoteWeights(file) if "://" in str(file) else safe_open(file, framework="numpy")
+    return RemoteWeights(epath.Path(file)) if "://" in str(file) else safe_open(file, framework="numpy")
   except FileNotFoundError as error:
     raise InputError(f"{file}: missing; fetch the file again") from error
   except (SafetensorError, OSError, ValueError) as error:
     raise InputError(f"{file}: truncated or corrupt ({error}); fetch the file again") from error
 
 
-def _read_header(file: epath.Path) -> dict[str, TensorHeader]:
+def _read_header(file: AnyPath) -> dict[str, TensorHeader]:
   """The tensors of one file."""
   with open_weights(file) as weights:
     slices = {name: weights.get_slice(name) for name in weights.keys()}  # noqa: SIM118 (it is not a dict)
@@ -158,7 +161,7 @@ def _read_header(file: epath.Path) -> dict[str, TensorHeader]:
     }
 
 
-def _read_index(file: epath.Path) -> dict[str, str]:
+def _read_index(file: AnyPath) -> dict[str, str]:
   """The file of each tensor, by its bare name: an index cannot reach outside its directory."""
   content = read_json(file)
   shard_of = content.get("weight_map")

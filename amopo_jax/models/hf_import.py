@@ -15,13 +15,13 @@ import jax
 import jax.numpy as jnp
 import ml_dtypes  # noqa: F401 (gives numpy the name "bfloat16", by which safetensors asks for it)
 import numpy as np
-from etils import epath
 from jax.sharding import Sharding, SingleDeviceSharding
 
 from amopo_jax.models.config import ModelConfig
 from amopo_jax.models.hf_config import from_hf
 from amopo_jax.models.hf_files import (
   CONFIG,
+  AnyPath,
   TensorHeader,
   open_weights,
   read_headers,
@@ -126,7 +126,7 @@ def load_params(
   return params
 
 
-def check_headers(headers: dict[str, TensorHeader], config: ModelConfig, directory: epath.Path) -> None:
+def check_headers(headers: dict[str, TensorHeader], config: ModelConfig, directory: AnyPath) -> None:
   """Compares what the files have with what the parameter tree needs; InputError names a difference."""
   shapes = {name: leaf.file_shape for leaf in leaves(config) for name in leaf.names}
   missing = sorted(shapes.keys() - headers.keys())
