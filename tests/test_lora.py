@@ -70,7 +70,7 @@ def test_only_adapters_and_their_moments_are_on_disk(adapted, trained):
   assert all("'lora_a'" in name or "'lora_b'" in name for name in arrays)
   assert len(arrays) == 3 * 14  # parameters, two moments; A and B of seven kernels
   assert sum(value.size for value in arrays.values()) == 3 * 4096
-  assert bytes_on_disk(adapted[0]) < 0.4 * bytes_on_disk(trained[0])  # of which a good part is names
+  assert bytes_on_disk(adapted[0]) < 0.5 * bytes_on_disk(trained[0])  # of which a good part is names
 
 
 def test_a_resumed_run_ends_with_the_same_bits(adapted, spec, tmp_path, console):
