@@ -18,7 +18,6 @@ from amopo_jax.data.sources import ON_ERROR, open_source
 from amopo_jax.data.split import split_by_prompt
 from amopo_jax.data.survey import Survey, survey
 from amopo_jax.data.tokenizer import Tokenizer, load_tokenizer
-from amopo_jax.feed import Plan, plan_feed
 from amopo_jax.host import give_back_after_compiling
 from amopo_jax.models.attention import BACKENDS, XLA, Attention, choose_attention
 from amopo_jax.models.config import ModelConfig
@@ -175,18 +174,6 @@ def build_mesh(spec: RunSpec) -> Mesh:
   if rows % shards:
     raise InputError(f"config.batch: {rows} rows per micro-batch do not divide over {shards} devices, data * fsdp")
   return mesh
-
-
-def plan_streams(spec: RunSpec, mesh: Mesh) -> Plan:
-  """How the groups of a step come onto the devices of several processes."""
-  batch = spec.batch
-  return plan_feed(
-    mesh,
-    num_streams=num_streams(batch),
-    accumulation=batch.accumulation,
-    rows=batch.group_rows,
-    max_pairs=pack_spec(batch, len(spec.data.contexts)).max_pairs,
-  )
 
 
 def build_score_fn(

@@ -11,7 +11,7 @@ wins. Optimizer moments follow the parameter they belong to.
 import os
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -113,47 +113,17 @@ def replicated(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec())
 
 
-class Share(NamedTuple):
-  """Groups of rows of a micro-batch that a process holds on the host.
-
-  Attributes:
-    groups: their numbers, ascending.
-    num_groups: in the whole micro-batch.
-  """
-
-  groups: tuple[int, ...]
-  num_groups: int
-
-
-WHOLE = Share((0,), 1)
-"""All rows, as one group."""
-
-
-def place_batch(batch: Batch, mesh: Mesh, share: Share = WHOLE) -> Batch:
+def place_batch(batch: Batch, mesh: Mesh) -> Batch:
   """Puts a host batch onto the devices: rows over data and fsdp, and pairs too where they divide.
 
   Args:
-    batch: the groups of the share, numpy; of one process, all there are.
+    batch: this process's part, numpy.
     mesh: of `make_mesh`.
-    share: says which groups these are.
   """
-
-  def put(local: Any, is_split: bool) -> jax.Array:
-    in_group = local.shape[1] // len(share.groups)
-    shape = (local.shape[0], share.num_groups * in_group, *local.shape[2:])
-    sharding = NamedSharding(mesh, PartitionSpec(None, ROW_AXES)) if is_split else replicated(mesh)
-
-    def part(index: Any) -> Any:
-      start, stop, _ = index[1].indices(shape[1])
-      shift = (share.groups.index(start // in_group) - start // in_group) * in_group
-      return local[:, start + shift : stop + shift]
-
-    return jax.make_array_from_callback(shape, sharding, part)
-
-  places = batch.index.shape[1] // len(share.groups) * share.num_groups
-  divides = places % row_shards(mesh) == 0
-  put_all = lambda is_split, tree: jax.tree.map(lambda x: put(x, is_split), tree)
-  return Batch(put_all(True, batch.rows), put_all(divides, batch.pairs), put_all(divides, batch.index))
+  split = NamedSharding(mesh, PartitionSpec(None, ROW_AXES))
+  whole = split if batch.index.shape[1] % row_shards(mesh) == 0 else replicated(mesh)
+  put = lambda sharding, part: jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), part)
+  return Batch(put(split, batch.rows), put(whole, batch.pairs), put(whole, batch.index))
 
 
 def param_shardings(params: Any, mesh: Mesh, rules: Rules = DEFAULT_RULES) -> Any:

@@ -147,7 +147,7 @@ def write_atomically(path: epath.Path, text: str) -> None:
 
 def _find_pretrained(path: str) -> PolicySource:
   config = check_model_dir(path)
-  return PolicySource(config, load_config(path)[1], path, None, local_folder(path) if "://" in path else path)
+  return PolicySource(config, load_config(path)[1], path, None, path)
 
 
 def _find_in_workdir(path: str, step: int | None) -> PolicySource:

@@ -7,8 +7,7 @@ was. Only `open_workdir` writes, and only `start_or_resume` computes.
 import importlib.util
 import json
 import math
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -17,13 +16,12 @@ import optax
 from etils import epath
 from jax.sharding import Mesh
 
-from amopo_jax import build, processes
+from amopo_jax import build
 from amopo_jax import mesh as meshes
 from amopo_jax.build_objective import build_objective
 from amopo_jax.checkpoint import Checkpoints, Restored
 from amopo_jax.data.collate import count_pairs
-from amopo_jax.data.pipeline import Stream, make_stream
-from amopo_jax.feed import Plan
+from amopo_jax.data.pipeline import make_stream
 from amopo_jax.metrics import MetricSums, metric_names
 from amopo_jax.models.hf_config import to_hf
 from amopo_jax.models.transformer import abstract_params
@@ -77,7 +75,6 @@ class Run(NamedTuple):
     source: of the initial policy.
     data: pairs, tokenizer, contexts.
     mesh: devices.
-    feed: how the data come onto them.
     num_steps: steps that the schedule is made for; exact where the config names them.
     target: abstract state with its shardings.
     init: () -> the state before the first step.
@@ -88,7 +85,6 @@ class Run(NamedTuple):
   source: PolicySource
   data: build.Data
   mesh: Mesh
-  feed: Plan
   num_steps: int
   target: TrainState
   init: Callable[[], TrainState]
@@ -118,7 +114,6 @@ def prepare(spec: RunSpec, workdir: str | None) -> Run:
   dtype = build.dtype("config.model.param_dtype", spec.model.param_dtype)
   placed = build.param_shardings(spec, abstract_params(source.config, dtype), mesh)
   record = _matching_record(spec, workdir)  # after the config alone, whose typing errors have better messages
-  feed = build.plan_streams(spec, mesh)
   data = build.build_data(spec, source)
   _check_fingerprint(record, data, workdir)
   num_steps = record.num_steps if record else _count_steps(spec, data)
@@ -127,40 +122,11 @@ def prepare(spec: RunSpec, workdir: str | None) -> Run:
   shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
   train_step = jit_train_step(make_train_step(score_fn, objective, tx, schedule), shardings, mesh)
   eval_step = meshes.jit_for(mesh, make_eval_step(score_fn, objective), out_shardings=meshes.replicated(mesh))
-  return Run(spec, source, data, mesh, feed, num_steps, target, init, train_step, eval_step)
-
-
-def identify(run: Run) -> dict[str, Any]:
-  """What must be the same in every process of a run, as far as a glance shows."""
-  return {
-    "jax": jax.__version__,
-    "model": run.source.hf_config,
-    "tokenizer": run.data.tokenizer.fingerprint,
-    "records": {name: found.num_records for name, found in run.data.surveys.items()},
-    "pairs": {name: zlib.crc32(found.table.tobytes()) for name, found in run.data.surveys.items()},
-    "steps": run.num_steps,
-  }
+  return Run(spec, source, data, mesh, num_steps, target, init, train_step, eval_step)
 
 
 def open_workdir(run: Run, workdir: str) -> Checkpoints:
-  """Writes the run's record and model description into a new workdir; leaves those of an old one alone.
-
-  Raises:
-    InputError: this process does not see what the first one wrote.
-  """
-  if jax.process_index() == 0:
-    _write_record(run, workdir)
-  processes.meet()
-  if not (epath.Path(workdir) / RUN_FILE).exists():
-    raise InputError(
-      f"{workdir}: process {jax.process_index()} does not see what process 0 wrote there; all processes need the same "
-      "folder, on a shared disk or gs://"
-    )
-  loop = run.spec.train
-  return Checkpoints(workdir, keep=loop.keep, best_metric=loop.best_metric, best_is_highest=loop.best_is_highest)
-
-
-def _write_record(run: Run, workdir: str) -> None:
+  """Writes the run's record and model description into a new workdir; leaves those of an old one alone."""
   if not (epath.Path(workdir) / RUN_FILE).exists():
     model = epath.Path(workdir) / MODEL_FOLDER
     end_of_turn = int(run.data.tokenizer.end[-1])
@@ -169,6 +135,8 @@ def _write_record(run: Run, workdir: str) -> None:
     write_atomically(model / "config.json", json.dumps(hf_config, indent=1) + "\n")
     write_folder(str(model), run.data.tokenizer.save)
     write_run(workdir, RunRecord(run.spec, run.num_steps, run.data.tokenizer.fingerprint))
+  loop = run.spec.train
+  return Checkpoints(workdir, keep=loop.keep, best_metric=loop.best_metric, best_is_highest=loop.best_is_highest)
 
 
 def start_or_resume(run: Run, checkpoints: Checkpoints) -> Restored:
@@ -248,7 +216,7 @@ def _count_steps(spec: RunSpec, data: build.Data) -> int:
   """Steps of the run: as configured, or so many epochs by the pairs that the first steps take."""
   if spec.train.steps:
     return spec.train.steps
-  stream = train_stream(spec, data, range(build.num_streams(spec.batch)), num_workers=0)
+  stream = train_stream(spec, data, num_workers=0)
   counts = []
   for groups in stream:
     counts.append(count_pairs(groups))
@@ -260,15 +228,16 @@ def _count_steps(spec: RunSpec, data: build.Data) -> int:
   return max(len(counts), math.ceil(total / float(np.mean(counts))))
 
 
-def train_stream(spec: RunSpec, data: build.Data, owned: Sequence[int], *, num_workers: int) -> Stream:
+def train_stream(spec: RunSpec, data: build.Data, *, num_workers: int) -> Any:
   """The stream of training groups: endless where the config names steps, else so many epochs."""
+  streams = build.num_streams(spec.batch)
   return make_stream(
     data.train,
     data.pack,
     seed=spec.seed,
     num_epochs=None if spec.train.steps else spec.train.epochs,
-    num_streams=build.num_streams(spec.batch),
-    owned=owned,
+    num_streams=streams,
+    owned=range(streams),
     num_workers=num_workers,
     shuffle=spec.data.shuffle,
     weights=data.weights,

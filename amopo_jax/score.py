@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -11,18 +11,17 @@ import numpy as np
 from etils import epath
 
 from amopo_jax import build
+from amopo_jax.data.collate import collate, count_pairs
 from amopo_jax.data.every_response import SCORING_RULES, EveryResponse
 from amopo_jax.data.pipeline import make_stream
 from amopo_jax.data.survey import Survey
-from amopo_jax.feed import Feed, Plan
-from amopo_jax.mesh import jit_for, replicated
+from amopo_jax.mesh import jit_for, place_batch
 from amopo_jax.models.transformer import abstract_params
 from amopo_jax.objective import mean_probs, rewards, std_probs
 from amopo_jax.policy import find_policy, load_policy
 from amopo_jax.run_spec import RunSpec
 from amopo_jax.step import make_moments_step
-from amopo_jax.stopping import StopRequest
-from amopo_jax.types import PAIR_MEMBERS, Batch, InputError, ResponseMoments, RunFailure
+from amopo_jax.types import PAIR_MEMBERS, InputError, ResponseMoments, RunFailure
 
 
 class Scored(NamedTuple):
@@ -74,11 +73,8 @@ def score(spec: RunSpec, out: str, *, step: int | None = None) -> Scored:
   dtype = build.dtype("config.model.param_dtype", spec.model.param_dtype)
   shardings = build.param_shardings(spec, abstract_params(source.config, dtype), mesh)
   params = load_policy(source, dtype=dtype, shardings=shardings)
-  moments_step = make_moments_step(score_fn)
-  run = jit_for(mesh, lambda params, batch: (batch.index, moments_step(params, batch)), out_shardings=replicated(mesh))
-  scored = _in_order(spec, data, build.plan_streams(spec, mesh), lambda batch: run(params, batch))
-  if jax.process_index():  # which computes its share; the first one writes
-    return Scored(sum(0 for _ in scored), data.surveys)
+  moments_step = jit_for(mesh, make_moments_step(score_fn))
+  scored = _in_order(spec, data, mesh, lambda batch: moments_step(params, batch))
   rule = SCORING_RULES[spec.data.rule]
   records = itertools.groupby(scored, lambda pair: int(data.train[0].table[pair[0], 0]))
   lines = (_lines(data, rule, record, [found for _, found in pairs], spec.objective.beta) for record, pairs in records)
@@ -100,26 +96,25 @@ def _write(path: epath.Path, lines: Iterable[dict[str, Any]]) -> int:
   return count
 
 
-def _in_order(
-  spec: RunSpec, data: build.Data, plan: Plan, run: Callable[[Batch], tuple[jax.Array, ResponseMoments]]
-) -> Iterator[tuple[int, ResponseMoments]]:
+def _in_order(spec: RunSpec, data: build.Data, mesh: Any, run: Any) -> Iterator[tuple[int, ResponseMoments]]:
   """(index, moments [K P]) of every pair in the order of the data; packing hands them out a little out of order."""
-  waiting, due = {}, 0
-  stream = make_stream(
+  streams, waiting, due = build.num_streams(spec.batch), {}, 0
+  groups_of_steps = make_stream(
     data.train,
     data.pack,
     seed=0,
     num_epochs=1,
-    num_streams=plan.num_streams,
-    owned=plan.owned,
+    num_streams=streams,
+    owned=range(streams),
     num_workers=spec.data.workers,
     shuffle=False,
   )
-  for batch in Feed(stream, plan, StopRequest()):
-    index, moments = jax.tree.map(np.asarray, run(batch))
-    for place, pair in enumerate(index.reshape(-1).tolist()):
-      if pair >= 0:
-        waiting[pair] = jax.tree.map(lambda x, place=place: x[place], moments)
+  for groups in groups_of_steps:
+    batch = collate(groups, accumulation=spec.batch.accumulation, num_pairs=count_pairs(groups))
+    moments = jax.tree.map(np.asarray, run(place_batch(batch, mesh)))
+    for place, index in enumerate(batch.index.reshape(-1).tolist()):
+      if index >= 0:
+        waiting[index] = jax.tree.map(lambda x, place=place: x[place], moments)
     while due in waiting:
       yield due, waiting.pop(due)
       due += 1

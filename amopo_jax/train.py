@@ -13,22 +13,24 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from amopo_jax import processes
+from amopo_jax import build
 from amopo_jax.announce import announce
 from amopo_jax.checkpoint import Checkpoints
 from amopo_jax.console import RunProgress
-from amopo_jax.data.pipeline import merge_states
+from amopo_jax.data.collate import collate, count_pairs
+from amopo_jax.data.pack import Group
+from amopo_jax.data.pipeline import Stream
 from amopo_jax.evaluate import evaluate
-from amopo_jax.feed import Feed
 from amopo_jax.lock import hold_workdir
+from amopo_jax.mesh import place_batch
 from amopo_jax.metrics import MetricSums, add, finite, summarize
-from amopo_jax.prepare import Run, identify, open_workdir, prepare, start_or_resume, train_stream
+from amopo_jax.prepare import Run, open_workdir, prepare, start_or_resume, train_stream
 from amopo_jax.run_codec import to_dict
 from amopo_jax.run_spec import RunSpec
 from amopo_jax.state import TrainState, digests
 from amopo_jax.stopping import StopRequest, stop_on_signals
 from amopo_jax.summary import show_summary
-from amopo_jax.types import Batch, RunFailure
+from amopo_jax.types import RunFailure
 from amopo_jax.writers import MetricWriter, last_evaluation
 
 
@@ -57,10 +59,8 @@ def train(spec: RunSpec, workdir: str, console: Console) -> Outcome:
     RunFailure: the loss or the gradient is not finite, or the disk is full.
   """
   launched = time.monotonic()
-  processes.agree("config", to_dict(spec))
   with stop_on_signals() as stop:
     run = prepare(spec, workdir)
-    processes.agree("found", identify(run))
     announce(run, console)
     try:
       with hold_workdir(workdir):
@@ -85,7 +85,7 @@ def _train(run: Run, workdir: str, console: Console, stop: StopRequest, launched
   )
   with RunProgress(console, total=run.num_steps, done=step, launched=launched) as progress:
     loop = _Loop(run, checkpoints, writer, progress, stop)
-    outcome = loop.go_on(step, state, meta, processes.from_first(last_evaluation(workdir)))
+    outcome = loop.go_on(step, state, meta, last_evaluation(workdir))
   writer.close()
   checkpoints.close()
   if not outcome.stopped_by:
@@ -115,12 +115,12 @@ class _Loop:
     )
     self._contexts = run.data.contexts.names
     self._sums, self._since, self._num_steps = None, time.monotonic(), 0
-    self._is_going = self._is_stopped = False
+    self._is_going = False
 
   def go_on(self, step: int, state: TrainState, meta: dict[str, Any], evaluated_at: int) -> Outcome:
     """From a restored state to the end, or to the request to stop; then saves."""
     spec = self.run.spec
-    stream = train_stream(spec, self.run.data, self.run.feed.owned, num_workers=spec.data.workers)
+    stream = train_stream(spec, self.run.data, num_workers=spec.data.workers)
     if meta:
       stream.set_state(meta["stream"])
       if "window" in meta:  # not in checkpoints of the first versions
@@ -130,45 +130,40 @@ class _Loop:
     else:
       self._held_out_sums(state, most=2)  # compiled here, as is their sum, not when one is due
     digests(state)  # and this not at the first save
-    feed = Feed(stream, self.run.feed, self.stop)
     pending, values, self._since = None, None, time.monotonic()
-    while (batch := self._next_batch(feed, step)) is not None:
-      state, metrics = self.run.train_step(state, batch)
+    while not self.stop and (groups := self._next_groups(stream, step)) is not None:
+      batch = collate(groups, accumulation=spec.batch.accumulation, num_pairs=count_pairs(groups))
+      state, metrics = self.run.train_step(state, place_batch(batch, self.run.mesh))
       self._report(pending)
       step += 1
       pending, values = _Pending(step, metrics), None
       if self._is_milestone(step):
         self._report(pending)
-        pending, values = None, self._milestone(step, state, feed)
+        pending, values = None, self._milestone(step, state, stream)
         evaluated_at = step if values is not None else evaluated_at
     self._report(pending)
-    self._is_stopped |= feed.is_stopped
-    if not self._is_stopped and evaluated_at < step:
+    if not self.stop and evaluated_at < step:
       values = self._evaluate(step, state)
-    self._save(state, feed, values)
+    self._save(state, stream, values)
     self.checkpoints.wait()
     stream.close()
-    return Outcome(step, self._stopped_by())
+    return Outcome(step, self.stop.signal_name)
 
-  def _next_batch(self, feed: Feed, step: int) -> Batch | None:
-    """What step `step + 1` is made of, None when the run is complete or asked to stop."""
+  def _next_groups(self, stream: Stream, step: int) -> list[Group] | None:
+    """What step `step + 1` is made of, None when the run is complete."""
     steps = self.run.spec.train.steps
-    return None if self._is_stopped or (steps and step >= steps) else next(feed, None)
-
-  def _stopped_by(self) -> str:
-    """The signal that ended the run, which another process may have received."""
-    return (self.stop.signal_name or "a signal to another process") if self._is_stopped else ""
+    return None if steps and step >= steps else next(stream, None)
 
   def _is_milestone(self, step: int) -> bool:
     loop = self.run.spec.train
     return _is_due(step, loop.eval_every) or _is_due(step, loop.save_every)
 
-  def _milestone(self, step: int, state: TrainState, feed: Feed) -> dict[str, float] | None:
+  def _milestone(self, step: int, state: TrainState, stream: Stream) -> dict[str, float] | None:
     """Evaluates, then saves, whichever is due; the metrics of all steps so far have been seen to be finite."""
     loop = self.run.spec.train
     values = self._evaluate(step, state) if _is_due(step, loop.eval_every) else None
-    if _is_due(step, loop.save_every) and not self._is_stopped:
-      self._save(state, feed, values)
+    if _is_due(step, loop.save_every) and not self.stop:
+      self._save(state, stream, values)
     self._since = time.monotonic()
     return values
 
@@ -209,22 +204,22 @@ class _Loop:
     return values
 
   def _held_out_sums(self, state: TrainState, *, most: int = 0) -> MetricSums | None:
-    data = self.run.data
-    found = evaluate(
+    data, batch = self.run.data, self.run.spec.batch
+    return evaluate(
       self.run.eval_step,
       state.params,
       data.heldout,
       pack=data.pack,
-      plan=self.run.feed,
+      num_streams=build.num_streams(batch),
+      accumulation=batch.accumulation,
+      mesh=self.run.mesh,
       stop=self.stop,
       most=most,
     )
-    self._is_stopped |= found.is_stopped
-    return found.sums
 
-  def _save(self, state: TrainState, feed: Feed, values: dict[str, float] | None) -> None:
+  def _save(self, state: TrainState, stream: Stream, values: dict[str, float] | None) -> None:
     meta = {
-      "stream": merge_states(processes.to_first(feed.state)),
+      "stream": stream.get_state(),
       "config": to_dict(self.run.spec),
       "tokenizer": self.run.data.tokenizer.fingerprint,
       "window": {"num_steps": self._num_steps, "sums": [np.asarray(x).tolist() for x in self._sums or ()]},

@@ -5,7 +5,6 @@ Writes a directory that transformers and vLLM load: config.json, safetensors, to
 
 from absl import flags
 
-from amopo_jax.cli.joining import define_processes, joined
 from amopo_jax.cli.parse import require
 
 
@@ -13,24 +12,20 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
   """Flags of this verb."""
   del arguments
   flags.DEFINE_string("workdir", None, "folder of the run", flag_values=values)
-  flags.DEFINE_string("out", None, "directory to write, also gs://; must not exist, or be empty", flag_values=values)
+  flags.DEFINE_string("out", None, "directory to write; must not exist, or be empty", flag_values=values)
   flags.DEFINE_integer("step", None, "checkpoint; default: the newest", flag_values=values)
   flags.DEFINE_string("dtype", "", "of the files: float32 or bfloat16; default: as trained", flag_values=values)
-  define_processes(values)
 
 
 def run(values: flags.FlagValues) -> int:
   """Exports."""
   require(values, "workdir", "out")
-  from amopo_jax.console import make_console
   from amopo_jax.export import export
 
-  with joined(values):
-    exported = export(values.workdir, values.out, step=values.step, dtype=values.dtype)
-    console = make_console()
-  console.print(f"{values.out}: step {exported.step} of {values.workdir}")
+  exported = export(values.workdir, values.out, step=values.step, dtype=values.dtype)
+  print(f"{values.out}: step {exported.step} of {values.workdir}")
   if not exported.has_standard_tokenizer:
-    console.print(
+    print(
       "note: AutoTokenizer would replace this tokenizer by that of the model's family; load it with "
       "transformers.PreTrainedTokenizerFast"
     )

@@ -8,7 +8,6 @@ import logging
 import os
 import sys
 import threading
-import traceback
 from collections.abc import Sequence
 from types import ModuleType
 from typing import NoReturn
@@ -51,9 +50,6 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     _exit(f"amopo {verb}: {error}", FAILURE_STATUS)
   except KeyboardInterrupt:
     _exit(f"amopo {verb}: interrupted", INTERRUPTED_STATUS)
-  except Exception as error:
-    _tell_others(verb, error)
-    raise
 
 
 def _run(verb: str, arguments: list[str]) -> int:
@@ -126,17 +122,6 @@ def _has_accelerator() -> bool:
   return any(glob.glob(pattern) for pattern in files)
 
 
-def _tell_others(verb: str, error: Exception) -> None:
-  """Of several processes, ends all with what went wrong in this one; with one alone, Python says it better."""
-  processes = sys.modules.get("amopo_jax.processes")
-  if processes and processes.is_several():
-    traceback.print_exc()
-    _exit(f"amopo {verb}: {processes.find_cause(error)}", FAILURE_STATUS)
-
-
 def _exit(message: str, status: int) -> NoReturn:
-  line = " ".join(message.split())
-  print(line, file=sys.stderr, flush=True)
-  if processes := sys.modules.get("amopo_jax.processes"):
-    processes.stop_others(line, status)
+  print(" ".join(message.split()), file=sys.stderr)
   sys.exit(status)

@@ -1,19 +1,15 @@
-"""Parameters into a Hugging Face model directory that transformers and vLLM load.
-
-Several processes write one directory: each its share of the files, the first one what describes them.
-"""
+"""Parameters into a Hugging Face model directory that transformers and vLLM load."""
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import jax
 import numpy as np
-from etils import epath
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from amopo_jax.models.config import ModelConfig
 from amopo_jax.models.hf_config import from_hf
@@ -41,96 +37,70 @@ class Tensor:
   num_bytes: int
 
 
-class Crew(NamedTuple):
-  """The processes that write a directory together.
-
-  Attributes:
-    index: of this one.
-    size: how many.
-    meet: returns when all have called it.
-  """
-
-  index: int
-  size: int
-  meet: Callable[[], None]
-
-
-ALONE = Crew(0, 1, lambda: None)
-
-
 def save_model(
   params: Params,
   config: ModelConfig,
   hf_config: dict[str, Any],
-  out_dir: str | os.PathLike[str],
+  out_dir: str | Path,
   *,
   dtype: jax.typing.DTypeLike,
   max_shard_bytes: int = 5_000_000_000,
-  add_files: Callable[[epath.Path], None] | None = None,
-  crew: Crew = ALONE,
+  add_files: Callable[[Path], None] | None = None,
 ) -> None:
   """Writes safetensors, their index where there are several, and `config.json`.
 
   Everything is written into a directory beside `out_dir`, which is renamed at the end: a directory of that
-  name is complete or not there. Object stores rename nothing; there `config.json`, without which nobody takes a
-  directory for a model, comes last. The tensors stream: the host, and each device, holds one at a time.
+  name is complete or not there. The tensors stream: the host holds one at a time.
 
   Args:
-    params: the parameter tree, in jax arrays of all processes, or numpy arrays.
+    params: the parameter tree, in jax or numpy arrays that this process holds entirely.
     config: its hyper-parameters.
     hf_config: content of `config.json`: that of the model training started from, or `to_hf(config)`.
-    out_dir: local or gs://; does not exist, or is an empty directory.
+    out_dir: does not exist, or is an empty directory.
     dtype: type in the files: float32, bfloat16 or float16.
     max_shard_bytes: a file's tensors stay below this, except where a single one is larger.
-    add_files: called with the directory before it is renamed, by the first process, for the tokenizer.
-    crew: the processes that call this, each with the same arguments; they see the same `out_dir`.
+    add_files: called with the directory before it is renamed, for the tokenizer.
 
   Raises:
-    InputError: `out_dir` is a file or not empty; a type that is not written; a full or protected disk.
+    InputError: `out_dir` is remote, a file or not empty; a type that is not written; a full or protected disk.
     ValueError: `params` or `hf_config` are not those of `config`.
   """
-  out, type_name = epath.Path(out_dir), np.dtype(dtype).name
-  if crew.index == 0:
-    check_out_dir(out)
-  _check(params, config, hf_config, out, type_name)
-  tensors = _plan(config, np.dtype(dtype).itemsize)
-  place = out if _is_remote(out) else out.parent / f".{out.name}.partial"
+  check_out_dir(out_dir)
+  out_dir, type_name = Path(out_dir), np.dtype(dtype).name
+  _check(params, config, hf_config, out_dir, type_name)
+  partial = out_dir.parent / f".{out_dir.name}.partial-{os.getpid()}"
   try:
-    if crew.index == 0:
-      _clear(place)
-    crew.meet()
-    shard_of = _write_shards(place, params, tensors, np.dtype(dtype), max_shard_bytes, crew)
-    crew.meet()
-    if crew.index == 0:
-      total_size = sum(tensor.num_bytes for tensor in tensors)
-      _describe(place, shard_of, total_size, {**_without_dtype(hf_config), "torch_dtype": type_name}, add_files)
-      if place != out:
-        _rename(place, out)
-    crew.meet()
+    partial.mkdir(parents=True)
+    _write_shards(partial, params, _plan(config, np.dtype(dtype).itemsize), np.dtype(dtype), max_shard_bytes)
+    _write_json(partial / CONFIG, {**_without_dtype(hf_config), "torch_dtype": type_name})
+    if add_files is not None:
+      add_files(partial)
+    partial.rename(out_dir)
   except OSError as error:
     raise InputError(
-      f"{out_dir}: cannot be written ({error.strerror or error}); free the space or choose another place"
+      f"{out_dir}: cannot be written ({error.strerror}); free the space or choose another place"
     ) from error
   finally:
-    if place != out and crew.index == 0:
-      place.rmtree(missing_ok=True)
+    shutil.rmtree(partial, ignore_errors=True)
 
 
-def check_out_dir(out_dir: str | os.PathLike[str]) -> None:
+def check_out_dir(out_dir: str | Path) -> None:
   """Refuses a directory that `save_model` would not write.
 
   Args:
-    out_dir: where to, local or gs://.
+    out_dir: where to.
 
   Raises:
-    InputError: it is a file or not empty.
+    InputError: it is remote, a file or not empty.
   """
-  path = epath.Path(out_dir)
+  if "://" in str(out_dir):
+    raise InputError(f"{out_dir}: an export needs a local directory; give one, and copy it from there")
+  path = Path(out_dir)
   if path.exists() and (not path.is_dir() or any(path.iterdir())):
     raise InputError(f"{out_dir}: exists and is not an empty directory; choose another one or delete it")
 
 
-def _check(params: Params, config: ModelConfig, hf_config: dict[str, Any], out_dir: epath.Path, type_name: str) -> None:
+def _check(params: Params, config: ModelConfig, hf_config: dict[str, Any], out_dir: Path, type_name: str) -> None:
   """Everything that can be known before a byte is written."""
   if type_name not in _FILE_TYPES:
     raise InputError(f"{out_dir}: cannot be written in {type_name}; choose one of {', '.join(_FILE_TYPES)}")
@@ -156,51 +126,19 @@ def _plan(config: ModelConfig, itemsize: int) -> list[Tensor]:
 
 
 def _write_shards(
-  place: epath.Path, params: Params, tensors: list[Tensor], dtype: np.dtype, max_shard_bytes: int, crew: Crew
-) -> dict[str, str]:
-  """Writes the tensors into one file, or into several in turn; returns the file of each tensor."""
-  shards = list(_split(tensors, max_shard_bytes))
-  count = len(shards)
-  files = [SINGLE] if count == 1 else [f"model-{n + 1:05d}-of-{count:05d}.safetensors" for n in range(count)]
-  for number, (file, shard) in enumerate(zip(files, shards, strict=True)):
-    if number % crew.size == crew.index:
-      _write_shard(place / file, params, shard, dtype)
-    else:
-      for tensor in shard:
-        _whole(tensor, params)  # another process writes it, and needs this one's part
-  return {tensor.name: file for file, shard in zip(files, shards, strict=True) for tensor in shard}
-
-
-def _describe(
-  place: epath.Path,
-  shard_of: dict[str, str],
-  total_size: int,
-  config_json: dict[str, Any],
-  add_files: Callable[[epath.Path], None] | None,
+  directory: Path, params: Params, tensors: list[Tensor], dtype: np.dtype, max_shard_bytes: int
 ) -> None:
-  """Writes what says which model this is."""
-  if len(set(shard_of.values())) > 1:
-    _write_json(place / INDEX, {"metadata": {"total_size": total_size}, "weight_map": shard_of})
-  if add_files is not None:
-    add_files(place)
-  _write_json(place / CONFIG, config_json)
-
-
-def _clear(place: epath.Path) -> None:
-  """An empty directory, without the remains of an export that was killed."""
-  if place.exists() and not _is_remote(place):
-    place.rmtree()
-  place.mkdir(parents=True, exist_ok=True)
-
-
-def _rename(place: epath.Path, out: epath.Path) -> None:
-  if out.exists():
-    out.rmdir()  # empty, as was checked
-  place.rename(out)
-
-
-def _is_remote(path: epath.Path) -> bool:
-  return "://" in str(path)
+  """Writes the tensors into one file, or into several and their index."""
+  shards = list(_split(tensors, max_shard_bytes))
+  if len(shards) == 1:
+    return _write_shard(directory / SINGLE, params, tensors, dtype)
+  shard_of: dict[str, str] = {}
+  for number, shard in enumerate(shards, start=1):
+    file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+    _write_shard(directory / file, params, shard, dtype)
+    shard_of |= {tensor.name: file for tensor in shard}
+  total_size = sum(tensor.num_bytes for tensor in tensors)
+  _write_json(directory / INDEX, {"metadata": {"total_size": total_size}, "weight_map": shard_of})
 
 
 def _split(tensors: list[Tensor], max_shard_bytes: int) -> Iterator[list[Tensor]]:
@@ -214,7 +152,7 @@ def _split(tensors: list[Tensor], max_shard_bytes: int) -> Iterator[list[Tensor]
   yield shard
 
 
-def _write_shard(file: epath.Path, params: Params, tensors: list[Tensor], dtype: np.dtype) -> None:
+def _write_shard(file: Path, params: Params, tensors: list[Tensor], dtype: np.dtype) -> None:
   """Writes one safetensors file: length of the header (8 bytes, little endian), header (JSON), tensors.
 
   By hand, because the library's `save_file` wants all tensors of the file in memory at once.
@@ -237,24 +175,9 @@ def _write_shard(file: epath.Path, params: Params, tensors: list[Tensor], dtype:
 
 def _to_host(tensor: Tensor, params: Params, dtype: np.dtype) -> np.ndarray:
   """The tensor as it goes into the file."""
-  host = np.asarray(_whole(tensor, params))
-  return np.ascontiguousarray((host.T if tensor.leaf.is_transposed else host).astype(dtype, copy=False))
-
-
-def _whole(tensor: Tensor, params: Params) -> Any:
-  """The tensor, whole; a collective of all processes where others hold a part of it."""
   value = get_leaf(params, tensor.leaf.path)
-  if not isinstance(value, jax.Array) or value.is_fully_addressable:
-    return jax.device_get(value if tensor.layer is None else value[tensor.layer])
-  take = _gather(value.sharding.mesh, is_stacked=tensor.layer is not None)
-  return take(value, tensor.layer or 0)
-
-
-@cache
-def _gather(mesh: Mesh, *, is_stacked: bool) -> Callable[[jax.Array, int], jax.Array]:
-  """Puts a leaf, or a layer of it, onto every device of a mesh."""
-  take = lambda leaf, layer: leaf[layer] if is_stacked else leaf
-  return jax.jit(take, out_shardings=NamedSharding(mesh, PartitionSpec()))
+  host = np.asarray(jax.device_get(value if tensor.layer is None else value[tensor.layer]))
+  return np.ascontiguousarray((host.T if tensor.leaf.is_transposed else host).astype(dtype, copy=False))
 
 
 def _without_dtype(hf_config: dict[str, Any]) -> dict[str, Any]:
@@ -262,17 +185,13 @@ def _without_dtype(hf_config: dict[str, Any]) -> dict[str, Any]:
   return {key: value for key, value in hf_config.items() if key not in ("dtype", "torch_dtype")}
 
 
-def _write_json(file: epath.Path, content: dict[str, Any]) -> None:
+def _write_json(file: Path, content: dict[str, Any]) -> None:
   with file.open("wb") as stream:
     stream.write((json.dumps(content, indent=2) + "\n").encode())
     _sync(stream)
 
 
-def _sync(stream: Any) -> None:
-  """Onto the disk before the directory gets its name; an object store keeps what it has taken."""
+def _sync(stream: BinaryIO) -> None:
+  """Onto the disk before the directory gets its name."""
   stream.flush()
-  try:
-    descriptor = stream.fileno()
-  except (OSError, AttributeError):
-    return
-  os.fsync(descriptor)
+  os.fsync(stream.fileno())

@@ -5,16 +5,15 @@ So the host holds one part of one parameter at a time, and a process of a pod re
 hold.
 """
 
-import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import jax
 import ml_dtypes  # noqa: F401 (gives numpy the name "bfloat16", by which safetensors asks for it)
 import numpy as np
-from etils import epath
 from jax.sharding import Sharding, SingleDeviceSharding
 
 from amopo_jax.models.config import ModelConfig
@@ -39,11 +38,11 @@ Bounds = tuple[tuple[int, int], ...]
 """First and one past the last index along each axis."""
 
 
-def load_config(path_or_hub_name: str | os.PathLike[str]) -> tuple[ModelConfig, dict[str, Any]]:
+def load_config(path_or_hub_name: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
   """Reads `config.json` alone; of a hub name, only small files are fetched.
 
   Args:
-    path_or_hub_name: a directory, local or gs://, or ORGANISATION/NAME on the Hugging Face Hub.
+    path_or_hub_name: a directory, or ORGANISATION/NAME on the Hugging Face Hub.
 
   Returns:
     The hyper-parameters, and the content of the file, which an export keeps.
@@ -56,11 +55,11 @@ def load_config(path_or_hub_name: str | os.PathLike[str]) -> tuple[ModelConfig, 
   return from_hf(content, str(file)), content
 
 
-def check_model_dir(path_or_hub_name: str | os.PathLike[str]) -> ModelConfig:
+def check_model_dir(path_or_hub_name: str | Path) -> ModelConfig:
   """Checks that a model can be loaded, reading only config and headers: fast, and before anything compiles.
 
   Args:
-    path_or_hub_name: a directory, local or gs://, or ORGANISATION/NAME on the Hugging Face Hub.
+    path_or_hub_name: a directory, or ORGANISATION/NAME on the Hugging Face Hub.
 
   Returns:
     The hyper-parameters.
@@ -76,7 +75,7 @@ def check_model_dir(path_or_hub_name: str | os.PathLike[str]) -> ModelConfig:
 
 
 def load_params(
-  path_or_hub_name: str | os.PathLike[str],
+  path_or_hub_name: str | Path,
   config: ModelConfig,
   *,
   dtype: jax.typing.DTypeLike,
@@ -87,7 +86,7 @@ def load_params(
   Host memory stays near the largest part of a parameter that one device holds.
 
   Args:
-    path_or_hub_name: a directory, local or gs://, or ORGANISATION/NAME on the Hugging Face Hub.
+    path_or_hub_name: a directory, or ORGANISATION/NAME on the Hugging Face Hub.
     config: the hyper-parameters of that model.
     dtype: type of the arrays; the files may have another.
     shardings: tree like the parameters, of `jax.sharding.Sharding`; None: everything on the first device.
@@ -116,7 +115,7 @@ def load_params(
   return params
 
 
-def check_headers(headers: dict[str, TensorHeader], config: ModelConfig, directory: epath.Path) -> None:
+def check_headers(headers: dict[str, TensorHeader], config: ModelConfig, directory: Path) -> None:
   """Compares what the files have with what the parameter tree needs; InputError names a difference."""
   shapes = {name: leaf.file_shape for leaf in leaves(config) for name in leaf.names}
   missing = sorted(shapes.keys() - headers.keys())
