@@ -1,5 +1,6 @@
 """What a run says before its first step: where it runs, on which pairs, and what the model will see of one of them."""
 
+import math
 from collections.abc import Sequence
 
 import jax
@@ -60,12 +61,21 @@ def _describe_order(found: Survey, contexts: Sequence[str]) -> str:
 def _where(run: Run) -> str:
   device = jax.devices()[0]
   shape = " × ".join(f"{axis} {size}" for axis, size in run.mesh.shape.items())
+  shape += f" in {run.spec.mesh.slices} slices" if run.spec.mesh.slices > 1 else ""
+  shape += ", optimizer state in the memory of the hosts" if run.spec.optim.offload else ""
   config = run.source.config
   parameters = count_parameters(config)
   origin = run.source.path or "random weights"
+  trained = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(run.target.params))
+  lora = run.spec.lora
+  adapters = (
+    f"\nLoRA of rank {lora.rank}: {trained:,} parameters are trained and saved, in adapters; "
+    f"frozen kernels in {lora.base_dtype or run.spec.model.param_dtype}"
+  )
   return (
     f"jax {jax.__version__} on {jax.device_count()} {device.platform} device(s), mesh {shape}\n"
     f"{config.architecture}, {parameters / 1e6:,.1f} M parameters in {run.spec.model.param_dtype}, from {origin}"
+    f"{adapters if lora.rank else ''}"
   )
 
 

@@ -1,183 +1,57 @@
-"""From a `RunSpec` to the parts of a run; everything that can be wrong is found here, before anything compiles."""
+"""From a `RunSpec` to the mesh, the feed and the score function; everything that can be wrong is found here."""
 
-import math
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
 from amopo_jax import mesh as meshes
-from amopo_jax.data.adapters import ADAPTERS
-from amopo_jax.data.contexts import PLACES, Context, ContextSpec
-from amopo_jax.data.dataset import PairDataset, Recipe
-from amopo_jax.data.encode import POLICIES, Limits
-from amopo_jax.data.pack import PackSpec
-from amopo_jax.data.pairs import RULES, Rule
-from amopo_jax.data.sources import ON_ERROR, open_source
-from amopo_jax.data.split import split_by_prompt
-from amopo_jax.data.survey import Survey, survey
-from amopo_jax.data.tokenizer import Tokenizer, load_tokenizer
+from amopo_jax.build_data import num_streams, pack_spec
+from amopo_jax.feed import FeedSpec, make_feed_spec
 from amopo_jax.host import give_back_after_compiling
 from amopo_jax.models.attention import BACKENDS, XLA, Attention, choose_attention
 from amopo_jax.models.config import ModelConfig
-from amopo_jax.models.head import make_room
+from amopo_jax.models.head import BLOCK_LOGITS, make_room
 from amopo_jax.models.score import ScoreFn, make_score_fn
 from amopo_jax.models.transformer import REMAT
-from amopo_jax.policy import DTYPES, PolicySource
-from amopo_jax.run_spec import BatchSpec, ContextEntry, DataSpec, ModelSpec, RunSpec, SourceSpec, check_name
-from amopo_jax.types import InputError
-
-TOKENS_PER_PAIR = 16
-"""With `max_pairs = 0`, places for pairs are made for pairs of this many tokens in all contexts together."""
+from amopo_jax.policy import DTYPES
+from amopo_jax.run_spec import BatchSpec, ModelSpec, RunSpec, check_name
 
 
-class Data(NamedTuple):
-  """The pairs of a run.
-
-  Attributes:
-    train: one data set per source.
-    weights: share of the draws of each; None with a single one.
-    heldout: likewise, for evaluation; empty without one.
-    surveys: what the pass over each source found, by name.
-    tokenizer: of all of them.
-    contexts: of all of them.
-    pack: shape of a group of rows.
-  """
-
-  train: list[PairDataset]
-  weights: list[float] | None
-  heldout: list[PairDataset]
-  surveys: dict[str, Survey]
-  tokenizer: Tokenizer
-  contexts: ContextSpec
-  pack: PackSpec
-
-
-class DataPlan(NamedTuple):
-  """What a config says of the data.
-
-  Attributes:
-    contexts: the K contexts.
-    pack: shape of a group of rows.
-    limits: how long a sequence may be.
-  """
-
-  contexts: ContextSpec
-  pack: PackSpec
-  limits: Limits
-
-
-def plan_data(spec: RunSpec) -> DataPlan:
-  """Checks all that can be checked without opening a file.
-
-  Raises:
-    InputError: an unknown name, a context, length or share that cannot be.
-  """
-  data, batch = spec.data, spec.batch
-  if not data.train:
-    raise InputError("config.data.train: no data set; add one with base.source(path, format)")
-  for section, entries in (("train", data.train), ("heldout", data.heldout)):
-    for name, entry in entries.items():
-      _check_source(f"config.data.{section}.{name}", entry)
-  check_name("config.data.rule", data.rule, RULES)
-  check_name("config.data.on_error", data.on_error, ON_ERROR)
-  check_name("config.data.too_long", data.too_long, POLICIES)
-  check_name("config.data.place", data.place, PLACES)
-  if not 0 <= data.heldout_fraction < 1:
-    raise InputError(f"config.data.heldout_fraction: {data.heldout_fraction} is not in [0, 1)")
-  contexts = build_contexts(data.contexts, data.place)
-  max_length = data.max_length or batch.row_length
-  if max_length > batch.row_length:
-    raise InputError(f"config.data.max_length: {max_length} is longer than a row, batch.row_length={batch.row_length}")
-  limits = Limits(max_length, data.max_response or max_length // 2, data.too_long)
-  return DataPlan(contexts, pack_spec(batch, len(contexts.contexts)), limits)
-
-
-def build_contexts(entries: Mapping[str, ContextEntry], place: str) -> ContextSpec:
-  """The contexts in the order of the config."""
-  if not entries:
-    raise InputError("config.data.contexts: none given; add one with base.context(dimension, template, low, high)")
-  try:
-    contexts = [
-      Context(name, entry.dimension or None, entry.template, *((entry.low, entry.high) if entry.dimension else ()))
-      for name, entry in entries.items()
-    ]
-    return ContextSpec(tuple(contexts), place)
-  except InputError as error:
-    raise InputError(f"config.data.{error}") from None
-
-
-def build_data(spec: RunSpec, source: PolicySource, *, rules: Mapping[str, Rule] = RULES) -> Data:
-  """Opens and surveys every source; `rules` says what the names of `config.data.rule` stand for.
-
-  Raises:
-    InputError: anything wrong with a record, a context, a limit or the tokenizer.
-  """
-  plan = plan_data(spec)
-  tokenizer = build_tokenizer(spec.data, source)
-  recipe = lambda entry: _recipe(spec.data, entry, plan, tokenizer, rules[spec.data.rule])
-  train, heldout, surveys, sides = [], [], {}, {}
-  fraction = 0.0 if spec.data.heldout else spec.data.heldout_fraction
-  for name, entry in spec.data.train.items():
-    dataset, surveys[name] = _open(recipe(entry), spec)
-    kept, out = split_by_prompt(dataset, fraction, seed=spec.data.split_seed, sides=sides)
-    train.append(kept)
-    heldout += [out] if len(out) else []
-  for name, entry in spec.data.heldout.items():
-    dataset, surveys[f"heldout {name}"] = _open(recipe(entry), spec)
-    heldout.append(dataset)
-  weights = [entry.weight for entry in spec.data.train.values()] if len(train) > 1 else None
-  return Data(train, weights, heldout, surveys, tokenizer, plan.contexts, plan.pack)
-
-
-def build_tokenizer(spec: DataSpec, source: PolicySource) -> Tokenizer:
-  """The run's tokenizer, whose every token must have a row in the model's embedding."""
-  path = spec.tokenizer or source.tokenizer
-  if not path:
-    raise InputError("config.data.tokenizer: not set, and random weights bring none; name a directory or hub name")
-  tokenizer = load_tokenizer(path, spec.template_kwargs)
-  if tokenizer.vocab_size > source.config.vocab_size:
-    raise InputError(
-      f"{path}: the tokenizer has {tokenizer.vocab_size} entries, the model's vocabulary {source.config.vocab_size}; "
-      "use the model's own tokenizer, or a model with a vocabulary at least as large"
-    )
-  return tokenizer
-
-
-def pack_spec(batch: BatchSpec, num_contexts: int) -> PackSpec:
-  """Shape of one group of rows, checked."""
-  groups, odd = divmod(batch.rows, batch.group_rows)
-  if odd or groups % batch.accumulation:
-    raise InputError(
-      f"config.batch: rows={batch.rows} must be a multiple of group_rows * accumulation = "
-      f"{batch.group_rows} * {batch.accumulation}"
-    )
-  if batch.max_pairs and (batch.max_pairs < groups or batch.max_pairs % groups):
-    raise InputError(
-      f"config.batch.max_pairs: {batch.max_pairs} is not a multiple of the {groups} groups of a step, rows / group_rows"
-    )
-  places = batch.max_pairs // groups or max(1, batch.group_rows * batch.row_length // TOKENS_PER_PAIR)
-  return PackSpec(row_length=batch.row_length, rows=batch.group_rows, max_pairs=places, num_contexts=num_contexts)
-
-
-def num_streams(batch: BatchSpec) -> int:
-  """Logical shards of the data: each gives one group of rows to every step."""
-  return batch.rows // batch.group_rows
-
-
-def build_mesh(spec: RunSpec) -> Mesh:
-  """The mesh, with rows that divide over it and rules that can be read."""
+def build_mesh(spec: RunSpec, devices: Sequence[Any] | None = None) -> Mesh:
+  """The mesh, of the devices given or of all, with rows that divide over it and rules that can be read."""
   meshes.check_rules(spec.mesh.rules)
-  mesh = meshes.make_mesh(data=spec.mesh.data, fsdp=spec.mesh.fsdp, tensor=spec.mesh.tensor)
-  rows, shards = spec.batch.rows // spec.batch.accumulation, meshes.row_shards(mesh)
-  if rows % shards:
-    raise InputError(f"config.batch: {rows} rows per micro-batch do not divide over {shards} devices, data * fsdp")
+  mesh = meshes.make_mesh(**{name: getattr(spec.mesh, name) for name in (*meshes.AXES, "slices")}, devices=devices)
+  check_rows(spec.batch, mesh)
   return mesh
 
 
+def build_feed_spec(spec: RunSpec, mesh: Mesh) -> FeedSpec:
+  """How the groups of a step come onto the devices of several processes."""
+  batch = spec.batch
+  return make_feed_spec(
+    mesh,
+    num_streams=num_streams(batch),
+    accumulation=batch.accumulation,
+    rows=batch.group_rows,
+    max_pairs=pack_spec(batch, len(spec.data.contexts)).max_pairs,
+  )
+
+
+def check_rows(batch: BatchSpec, mesh: meshes.AnyMesh) -> None:
+  """Refuses rows that do not divide over a mesh, which may be abstract."""
+  meshes.check_batch(mesh, rows=batch.rows // batch.accumulation, row_length=batch.row_length)
+
+
 def build_score_fn(
-  spec: ModelSpec, config: ModelConfig, num_contexts: int, mesh: Mesh, *, rows: tuple[int, int] = (0, 0)
+  spec: ModelSpec,
+  config: ModelConfig,
+  num_contexts: int,
+  mesh: Mesh,
+  *,
+  rows: tuple[int, int] = (0, 0),
+  block_logits: int = BLOCK_LOGITS,
 ) -> ScoreFn:
   """The policy's score function on a mesh; `rows`: R and S of a micro-batch that it trains on."""
   check_name("config.model.remat", spec.remat, REMAT)
@@ -193,8 +67,10 @@ def build_score_fn(
     attention_chunk=spec.attention_chunk,
     head_chunk=spec.head_chunk,
     head_keep=spec.head_keep,
+    block_logits=block_logits,
     unroll=spec.unroll,
     head_shards=meshes.row_shards(mesh),
+    head_sharers=mesh.shape["context"],
     vocab_shards=meshes.vocab_shards(mesh, config.vocab_size),
     room=room,
     attend=build_attention(spec, config, mesh),
@@ -203,17 +79,18 @@ def build_score_fn(
 
 
 def build_attention(spec: ModelSpec, config: ModelConfig, mesh: Mesh) -> Attention:
-  """The attention for the devices of a mesh; XLA splits the reference, all others are split by rows and heads."""
+  """The attention for the devices of a mesh, split by rows, queries and heads; XLA splits the reference by itself."""
   check_name("config.model.attention", spec.attention, BACKENDS)
   name, attend = choose_attention(
     spec.attention,
     config,
     platform=mesh.devices.flat[0].platform,
     tensor=mesh.shape["tensor"],
+    context=mesh.shape["context"],
     compute_dtype=dtype("config.model.compute_dtype", spec.compute_dtype),
     device=next((one for one in mesh.devices.flat if one.process_index == jax.process_index()), None),
   )
-  return attend if name == XLA else meshes.split_attention(attend, mesh)
+  return attend if name == XLA and mesh.shape["context"] == 1 else meshes.split_attention(attend, mesh)
 
 
 def dtype(where: str, name: str) -> Any:
@@ -222,29 +99,6 @@ def dtype(where: str, name: str) -> Any:
   return DTYPES[name]
 
 
-def param_shardings(spec: RunSpec, params: Any, mesh: Mesh) -> Any:
+def param_shardings(spec: RunSpec, params: Any, mesh: meshes.AnyMesh) -> Any:
   """Shardings of the parameters: the config's rules first, then the default ones."""
   return meshes.param_shardings(params, mesh, (*spec.mesh.rules, *meshes.DEFAULT_RULES))
-
-
-def _check_source(where: str, entry: SourceSpec) -> None:
-  check_name(f"{where}.format", entry.format, (*ADAPTERS, "auto"))
-  if not 0 < entry.weight < math.inf:
-    raise InputError(f"{where}.weight: {entry.weight} is not positive; it is the share of the draws")
-
-
-def _recipe(data: DataSpec, entry: SourceSpec, plan: DataPlan, tokenizer: Tokenizer, rule: Rule) -> Recipe:
-  return Recipe(
-    source=open_source(entry.path, format=entry.format, on_error=data.on_error),
-    rule=rule,
-    contexts=plan.contexts,
-    tokenizer=tokenizer,
-    limits=plan.limits,
-    pack=plan.pack,
-    on_error=data.on_error,
-  )
-
-
-def _open(recipe: Recipe, spec: RunSpec) -> tuple[PairDataset, Survey]:
-  found = survey(recipe, num_workers=spec.data.workers)
-  return PairDataset(recipe, found.table), found

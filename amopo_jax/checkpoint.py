@@ -152,11 +152,14 @@ class Checkpoints:
     """
     try:
       params = self._read_params(step, target)
-      meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
-      self._verify(step, digests({"params": params}), meta.get(_DIGESTS))
+      self._verify(step, digests({"params": params}), self.read_meta(step).get(_DIGESTS))
     except Exception as error:  # Orbax raises a bare Exception for a lost array file, among others
       raise InputError(f"{self.path}/{step}: cannot be read ({_line(error)}); name another one with --step") from error
     return params
+
+  def read_meta(self, step: int) -> dict[str, Any]:
+    """The JSON saved beside the arrays of one checkpoint."""
+    return self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
 
   def _verify(self, step: int, found: Mapping[str, int], saved: Mapping[str, int] | None) -> None:
     """Refuses arrays whose bits are not those that were saved; disks and copies do lose some."""

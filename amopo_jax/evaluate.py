@@ -1,18 +1,29 @@
 """Statistics of held-out pairs: loss, rewards, margins and accuracies per context."""
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
-from jax.sharding import Mesh
 
-from amopo_jax.data.collate import collate, count_pairs
 from amopo_jax.data.dataset import PairDataset
 from amopo_jax.data.pack import PackSpec
 from amopo_jax.data.pipeline import make_stream
-from amopo_jax.mesh import place_batch
+from amopo_jax.feed import Feed, FeedSpec
 from amopo_jax.metrics import MetricSums, add
 from amopo_jax.stopping import StopRequest
 from amopo_jax.types import Batch, Params
+
+
+class Evaluated(NamedTuple):
+  """What an evaluation found.
+
+  Attributes:
+    sums: over all pairs, on the host; None without pairs, or if it was stopped on the way.
+    is_stopped: whether a process was asked to stop.
+  """
+
+  sums: MetricSums | None
+  is_stopped: bool
 
 
 def evaluate(
@@ -21,25 +32,19 @@ def evaluate(
   datasets: Sequence[PairDataset],
   *,
   pack: PackSpec,
-  num_streams: int,
-  accumulation: int,
-  mesh: Mesh,
+  layout: FeedSpec,
   stop: StopRequest,
   most: int = 0,
-) -> MetricSums | None:
+) -> Evaluated:
   """One pass over every held-out pair, each exactly once.
 
   Args:
     eval_step: jitted; of `step.make_eval_step`.
     params: the policy.
     datasets: held-out pairs.
-    pack, num_streams, accumulation: shape of a batch, that of training, so that nothing compiles anew.
-    mesh: where the batch goes.
+    pack, layout: shape of a batch and of the step, those of training, so that nothing compiles anew.
     stop: looked at before every batch.
     most: batches to look at; 0: all.
-
-  Returns:
-    Host sums over all pairs; None if it was asked to stop on the way.
   """
   total, count = None, 0
   for dataset in datasets:
@@ -48,18 +53,18 @@ def evaluate(
       pack,
       seed=0,
       num_epochs=1,
-      num_streams=num_streams,
-      owned=range(num_streams),
+      num_streams=layout.num_streams,
+      owned=layout.owned,
       num_workers=0,
       shuffle=False,
     )
-    for groups in stream:
-      if stop:
-        return None
+    feed = Feed(stream, layout, stop)
+    for batch in feed:
       if most and count == most:
         break
       count += 1
-      batch = place_batch(collate(groups, accumulation=accumulation, num_pairs=count_pairs(groups)), mesh)
       sums = eval_step(params, batch)
       total = sums if total is None else add(total, sums)
-  return jax.device_get(total)
+    if feed.is_stopped:
+      return Evaluated(None, True)
+  return Evaluated(jax.device_get(total), False)

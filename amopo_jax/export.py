@@ -1,18 +1,22 @@
 """`amopo export`: a checkpoint as a directory that transformers and vLLM load."""
 
 import json
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
+from etils import epath
 from jax.sharding import SingleDeviceSharding
 
-from amopo_jax import build
+from amopo_jax import build, processes
 from amopo_jax.data.tokenizer import is_read_alike, load_tokenizer
-from amopo_jax.models.hf_export import check_out_dir, save_model
+from amopo_jax.load import load_policy
+from amopo_jax.mesh import make_mesh
+from amopo_jax.models.hf_export import Crew, check_out_dir, save_model
 from amopo_jax.models.transformer import abstract_params
-from amopo_jax.policy import find_policy, is_workdir, load_policy, read_run
-from amopo_jax.types import InputError
+from amopo_jax.policy import find_policy, is_workdir, read_run
+from amopo_jax.remote import local_folder, write_folder
+from amopo_jax.run_spec import RunSpec
+from amopo_jax.types import InputError, Params
 
 
 class Exported(NamedTuple):
@@ -31,9 +35,11 @@ class Exported(NamedTuple):
 def export(workdir: str, out: str, *, step: int | None = None, dtype: str = "") -> Exported:
   """Writes config.json, safetensors and the tokenizer of a run's policy.
 
+  Several processes hold the parameters together and write the files in turn; one alone holds them on its host.
+
   Args:
     workdir: of the run.
-    out: directory that does not exist yet, or is empty.
+    out: directory, local or gs://, that does not exist yet, or is empty.
     step: checkpoint; None: the newest.
     dtype: of the files: float32 or bfloat16; "": as it was trained.
 
@@ -50,15 +56,22 @@ def export(workdir: str, out: str, *, step: int | None = None, dtype: str = "") 
   source = find_policy(workdir, {}, step=step)
   trained = build.dtype("config.model.param_dtype", spec.model.param_dtype)
   written = build.dtype("--dtype", dtype) if dtype else trained
-  here = SingleDeviceSharding(jax.local_devices()[0])
-  shardings = jax.tree.map(lambda _: here, abstract_params(source.config, trained))
-  params = load_policy(source, dtype=trained, shardings=shardings)
+  params = load_policy(source, dtype=trained, shardings=_shardings(spec, abstract_params(source.config, trained)))
   tokenizer = load_tokenizer(source.tokenizer)
 
-  def add_files(folder: Path) -> None:
-    tokenizer.save(folder)
+  def add_files(folder: epath.Path) -> None:
+    write_folder(str(folder), tokenizer.save)
     generation = {"eos_token_id": int(tokenizer.end[-1])}  # where the policy was trained to stop
     (folder / "generation_config.json").write_text(json.dumps(generation) + "\n")
 
-  save_model(params, source.config, source.hf_config, out, dtype=written, add_files=add_files)
-  return Exported(int(source.step or 0), "://" in out or is_read_alike(out))
+  crew = Crew(jax.process_index(), jax.process_count(), processes.meet)
+  save_model(params, source.config, source.hf_config, out, dtype=written, add_files=add_files, crew=crew)
+  return Exported(int(source.step or 0), is_read_alike(local_folder(out)))
+
+
+def _shardings(spec: RunSpec, params: Params) -> Params:
+  """All on the first device of one process; over the devices of several, by the rules of training."""
+  if processes.is_several():
+    return build.param_shardings(spec, params, make_mesh(data=1, fsdp=-1, tensor=1))
+  here = SingleDeviceSharding(jax.local_devices()[0])
+  return jax.tree.map(lambda _: here, params)

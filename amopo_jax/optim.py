@@ -99,6 +99,18 @@ def make_optimizer(
   return optax.chain(optax.clip_by_global_norm(clip), tx) if clip else tx
 
 
+def kept_on_host(tx: optax.GradientTransformation) -> optax.GradientTransformation:
+  """The same optimizer for a state that lies in the memory of the hosts, where its shardings have put it.
+
+  The state comes to the devices for the update; the shardings of the step's results take it back.
+  """
+
+  def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+    return tx.update(updates, jax.device_put(state, jax.memory.Space.Device), params)
+
+  return optax.GradientTransformation(tx.init, update)
+
+
 def _check_numbers(*, clip: float, weight_decay: float, b1: float, b2: float, eps: float) -> None:
   for key, rate in (("b1", b1), ("b2", b2)):
     if not 0 <= rate < 1:

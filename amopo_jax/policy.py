@@ -1,7 +1,7 @@
 """Where a policy comes from: a Hugging Face directory or hub name, the workdir of a run, or random weights.
 
 A workdir holds `run.json` (the config), `model/` (config.json and tokenizer, as an export needs them) and
-`checkpoints/`. All three sources answer to the same two calls: look at it, then load it.
+`checkpoints/`. Here they are looked at; `load.py` loads them.
 """
 
 import json
@@ -12,15 +12,14 @@ import jax
 import jax.numpy as jnp
 from etils import epath
 
-from amopo_jax.checkpoint import Checkpoints
 from amopo_jax.models.config import ModelConfig
-from amopo_jax.models.hf_config import from_hf
-from amopo_jax.models.hf_import import check_model_dir, load_config, load_params
-from amopo_jax.models.transformer import abstract_params, init_params
+from amopo_jax.models.hf_config import from_hf, to_hf
+from amopo_jax.models.hf_import import check_model_dir, load_config
+from amopo_jax.models.transformer import abstract_params
 from amopo_jax.remote import local_folder
 from amopo_jax.run_codec import from_dict, to_dict
 from amopo_jax.run_spec import RunSpec
-from amopo_jax.types import InputError, Params
+from amopo_jax.types import InputError
 
 RUN_FILE, MODEL_FOLDER = "run.json", "model"
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -49,48 +48,51 @@ def is_workdir(path: str) -> bool:
   return bool(path) and (epath.Path(path) / RUN_FILE).exists()
 
 
+def has_adapters(workdir: str) -> bool:
+  """Whether a run's checkpoints hold adapters only; runs of versions without the key hold whole models."""
+  try:
+    config = json.loads((epath.Path(workdir) / RUN_FILE).read_text())["config"]
+  except (json.JSONDecodeError, KeyError):
+    config = to_dict(read_run(workdir).spec)  # which says what is broken
+  return bool(config.get("lora", {}).get("rank"))
+
+
 def find_policy(path: str, arch: dict[str, Any], *, step: int | None = None) -> PolicySource:
   """Checks a policy's source; reads no weights.
 
   Args:
     path: Hugging Face directory or hub name, workdir, or "" for random weights of `arch`.
-    arch: fields of a config.json, only where path is "".
+    arch: fields of a config.json; beside a path, whose architecture they must describe, they may be empty.
     step: checkpoint of a workdir; None: the newest.
 
   Raises:
-    InputError: nothing there, files that are incomplete, an architecture that is not supported.
+    InputError: nothing there, files that are incomplete, an architecture that is not supported, or another than `arch`.
   """
   if not path:
-    if not arch:
-      raise InputError("config.model: neither path nor arch is set; name a model, or give the fields of a config.json")
-    return PolicySource(from_hf(arch, "config.model.arch"), dict(arch), "", None, "")
-  if arch:
-    raise InputError("config.model: both path and arch are set; arch is for random weights only, leave it empty")
+    return PolicySource(find_config(path, arch), dict(arch), "", None, "")
   if step is not None and not is_workdir(path):
     raise InputError(f"{path}: a step was named, but this is not a workdir (it has no {RUN_FILE})")
-  return _find_in_workdir(path, step) if is_workdir(path) else _find_pretrained(path)
+  source = _find_in_workdir(path, step) if is_workdir(path) else _find_pretrained(path)
+  if arch:
+    _check_same(from_hf(arch, "config.model.arch"), source)
+  return source
 
 
-def load_policy(source: PolicySource, *, dtype: Any, shardings: Any, seed: int = 0) -> Params:
-  """The parameters, straight under their shardings.
+def find_config(path: str, arch: dict[str, Any]) -> ModelConfig:
+  """The decoder's hyper-parameters alone: from `arch` where it is given, else from the config.json of `path`.
 
   Args:
-    source: of `find_policy`.
-    dtype: of the parameters.
-    shardings: tree like the parameters.
-    seed: of random weights.
+    path: Hugging Face directory or hub name, workdir, or "".
+    arch: fields of a config.json, or empty; with them nothing is read or fetched.
+
+  Raises:
+    InputError: neither is given, nothing is there, or an architecture that is not supported.
   """
-  if source.step is not None:
-    target = jax.tree.map(
-      lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=sharding),
-      abstract_params(source.config, dtype),
-      shardings,
-    )
-    return Checkpoints(source.path, read_only=True).restore_params(source.step, target)
-  if source.path:
-    return load_params(source.path, source.config, dtype=dtype, shardings=shardings)
-  init = jax.jit(lambda key: init_params(source.config, key, dtype), out_shardings=shardings)
-  return init(jax.random.key(seed))
+  if arch:
+    return from_hf(arch, "config.model.arch")
+  if not path:
+    raise InputError("config.model: neither path nor arch is set; name a model, or give the fields of a config.json")
+  return load_config(local_folder(str(epath.Path(path) / MODEL_FOLDER)) if is_workdir(path) else path)[0]
 
 
 def count_parameters(config: ModelConfig) -> int:
@@ -145,9 +147,20 @@ def write_atomically(path: epath.Path, text: str) -> None:
   fresh.replace(path)
 
 
+def _check_same(config: ModelConfig, source: PolicySource) -> None:
+  """Refuses an `arch` that is not that of the model beside it; how random weights are drawn does not matter."""
+  given, found = to_hf(config), to_hf(source.config)
+  for key in given:
+    if key != "initializer_range" and given[key] != found[key]:
+      raise InputError(
+        f"config.model.arch.{key}: {json.dumps(given[key])}, but {source.path} has {json.dumps(found[key])}; "
+        "correct arch, leave it empty, or name the model that it describes"
+      )
+
+
 def _find_pretrained(path: str) -> PolicySource:
   config = check_model_dir(path)
-  return PolicySource(config, load_config(path)[1], path, None, path)
+  return PolicySource(config, load_config(path)[1], path, None, local_folder(path) if "://" in path else path)
 
 
 def _find_in_workdir(path: str, step: int | None) -> PolicySource:

@@ -7,32 +7,33 @@ was. Only `open_workdir` writes, and only `start_or_resume` computes.
 import importlib.util
 import json
 import math
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import optax
 from etils import epath
 from jax.sharding import Mesh
 
-from amopo_jax import build
+from amopo_jax import build, build_data, processes
 from amopo_jax import mesh as meshes
-from amopo_jax.build_objective import build_objective
+from amopo_jax.build_step import BuiltStep, StepParts, build_parts, build_step, evaluation
 from amopo_jax.checkpoint import Checkpoints, Restored
 from amopo_jax.data.collate import count_pairs
-from amopo_jax.data.pipeline import make_stream
+from amopo_jax.data.pipeline import Stream, make_stream
+from amopo_jax.feed import FeedSpec
+from amopo_jax.load import load_base, load_policy
+from amopo_jax.lora import Base, start_adapters
 from amopo_jax.metrics import MetricSums, metric_names
 from amopo_jax.models.hf_config import to_hf
-from amopo_jax.models.transformer import abstract_params
-from amopo_jax.optim import make_optimizer, make_schedule
 from amopo_jax.policy import (
   MODEL_FOLDER,
   RUN_FILE,
   PolicySource,
   RunRecord,
   find_policy,
-  load_policy,
   read_run,
   write_atomically,
   write_run,
@@ -40,12 +41,13 @@ from amopo_jax.policy import (
 from amopo_jax.remote import write_folder
 from amopo_jax.run_codec import difference
 from amopo_jax.run_spec import RunSpec, check_name
-from amopo_jax.state import TrainState, abstract_state, init_state
-from amopo_jax.step import TrainStep, jit_train_step, make_eval_step, make_train_step
-from amopo_jax.types import Batch, InputError, Params
+from amopo_jax.state import TrainState, init_state
+from amopo_jax.step import StepMetrics
+from amopo_jax.types import InputError
 
 FREE_TO_CHANGE = (
   "config.mesh.",
+  "config.optim.offload",
   "config.batch.accumulation",
   "config.data.workers",
   "config.model.remat",
@@ -75,21 +77,25 @@ class Run(NamedTuple):
     source: of the initial policy.
     data: pairs, tokenizer, contexts.
     mesh: devices.
+    feed: how the data come onto them.
     num_steps: steps that the schedule is made for; exact where the config names them.
     target: abstract state with its shardings.
     init: () -> the state before the first step.
-    train_step, eval_step: jitted.
+    load_base: () -> the frozen base.
+    train_step, eval_step: jitted; their last argument is what `load_base` gives, None without a base.
   """
 
   spec: RunSpec
   source: PolicySource
-  data: build.Data
+  data: build_data.Data
   mesh: Mesh
+  feed: FeedSpec
   num_steps: int
   target: TrainState
   init: Callable[[], TrainState]
-  train_step: TrainStep
-  eval_step: Callable[[Params, Batch], MetricSums]
+  load_base: Callable[[], Base]
+  train_step: Callable[..., tuple[TrainState, StepMetrics]]
+  eval_step: Callable[..., MetricSums]
 
 
 def prepare(spec: RunSpec, workdir: str | None) -> Run:
@@ -105,28 +111,53 @@ def prepare(spec: RunSpec, workdir: str | None) -> Run:
   _check_loop(spec)
   mesh = build.build_mesh(spec)
   source = find_policy(spec.model.path, dict(spec.model.arch))
-  num_contexts = len(build.plan_data(spec).contexts.contexts)
-  parts = spec.batch.accumulation * meshes.row_shards(mesh)
-  objective = build_objective(spec.objective, num_contexts, parts=parts)
+  num_contexts = len(build_data.plan_data(spec).contexts.contexts)
   rows = (spec.batch.rows // spec.batch.accumulation, spec.batch.row_length) if workdir else (0, 0)
-  score_fn = build.build_score_fn(spec.model, source.config, num_contexts, mesh, rows=rows)
-  build_optimizer(spec, 1)
-  dtype = build.dtype("config.model.param_dtype", spec.model.param_dtype)
-  placed = build.param_shardings(spec, abstract_params(source.config, dtype), mesh)
+  parts = build_parts(spec, source.config, mesh, num_contexts, rows=rows)
   record = _matching_record(spec, workdir)  # after the config alone, whose typing errors have better messages
-  data = build.build_data(spec, source)
+  feed = build.build_feed_spec(spec, mesh)
+  data = build_data.build_data(spec, source)
   _check_fingerprint(record, data, workdir)
   num_steps = record.num_steps if record else _count_steps(spec, data)
-  tx, schedule = build_optimizer(spec, num_steps)
-  target, init = _state_maker(spec.seed, source, mesh, tx, dtype=dtype, placed=placed)
-  shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
-  train_step = jit_train_step(make_train_step(score_fn, objective, tx, schedule), shardings, mesh)
-  eval_step = meshes.jit_for(mesh, make_eval_step(score_fn, objective), out_shardings=meshes.replicated(mesh))
-  return Run(spec, source, data, mesh, num_steps, target, init, train_step, eval_step)
+  step = build_step(parts, num_steps)
+  eval_step = meshes.jit_for(mesh, evaluation(parts), out_shardings=meshes.replicated(mesh))
+  dtype = build.dtype("config.model.param_dtype", spec.model.param_dtype)
+  base = partial(load_base, source, parts.split, spec.lora, dtype=dtype, placed=parts.placed, seed=spec.seed)
+  init = _initializer(parts, step, source)
+  return Run(spec, source, data, mesh, feed, num_steps, step.target, init, base, step.train_step, eval_step)
+
+
+def identify(run: Run) -> dict[str, Any]:
+  """What must be the same in every process of a run, as far as a glance shows."""
+  return {
+    "jax": jax.__version__,
+    "model": run.source.hf_config,
+    "tokenizer": run.data.tokenizer.fingerprint,
+    "records": {name: found.num_records for name, found in run.data.surveys.items()},
+    "pairs": {name: zlib.crc32(found.table.tobytes()) for name, found in run.data.surveys.items()},
+    "steps": run.num_steps,
+  }
 
 
 def open_workdir(run: Run, workdir: str) -> Checkpoints:
-  """Writes the run's record and model description into a new workdir; leaves those of an old one alone."""
+  """Writes the run's record and model description into a new workdir; leaves those of an old one alone.
+
+  Raises:
+    InputError: this process does not see what the first one wrote.
+  """
+  if jax.process_index() == 0:
+    _write_record(run, workdir)
+  processes.meet()
+  if not (epath.Path(workdir) / RUN_FILE).exists():
+    raise InputError(
+      f"{workdir}: process {jax.process_index()} does not see what process 0 wrote there; all processes need the same "
+      "folder, on a shared disk or gs://"
+    )
+  loop = run.spec.train
+  return Checkpoints(workdir, keep=loop.keep, best_metric=loop.best_metric, best_is_highest=loop.best_is_highest)
+
+
+def _write_record(run: Run, workdir: str) -> None:
   if not (epath.Path(workdir) / RUN_FILE).exists():
     model = epath.Path(workdir) / MODEL_FOLDER
     end_of_turn = int(run.data.tokenizer.end[-1])
@@ -135,51 +166,27 @@ def open_workdir(run: Run, workdir: str) -> Checkpoints:
     write_atomically(model / "config.json", json.dumps(hf_config, indent=1) + "\n")
     write_folder(str(model), run.data.tokenizer.save)
     write_run(workdir, RunRecord(run.spec, run.num_steps, run.data.tokenizer.fingerprint))
-  loop = run.spec.train
-  return Checkpoints(workdir, keep=loop.keep, best_metric=loop.best_metric, best_is_highest=loop.best_is_highest)
 
 
 def start_or_resume(run: Run, checkpoints: Checkpoints) -> Restored:
   """The newest checkpoint, or the initial state as step 0 with empty metadata."""
-  restored = checkpoints.restore(run.target)
-  return restored if restored else Restored(0, run.init(), {})
+  return checkpoints.restore(run.target) or Restored(0, run.init(), {})
 
 
-def build_optimizer(spec: RunSpec, num_steps: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
-  """The optimizer and the schedule that it follows."""
-  o = spec.optim
-  schedule = make_schedule(o.schedule, peak=o.learning_rate, steps=num_steps, warmup_fraction=o.warmup_fraction)
-  tx = make_optimizer(
-    o.name,
-    schedule,
-    clip=o.clip,
-    weight_decay=o.weight_decay,
-    b1=o.b1,
-    b2=o.b2,
-    eps=o.eps,
-    mu_dtype=o.mu_dtype,
-  )
-  return tx, schedule
-
-
-def _state_maker(
-  seed: int, source: PolicySource, mesh: Mesh, tx: optax.GradientTransformation, *, dtype: Any, placed: Any
-) -> tuple[TrainState, Callable[[], TrainState]]:
-  params = abstract_params(source.config, dtype)
-  abstract = abstract_state(params, tx, seed=seed)
-  shardings = meshes.state_shardings(abstract, params, placed, mesh)
+def _initializer(parts: StepParts, step: BuiltStep, source: PolicySource) -> Callable[[], TrainState]:
+  seed, split = parts.spec.seed, parts.split
+  shardings = jax.tree.map(lambda leaf: leaf.sharding, step.target)
 
   def init() -> TrainState:
-    loaded = load_policy(source, dtype=dtype, shardings=placed, seed=seed)
-    make = jax.jit(lambda p: init_state(p, tx, seed=seed), out_shardings=shardings, donate_argnums=0)
+    if split.base is None:
+      dtype = build.dtype("config.model.param_dtype", parts.spec.model.param_dtype)
+      loaded = load_policy(source, dtype=dtype, shardings=split.placed, seed=seed)
+    else:
+      loaded = start_adapters(parts.spec.lora, source.config, split, seed=seed)
+    make = jax.jit(lambda p: init_state(p, step.tx, seed=seed), out_shardings=shardings, donate_argnums=0)
     return make(loaded)
 
-  target = jax.tree.map(
-    lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-    abstract,
-    shardings,
-  )
-  return target, init
+  return init
 
 
 def _check_loop(spec: RunSpec) -> None:
@@ -205,18 +212,18 @@ def _matching_record(spec: RunSpec, workdir: str | None) -> RunRecord | None:
   return record
 
 
-def _check_fingerprint(record: RunRecord | None, data: build.Data, workdir: str | None) -> None:
+def _check_fingerprint(record: RunRecord | None, data: build_data.Data, workdir: str | None) -> None:
   if record and record.fingerprint != data.tokenizer.fingerprint:
     raise InputError(
       f"{workdir}: was begun with another tokenizer than {data.tokenizer.name}; use that one, or a new workdir"
     )
 
 
-def _count_steps(spec: RunSpec, data: build.Data) -> int:
+def _count_steps(spec: RunSpec, data: build_data.Data) -> int:
   """Steps of the run: as configured, or so many epochs by the pairs that the first steps take."""
   if spec.train.steps:
     return spec.train.steps
-  stream = train_stream(spec, data, num_workers=0)
+  stream = train_stream(spec, data, range(build_data.num_streams(spec.batch)), num_workers=0)
   counts = []
   for groups in stream:
     counts.append(count_pairs(groups))
@@ -228,16 +235,15 @@ def _count_steps(spec: RunSpec, data: build.Data) -> int:
   return max(len(counts), math.ceil(total / float(np.mean(counts))))
 
 
-def train_stream(spec: RunSpec, data: build.Data, *, num_workers: int) -> Any:
+def train_stream(spec: RunSpec, data: build_data.Data, owned: Sequence[int], *, num_workers: int) -> Stream:
   """The stream of training groups: endless where the config names steps, else so many epochs."""
-  streams = build.num_streams(spec.batch)
   return make_stream(
     data.train,
     data.pack,
     seed=spec.seed,
     num_epochs=None if spec.train.steps else spec.train.epochs,
-    num_streams=streams,
-    owned=range(streams),
+    num_streams=build_data.num_streams(spec.batch),
+    owned=owned,
     num_workers=num_workers,
     shuffle=spec.data.shuffle,
     weights=data.weights,

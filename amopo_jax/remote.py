@@ -28,10 +28,14 @@ def write_folder(path: str, write: Callable[[Path], None]) -> None:
 
 @functools.cache
 def local_folder(folder: str) -> str:
-  """A local folder with the files of one that may be remote: itself, or a copy that lives as long as the process."""
+  """A local folder with the files of one that may be remote: itself, or a copy that lives as long as the process.
+
+  Of a model, the copy has no weights: those are read where they are.
+  """
   if "://" not in folder:
     return folder
   local = tempfile.mkdtemp(prefix="amopo-")
   for file in epath.Path(folder).iterdir():
-    (Path(local) / file.name).write_bytes(file.read_bytes())
+    if file.suffix != ".safetensors":
+      (Path(local) / file.name).write_bytes(file.read_bytes())
   return local

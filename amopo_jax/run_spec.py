@@ -25,6 +25,14 @@ class ModelSpec:
 
 
 @dataclasses.dataclass(frozen=True)
+class LoraSpec:
+  rank: int
+  alpha: float
+  base_dtype: str
+  targets: str
+
+
+@dataclasses.dataclass(frozen=True)
 class SourceSpec:
   path: str
   format: str
@@ -91,13 +99,16 @@ class OptimSpec:
   b2: float
   eps: float
   mu_dtype: str
+  offload: bool
 
 
 @dataclasses.dataclass(frozen=True)
 class MeshSpec:
   data: int
   fsdp: int
+  context: int
   tensor: int
+  slices: int
   rules: tuple
 
 
@@ -121,6 +132,7 @@ class RunSpec:
 
   seed: int
   model: ModelSpec
+  lora: LoraSpec
   data: DataSpec
   batch: BatchSpec
   objective: ObjectiveSpec
@@ -135,6 +147,7 @@ AT_LEAST = {
   "config.model.head_chunk": 1,
   "config.model.head_keep": 0,
   "config.model.unroll": 1,
+  "config.lora.rank": 0,
   "config.data.split_seed": 0,
   "config.data.max_length": 0,
   "config.data.max_response": 0,
@@ -150,6 +163,7 @@ AT_LEAST = {
   "config.optim.learning_rate": 0,
   "config.optim.clip": 0,
   "config.optim.weight_decay": 0,
+  "config.mesh.slices": 1,
   "config.train.epochs": 0,
   "config.train.steps": 0,
   "config.train.log_every": 1,

@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -10,18 +10,20 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from amopo_jax import build
-from amopo_jax.data.collate import collate, count_pairs
+from amopo_jax import build, build_data
 from amopo_jax.data.every_response import SCORING_RULES, EveryResponse
 from amopo_jax.data.pipeline import make_stream
 from amopo_jax.data.survey import Survey
-from amopo_jax.mesh import jit_for, place_batch
+from amopo_jax.feed import Feed, FeedSpec
+from amopo_jax.load import load_policy
+from amopo_jax.mesh import jit_for, replicated
 from amopo_jax.models.transformer import abstract_params
 from amopo_jax.objective import mean_probs, rewards, std_probs
-from amopo_jax.policy import find_policy, load_policy
+from amopo_jax.policy import find_policy
 from amopo_jax.run_spec import RunSpec
 from amopo_jax.step import make_moments_step
-from amopo_jax.types import PAIR_MEMBERS, InputError, ResponseMoments, RunFailure
+from amopo_jax.stopping import StopRequest
+from amopo_jax.types import PAIR_MEMBERS, Batch, InputError, ResponseMoments, RunFailure
 
 
 class Scored(NamedTuple):
@@ -69,12 +71,15 @@ def score(spec: RunSpec, out: str, *, step: int | None = None) -> Scored:
   mesh = build.build_mesh(spec)
   source = find_policy(spec.model.path, dict(spec.model.arch), step=step)
   score_fn = build.build_score_fn(spec.model, source.config, len(spec.data.contexts), mesh)
-  data = build.build_data(spec, source, rules=SCORING_RULES)
+  data = build_data.build_data(spec, source, rules=SCORING_RULES)
   dtype = build.dtype("config.model.param_dtype", spec.model.param_dtype)
   shardings = build.param_shardings(spec, abstract_params(source.config, dtype), mesh)
   params = load_policy(source, dtype=dtype, shardings=shardings)
-  moments_step = jit_for(mesh, make_moments_step(score_fn))
-  scored = _in_order(spec, data, mesh, lambda batch: moments_step(params, batch))
+  moments_step = make_moments_step(score_fn)
+  run = jit_for(mesh, lambda params, batch: (batch.index, moments_step(params, batch)), out_shardings=replicated(mesh))
+  scored = _in_order(spec, data, build.build_feed_spec(spec, mesh), lambda batch: run(params, batch))
+  if jax.process_index():  # which computes its share; the first one writes
+    return Scored(sum(0 for _ in scored), data.surveys)
   rule = SCORING_RULES[spec.data.rule]
   records = itertools.groupby(scored, lambda pair: int(data.train[0].table[pair[0], 0]))
   lines = (_lines(data, rule, record, [found for _, found in pairs], spec.objective.beta) for record, pairs in records)
@@ -96,32 +101,33 @@ def _write(path: epath.Path, lines: Iterable[dict[str, Any]]) -> int:
   return count
 
 
-def _in_order(spec: RunSpec, data: build.Data, mesh: Any, run: Any) -> Iterator[tuple[int, ResponseMoments]]:
+def _in_order(
+  spec: RunSpec, data: build_data.Data, layout: FeedSpec, run: Callable[[Batch], tuple[jax.Array, ResponseMoments]]
+) -> Iterator[tuple[int, ResponseMoments]]:
   """(index, moments [K P]) of every pair in the order of the data; packing hands them out a little out of order."""
-  streams, waiting, due = build.num_streams(spec.batch), {}, 0
-  groups_of_steps = make_stream(
+  waiting, due = {}, 0
+  stream = make_stream(
     data.train,
     data.pack,
     seed=0,
     num_epochs=1,
-    num_streams=streams,
-    owned=range(streams),
+    num_streams=layout.num_streams,
+    owned=layout.owned,
     num_workers=spec.data.workers,
     shuffle=False,
   )
-  for groups in groups_of_steps:
-    batch = collate(groups, accumulation=spec.batch.accumulation, num_pairs=count_pairs(groups))
-    moments = jax.tree.map(np.asarray, run(place_batch(batch, mesh)))
-    for place, index in enumerate(batch.index.reshape(-1).tolist()):
-      if index >= 0:
-        waiting[index] = jax.tree.map(lambda x, place=place: x[place], moments)
+  for batch in Feed(stream, layout, StopRequest()):
+    index, moments = jax.tree.map(np.asarray, run(batch))
+    for place, pair in enumerate(index.reshape(-1).tolist()):
+      if pair >= 0:
+        waiting[pair] = jax.tree.map(lambda x, place=place: x[place], moments)
     while due in waiting:
       yield due, waiting.pop(due)
       due += 1
 
 
 def _lines(
-  data: build.Data, rule: EveryResponse, record: int, pairs: list[ResponseMoments], beta: float
+  data: build_data.Data, rule: EveryResponse, record: int, pairs: list[ResponseMoments], beta: float
 ) -> Iterator[dict[str, Any]]:
   """The lines of one record, from the moments [K P] of its pairs."""
   read = data.train[0].recipe.source[record]

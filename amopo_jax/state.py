@@ -65,7 +65,9 @@ def digests(tree: Any) -> dict[str, int]:
 @jax.jit
 def _word_sums(tree: Any) -> Any:
   def word_sum(x: Array) -> Array:
-    words = jax.lax.bitcast_convert_type(x, f"uint{8 * x.dtype.itemsize}")
+    x = jax.device_put(x, jax.memory.Space.Device)  # from the memory of the hosts, if it is there
+    is_words = jnp.issubdtype(x.dtype, jnp.unsignedinteger)  # 4-bit codes among them, which have no bytes of their own
+    words = x if is_words else jax.lax.bitcast_convert_type(x, f"uint{8 * x.dtype.itemsize}")
     return jnp.sum(words.astype(jnp.uint32), dtype=jnp.uint32)
 
   return jax.tree.map(word_sum, tree)

@@ -7,30 +7,30 @@ state after step n together with the input pipeline's state after batch n.
 
 import errno
 import time
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from rich.console import Console
 
-from amopo_jax import build
+from amopo_jax import processes
 from amopo_jax.announce import announce
 from amopo_jax.checkpoint import Checkpoints
 from amopo_jax.console import RunProgress
-from amopo_jax.data.collate import collate, count_pairs
-from amopo_jax.data.pack import Group
-from amopo_jax.data.pipeline import Stream
+from amopo_jax.data.pipeline import merge_states
 from amopo_jax.evaluate import evaluate
+from amopo_jax.feed import Feed
 from amopo_jax.lock import hold_workdir
-from amopo_jax.mesh import place_batch
+from amopo_jax.lora import Base, check_base
 from amopo_jax.metrics import MetricSums, add, finite, summarize
-from amopo_jax.prepare import Run, open_workdir, prepare, start_or_resume, train_stream
+from amopo_jax.prepare import Run, identify, open_workdir, prepare, start_or_resume, train_stream
 from amopo_jax.run_codec import to_dict
 from amopo_jax.run_spec import RunSpec
 from amopo_jax.state import TrainState, digests
 from amopo_jax.stopping import StopRequest, stop_on_signals
 from amopo_jax.summary import show_summary
-from amopo_jax.types import RunFailure
+from amopo_jax.types import Batch, RunFailure
 from amopo_jax.writers import MetricWriter, last_evaluation
 
 
@@ -59,8 +59,10 @@ def train(spec: RunSpec, workdir: str, console: Console) -> Outcome:
     RunFailure: the loss or the gradient is not finite, or the disk is full.
   """
   launched = time.monotonic()
+  processes.agree("config", to_dict(spec))
   with stop_on_signals() as stop:
     run = prepare(spec, workdir)
+    processes.agree("found", identify(run))
     announce(run, console)
     try:
       with hold_workdir(workdir):
@@ -74,7 +76,9 @@ def train(spec: RunSpec, workdir: str, console: Console) -> Outcome:
 def _train(run: Run, workdir: str, console: Console, stop: StopRequest, launched: float) -> Outcome:
   checkpoints = open_workdir(run, workdir)
   step, state, meta = start_or_resume(run, checkpoints)
+  base = run.load_base()
   if step:
+    check_base(base.fingerprint, meta.get("base", ""), workdir, run.spec.model.path)
     console.print(f"resumed at step {step}")
   writer = MetricWriter(
     workdir,
@@ -84,8 +88,8 @@ def _train(run: Run, workdir: str, console: Console, stop: StopRequest, launched
     config=to_dict(run.spec),
   )
   with RunProgress(console, total=run.num_steps, done=step, launched=launched) as progress:
-    loop = _Loop(run, checkpoints, writer, progress, stop)
-    outcome = loop.go_on(step, state, meta, last_evaluation(workdir))
+    loop = _Loop(run, base, checkpoints, writer, progress, stop)
+    outcome = loop.go_on(step, state, meta, processes.from_first(last_evaluation(workdir)))
   writer.close()
   checkpoints.close()
   if not outcome.stopped_by:
@@ -104,23 +108,18 @@ class _Loop:
   """The loop and what it reports to; the state passes through and is never kept."""
 
   def __init__(
-    self, run: Run, checkpoints: Checkpoints, writer: MetricWriter, progress: RunProgress, stop: StopRequest
+    self, run: Run, base: Base, checkpoints: Checkpoints, writer: MetricWriter, progress: RunProgress, stop: StopRequest
   ):
-    self.run, self.checkpoints, self.writer, self.progress, self.stop = (
-      run,
-      checkpoints,
-      writer,
-      progress,
-      stop,
-    )
+    self.run, self.base, self.checkpoints = run, base, checkpoints
+    self.writer, self.progress, self.stop = writer, progress, stop
     self._contexts = run.data.contexts.names
     self._sums, self._since, self._num_steps = None, time.monotonic(), 0
-    self._is_going = False
+    self._is_going = self._is_stopped = False
 
   def go_on(self, step: int, state: TrainState, meta: dict[str, Any], evaluated_at: int) -> Outcome:
     """From a restored state to the end, or to the request to stop; then saves."""
     spec = self.run.spec
-    stream = train_stream(spec, self.run.data, num_workers=spec.data.workers)
+    stream = train_stream(spec, self.run.data, self.run.feed.owned, num_workers=spec.data.workers)
     if meta:
       stream.set_state(meta["stream"])
       if "window" in meta:  # not in checkpoints of the first versions
@@ -130,40 +129,45 @@ class _Loop:
     else:
       self._held_out_sums(state, most=2)  # compiled here, as is their sum, not when one is due
     digests(state)  # and this not at the first save
+    feed = Feed(stream, self.run.feed, self.stop)
     pending, values, self._since = None, None, time.monotonic()
-    while not self.stop and (groups := self._next_groups(stream, step)) is not None:
-      batch = collate(groups, accumulation=spec.batch.accumulation, num_pairs=count_pairs(groups))
-      state, metrics = self.run.train_step(state, place_batch(batch, self.run.mesh))
+    while (batch := self._next_batch(feed, step)) is not None:
+      state, metrics = self.run.train_step(state, batch, self.base.params)
       self._report(pending)
       step += 1
       pending, values = _Pending(step, metrics), None
       if self._is_milestone(step):
         self._report(pending)
-        pending, values = None, self._milestone(step, state, stream)
+        pending, values = None, self._milestone(step, state, feed)
         evaluated_at = step if values is not None else evaluated_at
     self._report(pending)
-    if not self.stop and evaluated_at < step:
+    self._is_stopped |= feed.is_stopped
+    if not self._is_stopped and evaluated_at < step:
       values = self._evaluate(step, state)
-    self._save(state, stream, values)
+    self._save(state, feed, values)
     self.checkpoints.wait()
     stream.close()
-    return Outcome(step, self.stop.signal_name)
+    return Outcome(step, self._stopped_by())
 
-  def _next_groups(self, stream: Stream, step: int) -> list[Group] | None:
-    """What step `step + 1` is made of, None when the run is complete."""
+  def _next_batch(self, feed: Feed, step: int) -> Batch | None:
+    """What step `step + 1` is made of, None when the run is complete or asked to stop."""
     steps = self.run.spec.train.steps
-    return None if steps and step >= steps else next(stream, None)
+    return None if self._is_stopped or (steps and step >= steps) else next(feed, None)
+
+  def _stopped_by(self) -> str:
+    """The signal that ended the run, which another process may have received."""
+    return (self.stop.signal_name or "a signal to another process") if self._is_stopped else ""
 
   def _is_milestone(self, step: int) -> bool:
     loop = self.run.spec.train
     return _is_due(step, loop.eval_every) or _is_due(step, loop.save_every)
 
-  def _milestone(self, step: int, state: TrainState, stream: Stream) -> dict[str, float] | None:
+  def _milestone(self, step: int, state: TrainState, feed: Feed) -> dict[str, float] | None:
     """Evaluates, then saves, whichever is due; the metrics of all steps so far have been seen to be finite."""
     loop = self.run.spec.train
     values = self._evaluate(step, state) if _is_due(step, loop.eval_every) else None
-    if _is_due(step, loop.save_every) and not self.stop:
-      self._save(state, stream, values)
+    if _is_due(step, loop.save_every) and not self._is_stopped:
+      self._save(state, feed, values)
     self._since = time.monotonic()
     return values
 
@@ -204,24 +208,25 @@ class _Loop:
     return values
 
   def _held_out_sums(self, state: TrainState, *, most: int = 0) -> MetricSums | None:
-    data, batch = self.run.data, self.run.spec.batch
-    return evaluate(
-      self.run.eval_step,
+    data = self.run.data
+    found = evaluate(
+      partial(self.run.eval_step, base=self.base.params),
       state.params,
       data.heldout,
       pack=data.pack,
-      num_streams=build.num_streams(batch),
-      accumulation=batch.accumulation,
-      mesh=self.run.mesh,
+      layout=self.run.feed,
       stop=self.stop,
       most=most,
     )
+    self._is_stopped |= found.is_stopped
+    return found.sums
 
-  def _save(self, state: TrainState, stream: Stream, values: dict[str, float] | None) -> None:
+  def _save(self, state: TrainState, feed: Feed, values: dict[str, float] | None) -> None:
     meta = {
-      "stream": stream.get_state(),
+      "stream": merge_states(processes.to_first(feed.state)),
       "config": to_dict(self.run.spec),
       "tokenizer": self.run.data.tokenizer.fingerprint,
+      **({"base": self.base.fingerprint} if self.base.fingerprint else {}),
       "window": {"num_steps": self._num_steps, "sums": [np.asarray(x).tolist() for x in self._sums or ()]},
     }
     best = self.run.spec.train.best_metric

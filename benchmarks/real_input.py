@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from amopo_jax.build import build_data
+from amopo_jax.build_data import build_data
 from amopo_jax.data.contexts import order
 from amopo_jax.policy import find_policy, read_run
 from amopo_jax.summary import before_and_after

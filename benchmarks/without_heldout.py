@@ -9,7 +9,7 @@ of the run's sources that it did not hold out; the final runs split those anew.
 import argparse
 from pathlib import Path
 
-from amopo_jax.build import build_data
+from amopo_jax.build_data import build_data
 from amopo_jax.data.adapters import ADAPTERS
 from amopo_jax.data.dataset import PairDataset
 from amopo_jax.policy import find_policy, read_run

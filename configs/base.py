@@ -38,15 +38,22 @@ def get_config() -> ConfigDict:
 
   config.model = ConfigDict()
   config.model.path = ""  # Hugging Face directory or hub name, or a workdir; "" starts from random weights of `arch`
-  config.model.arch = ConfigDict()  # fields of a Hugging Face config.json, only where path is ""
+  config.model.arch = ConfigDict()  # fields of a config.json; beside a path they must be its model's (amopo plan)
   config.model.param_dtype = "float32"  # of parameters and optimizer state: float32 or bfloat16
   config.model.compute_dtype = "float32"  # of activations and matrix products: float32 or bfloat16
   config.model.remat = "full"  # what the backward pass recomputes in each layer: a name of models.transformer.REMAT
   config.model.attention = "auto"  # auto: by the device; xla (any), xla_blocks (CPU), pallas_tpu, pallas_triton
   config.model.attention_chunk = 128  # queries that the xla attention takes at a time; kernels have their own blocks
-  config.model.head_chunk = 1024  # scored tokens that the output head takes at a time, per row shard
+  config.model.head_chunk = 1024  # scored tokens that the output head takes at a time, per device
   config.model.head_keep = 0.0  # GiB per device in which the head keeps logits instead of computing them twice
   config.model.unroll = 1  # layers in one turn of the loop over layers; more of them compile for longer
+
+  config.lora = ConfigDict()
+  config.lora.rank = 0  # r of low-rank adapters, which alone are trained and saved; 0: the whole model is trained
+  config.lora.alpha = 16.0  # an adapter's output is scaled by alpha / rank
+  # The frozen model's embedding, head, norms and biases stay in param_dtype, as do the adapters.
+  config.lora.base_dtype = ""  # of the frozen kernels: bfloat16, int8 or nf4 (QLoRA); "": as param_dtype
+  config.lora.targets = r"layers/.*/kernel"  # regular expression over kernel paths: which linear layers get adapters
 
   config.data = ConfigDict()
   config.data.train = ConfigDict(sort_keys=False)  # name -> source(...)
@@ -94,12 +101,15 @@ def get_config() -> ConfigDict:
   config.optim.b2 = 0.999
   config.optim.eps = 1e-8
   config.optim.mu_dtype = ""  # of the first moment of adamw and lion: float32 or bfloat16; "": as the parameters
+  config.optim.offload = False  # keeps the moments in the memory of the hosts; they visit the devices for the update
 
   config.mesh = ConfigDict()
-  config.mesh.data = 1  # replicas
+  config.mesh.data = 1  # replicas (docs/parallelism.md: which axis for what)
   config.mesh.fsdp = -1  # devices over which parameters and rows are split; -1: all that is left
+  config.mesh.context = 1  # devices over which the tokens of a row are split, for long rows; divides row_length
   config.mesh.tensor = 1  # devices over which heads, MLP columns and vocabulary are split
-  config.mesh.rules = ()  # (regular expression, axes) pairs, tried before the default ones (amopo_jax/mesh.py)
+  config.mesh.rules = ()  # (regular expression, axes) pairs, tried before the default ones (mesh/shardings.py)
+  config.mesh.slices = 1  # slices of a multi-slice job, joined by slower links; divides data
 
   config.train = ConfigDict()
   config.train.epochs = 1  # over the training pairs; ignored where steps is set

@@ -15,9 +15,13 @@ if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", "")
 import io
 import pathlib
 import sys
+from typing import ClassVar
 
+import fsspec
 import jax
 import pytest
+from etils.epath import backend as epath_backend
+from fsspec.implementations.memory import MemoryFileSystem
 from jax.experimental import topologies
 from jaxtyping import install_import_hook
 from rich.console import Console
@@ -111,7 +115,7 @@ def console():
 def tpu_devices():
   """Makes the abstract devices of a topology, such as "v5e:2x2", to compile for; skips without the TPU's compiler."""
   pytest.importorskip("libtpu", reason="no libtpu here; requirements-dev.txt brings it on Linux with x86-64")
-  return lambda topology: topologies.get_topology_desc(topology_name=topology, platform="tpu").devices
+  return lambda topology, **more: topologies.get_topology_desc(topology, platform="tpu", **more).devices
 
 
 @pytest.fixture(scope="session")
@@ -121,3 +125,36 @@ def trained(make_spec, tmp_path_factory):
   said = Console(file=io.StringIO(), width=200, force_terminal=False)
   train(make_spec(train__epochs=3), str(workdir), said)
   return workdir, said.file.getvalue()
+
+
+class Bucket(MemoryFileSystem):
+  """An object store in memory behind gs://; `written` lists the objects in the order in which they were begun."""
+
+  protocol = "gs"
+  store: ClassVar[dict] = {}
+  pseudo_dirs: ClassVar[list] = [""]
+  written: ClassVar[list] = []
+
+  @classmethod
+  def _strip_protocol(cls, path):
+    return super()._strip_protocol(str(path).removeprefix("gs://"))
+
+  def _open(self, path, mode="rb", **options):
+    if "w" in mode:
+      self.written.append(path)
+    return super()._open(path, mode, **options)
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+  """gs:// without a network."""
+  for name in ("store", "written"):
+    monkeypatch.setattr(Bucket, name, type(getattr(Bucket, name))())
+  monkeypatch.setattr(Bucket, "pseudo_dirs", [""])
+  cached = epath_backend._FileSystemSpecBackend._get_filesystem
+  for implementation in (Bucket, "gcsfs.GCSFileSystem"):
+    for name in ("gs", "gcs"):
+      fsspec.register_implementation(name, implementation, clobber=True)
+    cached.cache_clear()
+    if implementation is Bucket:
+      yield Bucket()

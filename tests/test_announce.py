@@ -24,10 +24,15 @@ def said(make_spec, console):
 
 def test_it_says_where_with_what_and_on_which_pairs(said):
   run, text = said(train__steps=7, batch__accumulation=1)
-  assert "on 8 cpu device(s), mesh data 1 × fsdp 8 × tensor 1" in text
+  assert "on 8 cpu device(s), mesh data 1 × fsdp 8 × context 1 × tensor 1" in text
   assert f"Qwen2ForCausalLM, {count_parameters(run.source.config) / 1e6:.1f} M parameters in float32" in text
   assert f"{len(run.data.train[0])} training pairs, {len(run.data.heldout[0])} held out; 7 steps of 8 rows" in text
   assert "the mean (not the sum) of token log-probabilities" in text
+
+
+def test_it_says_what_is_split_beyond_the_axes(said):
+  _, text = said(mesh__data=2, mesh__context=2, mesh__slices=2, optim__offload=True)
+  assert "mesh data 2 × fsdp 2 × context 2 × tensor 1 in 2 slices, optimizer state in the memory of the hosts" in text
 
 
 def test_it_counts_cut_dropped_tied_and_inverted_pairs(said):

@@ -86,6 +86,23 @@ def test_it_restores_onto_another_mesh(tmp_path):
   np.testing.assert_array_equal(found, state_at(3).params["layers"]["q"]["kernel"])
 
 
+def test_arrays_come_back_into_the_memory_that_the_target_names(tmp_path):
+  grid = mesh.make_mesh(data=2, fsdp=4, tensor=1)
+  near = NamedSharding(grid, PartitionSpec())
+  far = near.with_memory_kind(mesh.HOST)
+  moved = lambda state: state._replace(opt_state=jax.device_put(state.opt_state, far))
+  checkpoints = Checkpoints(str(tmp_path))
+  checkpoints.save(moved(state_at(3)), {"stream": {}})
+  checkpoints.wait()
+  for there in (far, near):  # a run may change its mind
+    target = target_on(near)._replace(opt_state=target_on(there).opt_state)
+    restored = Checkpoints(str(tmp_path)).restore(target)
+    assert restored is not None
+    jax.tree.map(np.testing.assert_array_equal, restored.state, state_at(3))
+    assert {x.sharding.memory_kind for x in jax.tree.leaves(restored.state.opt_state)} == {there.memory_kind}
+    assert {x.sharding.memory_kind for x in jax.tree.leaves(restored.state.params)} == {near.memory_kind}
+
+
 def test_parameters_are_restored_without_the_optimizer(tmp_path, target):
   params = save_steps(tmp_path, [4]).restore_params(4, target.params)
   jax.tree.map(np.testing.assert_array_equal, params, state_at(4).params)

@@ -7,10 +7,11 @@ import re
 import pytest
 from absl import flags
 
-from amopo_jax import build
+from amopo_jax import build_data
 from amopo_jax.build_objective import build_objective
 from amopo_jax.cli.configs import define_config, spec_from_flags
 from amopo_jax.optim import make_optimizer, make_schedule
+from amopo_jax.policy import count_parameters, find_config
 from amopo_jax.prepare import prepare
 from configs import base
 
@@ -43,7 +44,7 @@ def test_there_are_some():
 def test_it_maps_onto_a_run(name):
   spec = load(name)
   if name != "base.py":
-    build.plan_data(spec)
+    build_data.plan_data(spec)
   parts = build_objective(spec.objective, len(spec.data.contexts), parts=1)
   schedule = make_schedule(spec.optim.schedule, peak=spec.optim.learning_rate, steps=10, warmup_fraction=0.1)
   assert callable(parts)
@@ -85,6 +86,28 @@ def test_the_quickstart_s_second_stage_passes_them_too(world, trained):
   )
   run = prepare(load("quickstart.py", *overrides), None)
   assert run.data.contexts.names == ("helpfulness", "correctness", "instruction_following")
+
+
+@pytest.mark.parametrize(
+  "name, billions",
+  [
+    ("qwen2_5_0_5b.py", 0.494),
+    ("qwen2_5_7b.py", 7.616),
+    ("qwen2_5_14b.py", 14.770),
+    ("qwen2_5_32b.py", 32.764),
+    ("llama3_1_8b.py", 8.030),
+  ],
+)
+def test_the_pod_configs_know_their_architecture_and_keep_the_released_recipe(name, billions):
+  spec = load(name)
+  assert count_parameters(find_config(spec.model.path, dict(spec.model.arch))) / 1e9 == pytest.approx(
+    billions, abs=6e-4
+  )
+  objective, optim = spec.objective, spec.optim
+  assert (objective.name, objective.beta, objective.target_margin, objective.ties) == ("amopo", 0.8, 2.0, "keep")
+  assert (optim.name, optim.learning_rate, optim.schedule, optim.clip) == ("adamw", 3e-7, "cosine", 3.0)
+  assert (optim.warmup_fraction, spec.train.epochs, spec.data.max_length) == (0.1, 3, 1024)
+  assert re.search(rf"amopo plan +--config=configs/{re.escape(name)} +--topology=\S+", docstring(name))
 
 
 def test_every_key_of_the_base_config_is_explained():

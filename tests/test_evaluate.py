@@ -2,7 +2,6 @@ import jax
 import numpy as np
 import pytest
 
-from amopo_jax import build
 from amopo_jax.evaluate import evaluate
 from amopo_jax.metrics import summarize
 from amopo_jax.prepare import prepare
@@ -11,17 +10,7 @@ from amopo_jax.writers import read_metrics
 
 
 def evaluated(run, params, datasets, stop=None):
-  batch = run.spec.batch
-  return evaluate(
-    run.eval_step,
-    params,
-    datasets,
-    pack=run.data.pack,
-    num_streams=build.num_streams(batch),
-    accumulation=batch.accumulation,
-    mesh=run.mesh,
-    stop=stop or StopRequest(),
-  )
+  return evaluate(run.eval_step, params, datasets, pack=run.data.pack, layout=run.feed, stop=stop or StopRequest()).sums
 
 
 @pytest.fixture(scope="module")

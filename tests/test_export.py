@@ -6,8 +6,9 @@ import pytest
 
 from amopo_jax.data.tokenizer import load_tokenizer
 from amopo_jax.export import export
+from amopo_jax.load import load_policy
 from amopo_jax.models.hf_import import load_config, load_params
-from amopo_jax.policy import find_policy, load_policy
+from amopo_jax.policy import find_policy
 from amopo_jax.types import InputError
 
 

@@ -16,6 +16,7 @@ ROOMS = {
   "transformers": ("data", "lab"),
   "orbax": ("checkpoint",),
   "flax": ("models", "state"),
+  "qwix": ("models",),
   "torch": (),
   "tensorflow": (),
 }

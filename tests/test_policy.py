@@ -5,13 +5,14 @@ import pytest
 from etils import epath
 
 from amopo_jax.export import export
+from amopo_jax.load import load_policy
 from amopo_jax.models.transformer import abstract_params
 from amopo_jax.policy import (
   RunRecord,
   count_parameters,
+  find_config,
   find_policy,
   is_workdir,
-  load_policy,
   read_run,
   write_atomically,
   write_run,
@@ -56,16 +57,33 @@ def test_an_exported_model_is_the_same_policy(trained, tmp_path):
 @pytest.mark.parametrize(
   "path, with_arch, step, message",
   [
-    ("", False, None, r"config\.model: neither path nor arch is set"),
-    ("WORKDIR", True, None, r"config\.model: both path and arch are set"),
-    ("WORKDIR", False, 99999, r"no checkpoint 99999; there are \["),
-    ("/no/such", False, 3, "a step was named, but this is not a workdir"),
-    ("/no/such", False, None, "/no/such: not a directory"),
+    ("", {}, None, r"config\.model: neither path nor arch is set"),
+    ("WORKDIR", {"hidden_size": 64}, None, r"config\.model\.arch\.hidden_size: 64, but .*/run has 32; correct arch"),
+    ("WORKDIR", {}, 99999, r"no checkpoint 99999; there are \["),
+    ("/no/such", {}, 3, "a step was named, but this is not a workdir"),
+    ("/no/such", {}, None, "/no/such: not a directory"),
   ],
 )
 def test_sources_that_cannot_be_are_refused(trained, arch, path, with_arch, step, message):
+  given = arch | with_arch if with_arch else {}
   with pytest.raises(InputError, match=message):
-    find_policy(path.replace("WORKDIR", str(trained[0])), arch if with_arch else {}, step=step)
+    find_policy(path.replace("WORKDIR", str(trained[0])), given, step=step)
+
+
+def test_an_arch_beside_a_path_must_be_that_of_the_model(trained, arch):
+  workdir = str(trained[0])
+  assert find_policy(workdir, arch) == find_policy(workdir, {})
+  assert find_policy(workdir, arch | {"initializer_range": 0.5}).path == workdir  # the weights are there already
+  llama = arch | {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
+  with pytest.raises(InputError, match=r'config\.model\.arch\.architectures: \["LlamaForCausalLM"\], but .* has'):
+    find_policy(workdir, llama)
+
+
+def test_the_architecture_alone_needs_no_model_where_it_is_given(trained, arch):
+  config = find_policy("", arch).config
+  assert find_config("no/such", arch) == find_config("", arch) == find_config(str(trained[0]), {}) == config
+  with pytest.raises(InputError, match="neither path nor arch is set"):
+    find_config("", {})
 
 
 def test_a_workdir_without_a_checkpoint_says_so(trained, tmp_path):

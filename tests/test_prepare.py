@@ -5,8 +5,9 @@ import jax
 import numpy as np
 import pytest
 
-from amopo_jax.data.collate import count_pairs
+from amopo_jax.data.collate import collate, count_pairs
 from amopo_jax.data.tokenizer import load_tokenizer
+from amopo_jax.mesh import HOST, place_batch
 from amopo_jax.models.hf_import import load_config
 from amopo_jax.policy import read_run
 from amopo_jax.prepare import FREE_TO_CHANGE, open_workdir, prepare, start_or_resume, train_stream
@@ -52,6 +53,19 @@ def test_the_initial_state_is_as_described(run):
   np.testing.assert_array_equal(run.init().params["embed"]["weight"], state.params["embed"]["weight"])
 
 
+def test_offloaded_moments_stay_with_the_hosts_and_change_nothing(run, make_spec):
+  far = prepare(make_spec(train__epochs=3, optim__offload=True), None)
+  kinds = lambda tree: {leaf.sharding.memory_kind for leaf in jax.tree.leaves(tree) if leaf.ndim}
+  states = []
+  for one in (run, far):
+    groups = next(train_stream(one.spec, one.data, num_workers=0))
+    batch = place_batch(collate(groups, accumulation=1, num_pairs=count_pairs(groups)), one.mesh)
+    states.append(one.train_step(one.init(), batch)[0])
+  assert kinds(states[1].opt_state) == kinds(far.init().opt_state) == {HOST}
+  assert kinds(states[1].params) == kinds(states[0].params) != {HOST}
+  jax.tree.map(np.testing.assert_array_equal, *states)
+
+
 def test_a_new_workdir_gets_the_record_and_what_an_export_needs(run, tmp_path):
   checkpoints = open_workdir(run, str(tmp_path / "run"))
   record = read_run(str(tmp_path / "run"))
@@ -71,7 +85,15 @@ def test_an_old_workdir_is_left_as_it_is_and_resumed(trained, run):
 
 
 def test_what_does_not_change_the_result_may_change_when_resuming(trained, make_spec):
-  spec = make_spec(train__epochs=3, mesh__tensor=2, batch__accumulation=2, model__remat="none", train__log_every=5)
+  spec = make_spec(
+    train__epochs=3,
+    mesh__tensor=2,
+    mesh__context=2,
+    optim__offload=True,
+    batch__accumulation=2,
+    model__remat="none",
+    train__log_every=5,
+  )
   assert prepare(spec, str(trained[0])).num_steps == read_run(str(trained[0])).num_steps
 
 

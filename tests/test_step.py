@@ -3,16 +3,18 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from amopo_jax import build, mesh
+from amopo_jax import build, build_data, mesh
 from amopo_jax.build_objective import build_objective
+from amopo_jax.build_step import build_optimizer
 from amopo_jax.data.collate import collate, count_pairs
 from amopo_jax.data.pipeline import make_stream
+from amopo_jax.load import load_policy
 from amopo_jax.metrics import summarize
 from amopo_jax.models.transformer import abstract_params
-from amopo_jax.policy import find_policy, load_policy
-from amopo_jax.prepare import build_optimizer
+from amopo_jax.policy import find_policy
 from amopo_jax.state import init_state
 from amopo_jax.step import draw_noise, make_eval_step, make_moments_step, make_train_step
 
@@ -24,14 +26,14 @@ def spec(make_spec):
 
 @pytest.fixture(scope="module")
 def groups(spec):
-  data = build.build_data(spec, find_policy("", dict(spec.model.arch)))
+  data = build_data.build_data(spec, find_policy("", dict(spec.model.arch)))
   stream = make_stream(
     data.train, data.pack, seed=0, num_epochs=1, num_streams=8, owned=range(8), num_workers=0, shuffle=False
   )
   return next(stream)
 
 
-def one_step(spec, groups, *, sizes=(1, 1, 1), accumulation=1, with_evaluation=False):
+def one_step(spec, groups, *, sizes=(1, 1, 1, 1), accumulation=1, with_evaluation=False):
   devices = jax.devices()[: int(np.prod(sizes))]
   grid = mesh.make_mesh(**dict(zip(mesh.AXES, sizes, strict=True)), devices=devices)
   source = find_policy("", dict(spec.model.arch))
@@ -54,8 +56,16 @@ def reference(spec, groups):
   return one_step(spec, groups, with_evaluation=True)
 
 
-SPLITS = [((8, 1, 1), 1), ((1, 1, 4), 1), ((2, 2, 2), 2)]
-MORE_SPLITS = [((2, 1, 1), 1), ((1, 4, 1), 1), ((1, 8, 1), 1), ((1, 1, 1), 4), ((1, 2, 1), 4), ((1, 1, 1), 8)]
+SPLITS = [((8, 1, 1, 1), 1), ((1, 1, 1, 4), 1), ((2, 2, 1, 2), 2), ((1, 2, 4, 1), 1), ((2, 1, 2, 2), 2)]
+MORE_SPLITS = [
+  ((2, 1, 1, 1), 1),
+  ((1, 4, 1, 1), 1),
+  ((1, 8, 1, 1), 1),
+  ((1, 1, 1, 1), 4),
+  ((1, 2, 1, 1), 4),
+  ((1, 1, 1, 1), 8),
+]
+MORE_SPLITS += [((1, 1, 8, 1), 1), ((1, 1, 2, 2), 4)]
 
 
 @pytest.mark.parametrize(
@@ -67,6 +77,41 @@ def test_loss_and_gradient_do_not_depend_on_the_split(spec, groups, reference, s
   np.testing.assert_allclose(metrics["grad_norm"], reference[1]["grad_norm"], rtol=1e-5)
   np.testing.assert_allclose(metrics["param_norm"], reference[1]["param_norm"], rtol=1e-5)
   assert int(state.step) == 1
+
+
+def gradient(spec, groups, sizes, accumulation=1):
+  """Jitted (parameters, batch) -> the gradient of a step, and its arguments."""
+  grid = mesh.make_mesh(**dict(zip(mesh.AXES, sizes, strict=True)), devices=jax.devices()[: int(np.prod(sizes))])
+  source = find_policy("", dict(spec.model.arch))
+  placed = build.param_shardings(spec, abstract_params(source.config, jnp.float32), grid)
+  score_fn = build.build_score_fn(spec.model, source.config, 2, grid)
+  keep = optax.GradientTransformation(lambda params: params, lambda grads, *_: (grads, grads))
+  step = make_train_step(score_fn, build_objective(spec.objective, 2, parts=1), keep, optax.constant_schedule(1.0))
+  state = init_state(load_policy(source, dtype=jnp.float32, shardings=placed), keep, seed=3)
+  batch = mesh.place_batch(collate(groups, accumulation=accumulation, num_pairs=count_pairs(groups)), grid)
+  return mesh.jit_for(grid, lambda state, batch: step(state, batch)[0].opt_state, out_shardings=placed), state, batch
+
+
+@pytest.mark.parametrize("attention, window", [("auto", 25), pytest.param("xla", None, marks=pytest.mark.slow)])
+def test_every_gradient_is_that_of_one_device_where_tokens_are_split(make_spec, groups, attention, window):
+  """Grouped key heads, several pairs and tries per row, a window of positions, two micro-batches."""
+  arch = dict(make_spec().model.arch)
+  arch |= {"architectures": ["MistralForCausalLM"], "model_type": "mistral", "sliding_window": window}
+  spec = make_spec(model__arch=arch, model__attention=attention, batch__group_rows=1, batch__row_length=192)
+  one, split = (gradient(spec, groups, sizes, 2) for sizes in ((1, 1, 1, 1), (1, 2, 2, 2)))
+  for mine, theirs in zip(*(jax.tree.leaves(jax.device_get(run(*given))) for run, *given in (split, one)), strict=True):
+    np.testing.assert_allclose(mine, theirs, rtol=0, atol=2e-6 * np.abs(theirs).max())
+
+
+def test_devices_that_share_a_row_share_its_work(make_spec, groups):
+  """Per device, by the compiler's count, with no loop that would hide turns of attention or head from it."""
+  whole = {"model__attention_chunk": 192, "model__head_chunk": 8 * 192}
+  spec = make_spec(batch__group_rows=1, batch__row_length=192, model__attention="xla", **whole)
+  flops = {}
+  for sizes in ((1, 1, 1, 1), (1, 1, 4, 1)):
+    run, *given = gradient(spec, groups, sizes)
+    flops[sizes] = run.lower(*given).compile().cost_analysis()["flops"]
+  assert flops[1, 1, 4, 1] < 0.3 * flops[1, 1, 1, 1]
 
 
 def test_evaluation_and_moments_do_not_depend_on_the_micro_batches(spec, groups, reference):

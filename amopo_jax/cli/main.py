@@ -1,5 +1,6 @@
 """`amopo VERB [--flags]`: finds the verb, parses its flags, and turns mistakes into one line."""
 
+import contextlib
 import errno
 import glob
 import importlib
@@ -8,6 +9,7 @@ import logging
 import os
 import sys
 import threading
+import traceback
 from collections.abc import Sequence
 from types import ModuleType
 from typing import NoReturn
@@ -20,6 +22,7 @@ VERBS = {
   "score": "length, log-probability, probabilities and reward of every response in a file",
   "export": "a checkpoint as a Hugging Face directory",
   "doctor": "what the machine has; checks a config, a model or a data file",
+  "plan": "compiles the step for TPUs that are not there: memory, operations, time; what would make it fit",
   "convert": "turns a data set in a format of its own into native records, or into a TFDS data set",
   "lab": "writes the synthetic world's records and tokenizer",
 }
@@ -50,6 +53,9 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     _exit(f"amopo {verb}: {error}", FAILURE_STATUS)
   except KeyboardInterrupt:
     _exit(f"amopo {verb}: interrupted", INTERRUPTED_STATUS)
+  except Exception as error:
+    _tell_others(verb, error)
+    raise
 
 
 def _run(verb: str, arguments: list[str]) -> int:
@@ -122,6 +128,18 @@ def _has_accelerator() -> bool:
   return any(glob.glob(pattern) for pattern in files)
 
 
+def _tell_others(verb: str, error: Exception) -> None:
+  """Of several processes, ends all with what went wrong in this one; with one alone, Python says it better."""
+  processes = sys.modules.get("amopo_jax.processes")
+  if processes and processes.is_several():
+    traceback.print_exc()
+    _exit(f"amopo {verb}: {processes.find_cause(error)}", FAILURE_STATUS)
+
+
 def _exit(message: str, status: int) -> NoReturn:
-  print(" ".join(message.split()), file=sys.stderr)
+  line = " ".join(message.split())
+  with contextlib.suppress(OSError):  # nobody reads it any more; the others still have to know
+    print(line, file=sys.stderr, flush=True)
+  if processes := sys.modules.get("amopo_jax.processes"):
+    processes.stop_others(line, status)
   sys.exit(status)

@@ -10,6 +10,7 @@ import sys
 from absl import flags
 
 from amopo_jax.cli.configs import base_spec, define_config, spec_from_flags
+from amopo_jax.cli.joining import define_processes, joined
 from amopo_jax.cli.parse import require
 
 
@@ -21,21 +22,25 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
   flags.DEFINE_string("format", "native", "adapter that reads them (docs/data.md)", flag_values=values)
   flags.DEFINE_string("out", None, "JSONL file to write", flag_values=values)
   flags.DEFINE_integer("step", None, "checkpoint of a workdir; default: the newest", flag_values=values)
+  define_processes(values)
 
 
 def run(values: flags.FlagValues) -> int:
   """Scores."""
   require(values, "model", "data", "out")
   from amopo_jax.announce import describe_counts, warn_of_skips
+  from amopo_jax.console import make_console
   from amopo_jax.score import score
 
   spec = _spec(values)
-  scored = score(spec, values.out, step=values.step)
+  with joined(values):
+    scored = score(spec, values.out, step=values.step)
+    console = make_console()
   for name, found in scored.surveys.items():
-    print(describe_counts(name, found))
+    console.print(describe_counts(name, found))
     for line in warn_of_skips(name, found):
       print(line, file=sys.stderr)
-  print(f"{values.out}: {scored.num_lines} lines")
+  console.print(f"{values.out}: {scored.num_lines} lines")
   return 0
 
 

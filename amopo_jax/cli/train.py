@@ -1,11 +1,13 @@
-"""amopo train --config=configs/X.py --workdir=DIR [--config.a.b=v …]
+"""amopo train --config=configs/X.py --workdir=DIR [--config.a.b=v …] [--processes=auto|N …]
 
-Trains, or goes on with the run that DIR holds. DIR may be gs://.
+Trains, or goes on with the run that DIR holds. DIR may be gs://. Of several processes, each is started with the same
+command and sees the same DIR, model and data.
 """
 
 from absl import flags
 
 from amopo_jax.cli.configs import define_config, spec_from_flags
+from amopo_jax.cli.joining import define_processes, joined
 from amopo_jax.cli.parse import require
 
 
@@ -18,6 +20,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     "folder of the run, local or gs://; one that holds it already is resumed",
     flag_values=values,
   )
+  define_processes(values)
 
 
 def run(values: flags.FlagValues) -> int:
@@ -28,8 +31,9 @@ def run(values: flags.FlagValues) -> int:
   from amopo_jax.stopping import EXIT_STATUS
   from amopo_jax.train import train
 
-  console = make_console()
-  outcome = train(spec, values.workdir, console)
+  with joined(values):
+    console = make_console()
+    outcome = train(spec, values.workdir, console)
   if outcome.stopped_by:
     console.print(f"{outcome.stopped_by}: saved at step {outcome.step}; the same command goes on from there")
     return EXIT_STATUS

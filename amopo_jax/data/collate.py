@@ -9,7 +9,7 @@ from amopo_jax.data.pack import EMPTY_PLACE, Group
 from amopo_jax.types import NO_SLOT, Batch, InputError, PackedRows, PairInfo
 
 
-def collate(groups: Sequence[Group], *, accumulation: int, num_pairs: int, first_in_micro: int = 0) -> Batch:
+def collate(groups: Sequence[Group], *, accumulation: int, num_pairs: int, places: Sequence[int] = ()) -> Batch:
   """Stacks the groups of a step, stream by stream: micro-batch a holds the groups a G/A to (a+1) G/A - 1.
 
   A group's slots are moved by the slots of the groups before it in its micro-batch, so that slot
@@ -19,7 +19,7 @@ def collate(groups: Sequence[Group], *, accumulation: int, num_pairs: int, first
     groups: of all streams of this process, G of them, one shape.
     accumulation: micro-batches A; divides G.
     num_pairs: pairs in the whole step, over all processes (`count_pairs` of all their groups); at least 1.
-    first_in_micro: groups of other processes that come before this one's in every micro-batch.
+    places: which groups of a micro-batch of the whole step these are, where other processes have others.
 
   Returns:
     numpy arrays: rows [A, G/A * rows, S], pairs [A, G/A * max_pairs, ...].
@@ -31,7 +31,8 @@ def collate(groups: Sequence[Group], *, accumulation: int, num_pairs: int, first
     raise InputError(f"accumulation: {accumulation} micro-batches do not divide {len(groups)} streams; change either")
   in_micro = len(groups) // accumulation
   num_slots = groups[0].is_ordered.size * 2
-  shifts = [(first_in_micro + number % in_micro) * num_slots for number in range(len(groups))]
+  places = places or range(in_micro)
+  shifts = [places[number % in_micro] * num_slots for number in range(len(groups))]
 
   def stack(arrays: Sequence[Any]) -> Any:  # numpy in, numpy out; Batch is annotated with jax's Array
     stacked = np.stack(arrays)

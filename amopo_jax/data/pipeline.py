@@ -125,8 +125,8 @@ class Stream(Iterator[list[Group]]):
     """What `set_state` needs to go on after the last step handed out.
 
     Returns:
-      {"num_streams": G, "num_pairs": N, "streams": {"g": StreamState}} with the owned streams, plain JSON. The
-      states of several processes are merged by merging "streams".
+      {"num_streams": G, "num_pairs": N, "streams": {"g": StreamState}} with the owned streams, plain JSON.
+      `merge_states` puts those of several processes together.
     """
     streams = {str(stream): {**state, "pending": list(state["pending"])} for stream, state in self._states.items()}
     return {"num_streams": self._num_streams, "num_pairs": self.num_pairs, "streams": streams}
@@ -169,6 +169,12 @@ class Stream(Iterator[list[Group]]):
     if self._iterator is not None:
       self._iterator.close()
     self._iterator = None
+
+
+def merge_states(states: Sequence[Mapping]) -> dict:
+  """The state of all streams, from those of several processes; a stream of two processes is the same in both."""
+  streams = {name: stream for state in states for name, stream in state["streams"].items()}
+  return {**states[0], "streams": streams}
 
 
 def _in_workers(packed: PackedStreams, num_workers: int) -> grain.IterDataset:

@@ -5,17 +5,23 @@ with the file's size it shows whether the file is whole.
 """
 
 import json
+import os
 import re
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from etils import epath
 from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 from safetensors import SafetensorError, safe_open
 
+from amopo_jax.models.hf_remote import RemoteWeights
 from amopo_jax.types import InputError
+
+AnyPath = Path | epath.Path
+"""Of a disk, or of an object store."""
 
 CONFIG, SINGLE, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 
@@ -34,16 +40,16 @@ class TensorHeader:
     dtype: type in the file, in the spelling of safetensors, such as "BF16".
   """
 
-  file: Path
+  file: AnyPath
   shape: tuple[int, ...]
   dtype: str
 
 
-def resolve_model(path_or_hub_name: str | Path, *, with_weights: bool) -> Path:
+def resolve_model(path_or_hub_name: str | os.PathLike[str], *, with_weights: bool) -> epath.Path:
   """Finds the directory of a model, fetching a hub name into the Hugging Face cache (HF_HOME, HF_TOKEN).
 
   Args:
-    path_or_hub_name: a directory, or ORGANISATION/NAME on the Hugging Face Hub.
+    path_or_hub_name: a directory, local or gs://, or ORGANISATION/NAME on the Hugging Face Hub.
     with_weights: fetch the safetensors files too, not only config and tokenizer.
 
   Returns:
@@ -52,7 +58,10 @@ def resolve_model(path_or_hub_name: str | Path, *, with_weights: bool) -> Path:
   Raises:
     InputError: neither is there, or the Hub cannot be reached.
   """
-  name, directory = str(path_or_hub_name), Path(path_or_hub_name).expanduser()
+  name = str(path_or_hub_name)
+  if "://" in name:
+    return _resolve_remote(name)
+  directory = epath.Path(path_or_hub_name).expanduser()
   if directory.is_dir():
     return directory
   if directory.exists() or not _HUB_NAME.fullmatch(name):
@@ -71,10 +80,23 @@ def resolve_model(path_or_hub_name: str | Path, *, with_weights: bool) -> Path:
       f"{name}: no such directory, and not to be had from the Hugging Face Hub ({_reason(error)}); "
       f"give a directory, or fetch it where there is a network with `hf download {name}`"
     ) from error
-  return Path(found)
+  return epath.Path(found)
 
 
-def read_json(file: Path) -> dict[str, Any]:
+def _resolve_remote(name: str) -> epath.Path:
+  remedy = f"give one with {CONFIG}, and see that this machine may read it"
+  try:
+    directory = epath.Path(name)
+    is_there = directory.is_dir()
+  except Exception as error:  # whatever the store's client, its transport and its credentials raise
+    reason = " ".join(str(error).split())[:160] or type(error).__name__
+    raise InputError(f"{name}: cannot be looked at ({reason}); {remedy}") from error
+  if not is_there:
+    raise InputError(f"{name}: no such directory; {remedy}")
+  return directory
+
+
+def read_json(file: AnyPath) -> dict[str, Any]:
   """Reads a JSON object; InputError if there is none."""
   try:
     content = json.loads(file.read_text(encoding="utf-8"))
@@ -87,7 +109,7 @@ def read_json(file: Path) -> dict[str, Any]:
   return content
 
 
-def read_headers(directory: Path) -> dict[str, TensorHeader]:
+def read_headers(directory: AnyPath) -> dict[str, TensorHeader]:
   """Reads the headers of all weight files of a model directory.
 
   Args:
@@ -115,21 +137,21 @@ def read_headers(directory: Path) -> dict[str, TensorHeader]:
   return headers
 
 
-def open_weights(file: Path) -> AbstractContextManager:
-  """Opens a safetensors file for reading slices as numpy arrays.
+def open_weights(file: AnyPath) -> AbstractContextManager:
+  """Opens a safetensors file for reading slices as numpy arrays: mapped from a disk, by ranges from an object store.
 
   Raises:
     InputError: missing, truncated or corrupt.
   """
   try:
-    return safe_open(file, framework="numpy")
+    return RemoteWeights(epath.Path(file)) if "://" in str(file) else safe_open(file, framework="numpy")
   except FileNotFoundError as error:
     raise InputError(f"{file}: missing; fetch the file again") from error
-  except (SafetensorError, OSError) as error:
+  except (SafetensorError, OSError, ValueError) as error:
     raise InputError(f"{file}: truncated or corrupt ({error}); fetch the file again") from error
 
 
-def _read_header(file: Path) -> dict[str, TensorHeader]:
+def _read_header(file: AnyPath) -> dict[str, TensorHeader]:
   """The tensors of one file."""
   with open_weights(file) as weights:
     slices = {name: weights.get_slice(name) for name in weights.keys()}  # noqa: SIM118 (it is not a dict)
@@ -139,7 +161,7 @@ def _read_header(file: Path) -> dict[str, TensorHeader]:
     }
 
 
-def _read_index(file: Path) -> dict[str, str]:
+def _read_index(file: AnyPath) -> dict[str, str]:
   """The file of each tensor, by its bare name: an index cannot reach outside its directory."""
   content = read_json(file)
   shard_of = content.get("weight_map")

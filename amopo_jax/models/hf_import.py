@@ -5,13 +5,14 @@ So the host holds one part of one parameter at a time, and a process of a pod re
 hold.
 """
 
+import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_dtypes  # noqa: F401 (gives numpy the name "bfloat16", by which safetensors asks for it)
 import numpy as np
 from jax.sharding import Sharding, SingleDeviceSharding
@@ -20,6 +21,7 @@ from amopo_jax.models.config import ModelConfig
 from amopo_jax.models.hf_config import from_hf
 from amopo_jax.models.hf_files import (
   CONFIG,
+  AnyPath,
   TensorHeader,
   open_weights,
   read_headers,
@@ -27,6 +29,7 @@ from amopo_jax.models.hf_files import (
   resolve_model,
 )
 from amopo_jax.models.hf_names import EMBEDDING, HARMLESS_TENSORS, HEAD, Leaf, get_leaf, leaves, set_leaf
+from amopo_jax.models.quantized import TYPES, abstract_quantized, quantize
 from amopo_jax.types import InputError, Params
 
 _FLOATS = ("F64", "F32", "F16", "BF16")
@@ -38,11 +41,11 @@ Bounds = tuple[tuple[int, int], ...]
 """First and one past the last index along each axis."""
 
 
-def load_config(path_or_hub_name: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
+def load_config(path_or_hub_name: str | os.PathLike[str]) -> tuple[ModelConfig, dict[str, Any]]:
   """Reads `config.json` alone; of a hub name, only small files are fetched.
 
   Args:
-    path_or_hub_name: a directory, or ORGANISATION/NAME on the Hugging Face Hub.
+    path_or_hub_name: a directory, local or gs://, or ORGANISATION/NAME on the Hugging Face Hub.
 
   Returns:
     The hyper-parameters, and the content of the file, which an export keeps.
@@ -55,11 +58,11 @@ def load_config(path_or_hub_name: str | Path) -> tuple[ModelConfig, dict[str, An
   return from_hf(content, str(file)), content
 
 
-def check_model_dir(path_or_hub_name: str | Path) -> ModelConfig:
+def check_model_dir(path_or_hub_name: str | os.PathLike[str]) -> ModelConfig:
   """Checks that a model can be loaded, reading only config and headers: fast, and before anything compiles.
 
   Args:
-    path_or_hub_name: a directory, or ORGANISATION/NAME on the Hugging Face Hub.
+    path_or_hub_name: a directory, local or gs://, or ORGANISATION/NAME on the Hugging Face Hub.
 
   Returns:
     The hyper-parameters.
@@ -75,21 +78,25 @@ def check_model_dir(path_or_hub_name: str | Path) -> ModelConfig:
 
 
 def load_params(
-  path_or_hub_name: str | Path,
+  path_or_hub_name: str | os.PathLike[str],
   config: ModelConfig,
   *,
   dtype: jax.typing.DTypeLike,
   shardings: Params | None = None,
+  kernel_type: str = "",
 ) -> Params:
   """Loads the parameters straight into sharded arrays.
 
-  Host memory stays near the largest part of a parameter that one device holds.
+  Host memory stays near the largest part of a parameter that one device holds. Where kernels are quantized, a device
+  holds one layer of one kernel as floats at a time.
 
   Args:
-    path_or_hub_name: a directory, or ORGANISATION/NAME on the Hugging Face Hub.
+    path_or_hub_name: a directory, local or gs://, or ORGANISATION/NAME on the Hugging Face Hub.
     config: the hyper-parameters of that model.
     dtype: type of the arrays; the files may have another.
     shardings: tree like the parameters, of `jax.sharding.Sharding`; None: everything on the first device.
+    kernel_type: of the kernels of a frozen base: a name of `quantized.TYPES`, for which a kernel becomes the dict that
+      `quantized.quantize` makes, in `shardings` too, or of a float type; "": as the rest.
 
   Returns:
     The parameter tree.
@@ -111,11 +118,15 @@ def load_params(
       _check_tied_head(view, headers[HEAD])
     for leaf in leaves(config):
       sharding = get_leaf(shardings, leaf.path) if shardings else SingleDeviceSharding(jax.local_devices()[0])
-      set_leaf(params, leaf.path, _place(leaf, view, np.dtype(dtype), sharding))
+      name = kernel_type if leaf.path[-1] == "kernel" else ""
+      if name in TYPES:
+        set_leaf(params, leaf.path, _place_quantized(leaf, view, name, sharding))
+      else:
+        set_leaf(params, leaf.path, _place(leaf, view, np.dtype(name or dtype), sharding))
   return params
 
 
-def check_headers(headers: dict[str, TensorHeader], config: ModelConfig, directory: Path) -> None:
+def check_headers(headers: dict[str, TensorHeader], config: ModelConfig, directory: AnyPath) -> None:
   """Compares what the files have with what the parameter tree needs; InputError names a difference."""
   shapes = {name: leaf.file_shape for leaf in leaves(config) for name in leaf.names}
   missing = sorted(shapes.keys() - headers.keys())
@@ -143,17 +154,42 @@ def _place(leaf: Leaf, view: Callable[[str], Any], dtype: np.dtype, sharding: Sh
 
   Not `jax.make_array_from_callback`: it holds the parts of all local devices before it places the first.
   """
-  holders: dict[Bounds, list[jax.Device]] = {}
-  for device, index in sharding.addressable_devices_indices_map(leaf.shape).items():
-    bounds = tuple(part.indices(size)[:2] for part, size in zip(index or (), leaf.shape, strict=True))
-    holders.setdefault(bounds, []).append(device)
   arrays: list[jax.Array] = []
-  for bounds, devices in holders.items():
+  for bounds, devices in _holders(leaf, sharding).items():
     arrays += _put(_read_part(leaf, view, dtype, bounds), devices, sharding.memory_kind)
   return jax.make_array_from_single_device_arrays(leaf.shape, sharding, arrays)
 
 
-def _put(part: np.ndarray, devices: list[jax.Device], memory_kind: str | None) -> list[jax.Array]:
+def _place_quantized(leaf: Leaf, view: Callable[[str], Any], name: str, shardings: Any) -> dict[str, jax.Array]:
+  """Like `_place`, but each part is quantized on a device that holds it, one layer at a time."""
+  whole = shardings if isinstance(shardings, Sharding) else shardings["qvalue"]
+  arrays: dict[str, list[jax.Array]] = {}
+  for bounds, devices in _holders(leaf, whole).items():
+    layers = []
+    for layer in range(*bounds[0]):
+      floats = _read_part(leaf, view, np.dtype(np.float32), ((layer, layer + 1), *bounds[1:]))
+      layers.append(_quantize(jax.device_put(floats, devices[0]), name))
+    for key, part in jax.tree.map(lambda *parts: jnp.concatenate(parts), *layers).items():
+      arrays.setdefault(key, []).extend(_put(part, devices, whole.memory_kind))
+  shapes = abstract_quantized(leaf.shape, name)
+  return {
+    key: jax.make_array_from_single_device_arrays(shape.shape, whole, arrays[key]) for key, shape in shapes.items()
+  }
+
+
+_quantize = jax.jit(quantize, static_argnums=1)
+
+
+def _holders(leaf: Leaf, sharding: Sharding) -> dict[Bounds, list[jax.Device]]:
+  """The distinct parts of a leaf, and the devices that hold each."""
+  holders: dict[Bounds, list[jax.Device]] = {}
+  for device, index in sharding.addressable_devices_indices_map(leaf.shape).items():
+    bounds = tuple(part.indices(size)[:2] for part, size in zip(index or (), leaf.shape, strict=True))
+    holders.setdefault(bounds, []).append(device)
+  return holders
+
+
+def _put(part: np.ndarray | jax.Array, devices: list[jax.Device], memory_kind: str | None) -> list[jax.Array]:
   """Puts the same part onto several devices and waits, so that the host can forget it."""
   places = [SingleDeviceSharding(device, memory_kind=memory_kind) for device in devices]
   return jax.block_until_ready([jax.device_put(part, place) for place in places])

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
 from amopo_jax.models.attention import Attention
 from amopo_jax.models.config import ModelConfig
+from amopo_jax.models.quantized import dequantize
 from amopo_jax.models.rotary import Rotation, rotate
 
 
@@ -34,8 +35,18 @@ class Table(nnx.Module):
     return jnp.take(self.weight[...], tokens, axis=0, mode="fill")
 
 
+class QuantizedKernel(nnx.Module):
+  """A frozen kernel in 8 or 4 bits; its parameters come from `quantized.quantize`, never from here."""
+
+  def __init__(self) -> None:
+    self.qvalue = nnx.Param(jnp.zeros((1, 1), jnp.int8))
+    self.scale = nnx.Param(jnp.zeros((1, 1), jnp.float32))
+
+
 class Linear(nnx.Module):
-  """x W + b over the last axis."""
+  """x W + b over the last axis, and + (x A) B where it was given adapters."""
+
+  kernel: nnx.Param | QuantizedKernel
 
   def __init__(
     self, config: ModelConfig, inputs: int, outputs: int, *, bias: bool = False, dtype: Any, rngs: nnx.Rngs
@@ -43,10 +54,21 @@ class Linear(nnx.Module):
     self.kernel = nnx.Param(_normal(config, (inputs, outputs), dtype, rngs))
     if bias:
       self.bias = nnx.Param(jnp.zeros(outputs, dtype))
-    self.has_bias = bias
+    self.has_bias, self.has_adapters = bias, False
+
+  def add_adapters(self) -> None:
+    """Makes places for A and B; their values come from `lora.join`, with α / r in B."""
+    self.lora_a = nnx.Param(jnp.zeros((1, 1)))
+    self.lora_b = nnx.Param(jnp.zeros((1, 1)))
+    self.has_adapters = True
 
   def __call__(self, x: Float[Array, "R S inputs"]) -> Float[Array, "R S outputs"]:
-    y = _project(x, self.kernel[...].astype(x.dtype))
+    if isinstance(self.kernel, QuantizedKernel):
+      y = _project_quantized(x, self.kernel.qvalue[...], self.kernel.scale[...])
+    else:
+      y = _project(x, self.kernel[...].astype(x.dtype))
+    if self.has_adapters:
+      y = y + _project(_project(x, self.lora_a[...].astype(x.dtype)), self.lora_b[...].astype(x.dtype))
     return y + self.bias[...].astype(x.dtype)[None, None, :] if self.has_bias else y
 
 
@@ -137,6 +159,25 @@ def _project_backward(kept: tuple[Array, Array], d_y: Array) -> tuple[Array, Arr
 
 
 _project.defvjp(_project_forward, _project_backward)
+
+
+@jax.custom_vjp
+def _project_quantized(
+  x: Float[Array, "R S inputs"], qvalue: Shaped[Array, "inputs outputs"], scale: Float[Array, "tiles outputs"]
+) -> Float[Array, "R S outputs"]:
+  """x W with a frozen W, which is kept for the backward pass in its few bits and not as floats, whatever `remat` is."""
+  return jnp.dot(x, dequantize(qvalue, scale).astype(x.dtype))
+
+
+def _project_quantized_forward(x: Array, qvalue: Array, scale: Array) -> tuple[Array, tuple[Array, Array]]:
+  return _project_quantized(x, qvalue, scale), (qvalue, scale)
+
+
+def _project_quantized_backward(kept: tuple[Array, Array], d_y: Array) -> tuple[Array, None, None]:
+  return jnp.einsum("rso,io->rsi", d_y, dequantize(*kept).astype(d_y.dtype)), None, None
+
+
+_project_quantized.defvjp(_project_quantized_forward, _project_quantized_backward)
 
 
 def _normal(config: ModelConfig, shape: tuple[int, int], dtype: Any, rngs: nnx.Rngs) -> Array:

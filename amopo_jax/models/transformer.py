@@ -5,7 +5,7 @@ it: the compile time does not grow with L, and a sharding rule names a parameter
 """
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache, partial, reduce
 from typing import Any
 
 import jax
@@ -16,12 +16,10 @@ from jaxtyping import Array, Float
 
 from amopo_jax.models.attention import ATTENTION_NAME, Attention, attention
 from amopo_jax.models.config import ModelConfig
-from amopo_jax.models.layers import Block, Places, RMSNorm, Table
+from amopo_jax.models.layers import Block, Places, QuantizedKernel, RMSNorm, Table
+from amopo_jax.models.layout import Constrain, identity
 from amopo_jax.models.rotary import rotation
 from amopo_jax.types import InputError, PackedRows, Params
-
-Constrain = Callable[[Array, str], Array]
-"""Hook by which the caller lays an activation out on its devices; gets the array and its kind."""
 
 _keep_attention = policies.save_only_these_names(ATTENTION_NAME)
 _keep_projections = policies.dots_with_no_batch_dims_saveable
@@ -45,12 +43,6 @@ prevented: the forward and the backward pass are two loops.)
 """
 
 
-def identity(x: Array, kind: str) -> Array:
-  """The `Constrain` that leaves the layout to the compiler."""
-  del kind
-  return x
-
-
 class Transformer(nnx.Module):
   """Embedding, L blocks, a last norm and, in an untied model, a head."""
 
@@ -67,14 +59,16 @@ class Transformer(nnx.Module):
   def __call__(
     self, rows: PackedRows, *, compute_dtype: Any, remat: str, unroll: int, attend: Attention, constrain: Constrain
   ) -> Float[Array, "R S D"]:
-    places = Places(rotation(self.config, rows.positions), rows.positions, rows.subtree_end)
+    turned = jax.tree.map(lambda angles: constrain(angles, "residual"), rotation(self.config, rows.positions))
+    places = Places(turned, rows.positions, rows.subtree_end)
     block, stacked = nnx.split(self.layers)
 
     def layer(x: Array, params: Any) -> tuple[Array, None]:
       x = nnx.merge(block, params)(x, places, attend)
       return constrain(x, "residual"), None
 
-    x = constrain(self.embed(rows.tokens).astype(compute_dtype), "residual")
+    x = constrain(self.embed(rows.tokens).astype(compute_dtype), "embedded")
+    x = constrain(x, "residual")
     x, _ = jax.lax.scan(remat_policy(remat)(layer), x, stacked, unroll=unroll)
     return self.final_norm(x)
 
@@ -120,7 +114,7 @@ def hidden_states(
   """What the output head reads: the residual stream after the last norm.
 
   Args:
-    params: as `init_params` makes them, in any float type.
+    params: as `init_params` makes them, in any float type, or as `lora.join` does.
     config: the decoder.
     rows: tokens in trie order.
     compute_dtype: of the residual stream and of all matrix products; norms, rotation and softmax are float32.
@@ -128,9 +122,10 @@ def hidden_states(
     attention_chunk: queries that the reference attention takes at a time.
     unroll: layers in one turn of the loop over layers.
     attend: the attention, of `attention.choose_attention`; the default runs anywhere.
-    constrain: called with every new residual stream and the kind "residual".
+    constrain: called with every new residual stream, and the rotation of its tokens, and the kind "residual";
+      before that with the embedded tokens and the kind "embedded".
   """
-  model = nnx.merge(_structure(config), params)
+  model = nnx.merge(_structure(config, *_lora_parts(params)), params)
   return model(
     rows,
     compute_dtype=compute_dtype,
@@ -146,6 +141,24 @@ def output_embedding(params: Params, config: ModelConfig) -> Float[Array, "V D"]
   return params["embed" if config.tie_embeddings else "lm_head"]["weight"]
 
 
+def _lora_parts(params: Params) -> tuple[frozenset[tuple[str, ...]], frozenset[tuple[str, ...]]]:
+  """Paths of the linear layers that have adapters, and of those whose kernel is quantized."""
+  paths = [tuple(key.key for key in path) for path, _ in jax.tree_util.tree_leaves_with_path(params["layers"])]
+  adapted = frozenset(path[:-1] for path in paths if path[-1] == "lora_a")
+  return adapted, frozenset(path[:-2] for path in paths if path[-1] == "qvalue")
+
+
 @cache
-def _structure(config: ModelConfig) -> nnx.GraphDef:
-  return nnx.graphdef(nnx.eval_shape(lambda: Transformer(config, dtype=jnp.float32, rngs=nnx.Rngs(0))))
+def _structure(
+  config: ModelConfig, adapted: frozenset[tuple[str, ...]], quantized: frozenset[tuple[str, ...]]
+) -> nnx.GraphDef:
+  model = nnx.eval_shape(lambda: Transformer(config, dtype=jnp.float32, rngs=nnx.Rngs(0)))
+
+  def layer_at(path: tuple[str, ...]) -> Any:
+    return reduce(getattr, path, model.layers)
+
+  for path in adapted:
+    layer_at(path).add_adapters()
+  for path in quantized:
+    layer_at(path).kernel = QuantizedKernel()
+  return nnx.graphdef(model)

@@ -16,16 +16,17 @@ from ml_collections import ConfigDict
 from amopo_jax import build
 from amopo_jax import mesh as meshes
 from amopo_jax.build_objective import build_objective
+from amopo_jax.build_step import build_optimizer
 from amopo_jax.cli.configs import spec_from_config
 from amopo_jax.data.collate import collate
 from amopo_jax.data.encode import EncodedPair
 from amopo_jax.data.fit import Sized
 from amopo_jax.data.pack import Group, PackSpec, empty_group, pack_group
 from amopo_jax.data.trie import Segment, all_leaves, size, unshared
+from amopo_jax.load import load_policy
 from amopo_jax.models.head import kept_chunks
 from amopo_jax.models.transformer import abstract_params
-from amopo_jax.policy import find_policy, load_policy
-from amopo_jax.prepare import build_optimizer
+from amopo_jax.policy import find_policy
 from amopo_jax.run_spec import RunSpec
 from amopo_jax.state import TrainState, abstract_state, init_state
 from amopo_jax.step import jit_train_step, make_train_step

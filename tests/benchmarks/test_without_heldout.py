@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from amopo_jax.build import build_data
+from amopo_jax.build_data import build_data
 from amopo_jax.policy import find_policy, read_run
 from amopo_jax.train import train
 from amopo_jax.types import InputError

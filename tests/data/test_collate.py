@@ -43,9 +43,10 @@ def test_slots_count_the_pairs_of_the_micro_batch(groups, accumulation):
 
 def test_slots_follow_those_of_other_processes(groups):
   alone = collate(groups, accumulation=2, num_pairs=6)
-  later = collate(groups, accumulation=2, num_pairs=6, first_in_micro=5)
+  later = collate(groups, accumulation=2, num_pairs=6, places=(5, 7))
   moved = alone.rows.slot != NO_SLOT
-  np.testing.assert_array_equal(later.rows.slot[moved], alone.rows.slot[moved] + 5 * 3 * 2 * 2)
+  shift = np.repeat([5, 7 - 1], PACK.rows)[None, :, None] * PACK.max_pairs * 2 * 2
+  np.testing.assert_array_equal((later.rows.slot - shift)[moved], alone.rows.slot[moved])
   assert (later.rows.slot[~moved] == NO_SLOT).all()
 
 

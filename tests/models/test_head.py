@@ -7,7 +7,8 @@ import pytest
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as Spec
 
-from amopo_jax.models.head import MomentSums, make_room, moments_head
+from amopo_jax.models import head
+from amopo_jax.models.head import MomentSums, _marked_first, make_room, moments_head
 from amopo_jax.types import NO_SLOT, PackedRows
 
 ROWS, LENGTH, WIDTH, VOCAB, SLOTS = 4, 11, 6, 17, 5
@@ -101,6 +102,37 @@ def test_the_gradient_of_each_moment_agrees_with_differences_of_the_oracle(field
       sides.append(oracle(*moved, rows)[field] @ weights)
     slope = (sides[0] - sides[1]) / 2e-5
     np.testing.assert_allclose(np.sum(grads[which] * direction), slope, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("chunk", "shards", "sharers"), [(4, 1, 2), (3, 2, 3), (100, 4, 4)])
+def test_the_scored_tokens_of_a_shard_may_be_dealt_to_several_devices(chunk: int, shards: int, sharers: int):
+  inputs = random_inputs(12)
+  rows = random_rows(12)
+  seen = []
+
+  def constrain(x: jax.Array, kind: str) -> jax.Array:
+    seen.append((kind, x.shape[:2]))
+    return x
+
+  split = {"chunk": chunk, "shards": shards, "sharers": sharers, "constrain": constrain}
+  ours = lambda h, w: moments_head(h, w, rows, SLOTS, **split)
+  np.testing.assert_allclose(jnp.stack(ours(*inputs)), oracle(*inputs, rows), rtol=1e-5, atol=1e-6)
+  found = jax.jit(jax.grad(lambda h, w: scalar(ours(h, w)), (0, 1)))(*inputs)
+  expected = jax.grad(lambda h, w: scalar(plain_head(h, w, rows)), (0, 1))(*inputs)
+  for mine, theirs in zip(found, expected, strict=True):
+    np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-5)
+  assert set(seen) == {("head_shards", (shards, sharers))}
+
+
+def test_sharers_get_as_many_scored_tokens_but_for_one(monkeypatch: pytest.MonkeyPatch):
+  counts, score = [], head.scored_logps
+  note = lambda *args: counts.append(np.asarray(args[2].count)) or score(*args)
+  monkeypatch.setattr(head, "scored_logps", note)
+  rows = random_rows(13)
+  moments_head(*random_inputs(13), rows, SLOTS, chunk=4, shards=2, sharers=3)
+  each = counts[0].reshape(2, 3)
+  np.testing.assert_array_equal(each.sum(axis=1), np.asarray(rows.slot >= 0).reshape(2, -1).sum(axis=1))
+  assert (each.max(axis=1) - each.min(axis=1) <= 1).all()
 
 
 def test_a_last_chunk_may_overrun_the_row():
@@ -299,3 +331,12 @@ def test_a_budget_that_keeps_nothing_is_said(caplog):
   assert not caplog.records
   keep(chunk - 8)
   assert "keeps nothing: a chunk of 8 tokens needs more" in caplog.text
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+def test_scored_tokens_come_first_in_their_order(share):
+  marked = np.random.default_rng(0).random((3, 50)) < share
+  found = np.asarray(_marked_first(jnp.asarray(marked)))
+  for row, places in zip(marked, found, strict=True):
+    np.testing.assert_array_equal(places[: row.sum()], np.flatnonzero(row))
+    assert (places[row.sum() :] == 49).all()

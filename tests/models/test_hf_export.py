@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from safetensors import safe_open
-from safetensors.numpy import load_file
+from safetensors.numpy import load, load_file
 
 from amopo_jax.models.hf_config import from_hf
 from amopo_jax.models.hf_export import save_model
@@ -120,11 +120,19 @@ def test_a_file_is_left_alone(model, tmp_path):
   assert (tmp_path / "out").read_text() == "mine"
 
 
-def test_a_remote_place_is_refused(model, tmp_path, monkeypatch):
-  monkeypatch.chdir(tmp_path)
-  with pytest.raises(InputError, match="gs://bucket/out: an export needs a local directory"):
+def test_an_object_store_gets_the_description_last(model, hf_tensors, bucket):
+  save_model(*model, "gs://bucket/out", dtype=jnp.float32, max_shard_bytes=1000)
+  names = [name.rpartition("/")[2] for name in bucket.written]
+  assert names[-1] == "config.json"
+  index = json.loads(bucket.cat_file("bucket/out/model.safetensors.index.json"))
+  for name, file in index["weight_map"].items():
+    np.testing.assert_array_equal(load(bucket.cat_file(f"bucket/out/{file}"))[name], hf_tensors[name])
+
+
+def test_an_object_store_s_directory_in_use_is_refused(model, bucket):
+  bucket.pipe_file("bucket/out/notes.txt", b"mine")
+  with pytest.raises(InputError, match="gs://bucket/out: exists and is not an empty directory"):
     save_model(*model, "gs://bucket/out", dtype=jnp.float32)
-  assert files_in(tmp_path) == ["model"]  # and not "gs:"
 
 
 def test_an_empty_directory_is_filled(model, tmp_path):

@@ -13,6 +13,9 @@ from jax.sharding import PartitionSpec as P
 from amopo_jax.models import hf_import
 from amopo_jax.models.hf_config import from_hf
 from amopo_jax.models.hf_import import check_model_dir, load_config, load_params
+from amopo_jax.models.hf_names import get_leaf, set_leaf
+from amopo_jax.models.lora import kernel_leaves
+from amopo_jax.models.quantized import quantize
 from amopo_jax.models.transformer import abstract_params
 from amopo_jax.types import InputError
 
@@ -254,3 +257,36 @@ def test_the_content_of_the_config_is_returned_for_the_export(write_model, hf_fi
   config, content = load_config(str(directory))
   assert content == json.loads((directory / "config.json").read_text())
   assert config.width == 16
+
+
+@pytest.mark.parametrize("kernel_type", ["int8", "nf4"])
+def test_kernels_are_quantized_on_the_way_one_layer_at_a_time(
+  write_model, hf_fields, hf_tensors, mesh, monkeypatch, kernel_type
+):
+  directory = write_model(hf_fields, hf_tensors)
+  config = load_config(directory)[0]
+  shardings = shardings_for(mesh, config)
+  read = []
+  real = hf_import._read_part
+  monkeypatch.setattr(
+    hf_import, "_read_part", lambda leaf, *rest: (read.append((leaf, rest[-1])), real(leaf, *rest))[1]
+  )
+  for leaf in kernel_leaves(config):
+    whole = NamedSharding(mesh, P(None, None, "fsdp"))
+    set_leaf(shardings, leaf.path, {"qvalue": whole, "scale": whole})
+  params = load_params(directory, config, dtype=jnp.float32, shardings=shardings, kernel_type=kernel_type)
+  assert all(end - start == 1 for leaf, ((start, end), *_) in read if leaf.path[-1] == "kernel")
+  plain = load(directory)
+  for leaf in kernel_leaves(config):
+    found, expected = get_leaf(params, leaf.path), quantize(get_leaf(plain, leaf.path), kernel_type)
+    assert found["qvalue"].sharding.shard_shape(found["qvalue"].shape)[2] == leaf.shape[2] // 4
+    for part in ("qvalue", "scale"):
+      np.testing.assert_array_equal(found[part], expected[part])
+  np.testing.assert_array_equal(params["layers"]["attn"]["q"]["bias"], plain["layers"]["attn"]["q"]["bias"])
+
+
+def test_kernels_of_a_frozen_base_may_have_a_float_type_of_their_own(write_model, hf_fields, hf_tensors):
+  directory = write_model(hf_fields, hf_tensors)
+  params = load_params(directory, load_config(directory)[0], dtype=jnp.float32, kernel_type="bfloat16")
+  assert params["layers"]["attn"]["q"]["kernel"].dtype == jnp.bfloat16
+  assert params["layers"]["attn"]["q"]["bias"].dtype == params["embed"]["weight"].dtype == jnp.float32

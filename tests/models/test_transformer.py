@@ -228,7 +228,8 @@ def test_the_constrain_hook_sees_every_residual_stream():
   changed = run(params, QWEN2, rows, constrain=constrain)
   # Once for the embedding and once in the body of the scan over the layers (which may be traced again).
   assert len(seen) >= 2
-  assert set(seen) == {("residual", (2, LENGTH, QWEN2.width))}
+  stream, angles = (2, LENGTH, QWEN2.width), (2, LENGTH, 1, QWEN2.head_dim // 2)
+  assert set(seen) == {("embedded", stream), ("residual", stream), ("residual", angles)}
   assert not np.allclose(changed, run(params, QWEN2, rows))
 
 

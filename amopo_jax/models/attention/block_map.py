@@ -57,22 +57,28 @@ class BlockList(NamedTuple):
     return self.starts[-1]
 
 
-def live_blocks(reach: Reach, blocks: Blocks, window: int | None = None) -> Bool[Array, "R queries keys"]:
+def live_blocks(
+  reach: Reach, blocks: Blocks, window: int | None = None, *, queries: int | None = None
+) -> Bool[Array, "R queries keys"]:
   """Marks the pairs of blocks in which some query sees some key.
 
   Args:
     reach: of the tokens; `end[i] > i`.
-    blocks: tokens per block; both divide S.
+    blocks: tokens per block; they divide S and the number of queries.
     window: how many last positions a query sees; None: all.
+    queries: of a row, from `reach.offset` on; None: S.
   """
   rows, length = reach.end.shape
-  first_query = jnp.arange(0, length, blocks.queries)[None, :, None]
+  queries = length if queries is None else queries
+  first_query = jnp.arange(0, queries, blocks.queries)[None, :, None]
+  first_query = first_query if reach.offset is None else first_query + reach.offset
   first_key = jnp.arange(0, length, blocks.keys)[None, None, :]
   furthest = jnp.max(reach.end.reshape(rows, 1, -1, blocks.keys), axis=-1)
   live = (first_key < first_query + blocks.queries) & (furthest > first_query)
-  if window is None or reach.positions is None:
+  positions = reach.query_positions(queries)
+  if window is None or reach.positions is None or positions is None:
     return live
-  shallowest = jnp.min(reach.positions.reshape(rows, -1, 1, blocks.queries), axis=-1)
+  shallowest = jnp.min(positions.reshape(rows, -1, 1, blocks.queries), axis=-1)
   deepest = jnp.max(reach.positions.reshape(rows, 1, -1, blocks.keys), axis=-1)
   return live & (shallowest - deepest < window)
 
@@ -84,12 +90,18 @@ def list_by_queries(live: Bool[Array, "R queries keys"], blocks: Blocks) -> Bloc
     live: of `live_blocks`.
     blocks: the same.
   """
-  return _list(live, most=most_live(live.shape[1] * blocks.queries, blocks))
+  return _list(live, most=_most_live(live, blocks))
 
 
 def list_by_keys(live: Bool[Array, "R queries keys"], blocks: Blocks) -> BlockList:
   """The list whose outer blocks are those of the keys: for what a key gathers from its queries."""
-  return _list(live.transpose(0, 2, 1), most=most_live(live.shape[1] * blocks.queries, blocks))
+  return _list(live.transpose(0, 2, 1), most=_most_live(live, blocks))
+
+
+def with_every_key(live: Bool[Array, "R queries keys"]) -> Bool[Array, "R queries keys"]:
+  """With the first block of queries for every block of keys that no query sees: for a kernel that writes a gradient of
+  what it visits alone."""
+  return live.at[:, 0].set(live[:, 0] | ~jnp.any(live, axis=1))
 
 
 def outer(entry: Int[Array, "..."]) -> Int[Array, "..."]:
@@ -102,10 +114,23 @@ def inner(entry: Int[Array, "..."]) -> Int[Array, "..."]:
   return entry & ((1 << _BITS) - 1)
 
 
-def most_live(length: int, blocks: Blocks) -> int:
-  """The most pairs that are live in a row of `length` tokens: those on and below the diagonal."""
-  keys = length // blocks.keys
-  return sum(min(keys, -(-stop // blocks.keys)) for stop in range(blocks.queries, length + 1, blocks.queries))
+def most_live(length: int, blocks: Blocks, queries: int | None = None) -> int:
+  """The most pairs that are live in a row of `length` tokens: those on and below the diagonal.
+
+  Args:
+    length: S.
+    blocks: tokens per block.
+    queries: of the row, with any offset that leaves the last block's first query in it; None: S, without an offset.
+  """
+  keys, queries = length // blocks.keys, length if queries is None else queries
+  # The last queries see the most; where they begin within a block of keys, they reach into one more.
+  before = length - queries + blocks.queries if queries < length else 0
+  stops = range(before + blocks.queries, before + queries + 1, blocks.queries)
+  return sum(min(keys, -(-stop // blocks.keys)) for stop in stops)
+
+
+def _most_live(live: Bool[Array, "R queries keys"], blocks: Blocks) -> int:
+  return most_live(live.shape[2] * blocks.keys, blocks, live.shape[1] * blocks.queries)
 
 
 def _list(live: Bool[Array, "R outer inner"], most: int) -> BlockList:

@@ -76,6 +76,7 @@ def choose_attention(
   platform: str,
   tensor: int,
   compute_dtype: Any,
+  context: int = 1,
   device: jax.Device | None = None,
 ) -> Choice:
   """Finds the backend.
@@ -86,11 +87,17 @@ def choose_attention(
     platform: of the devices.
     tensor: over how many devices heads are split.
     compute_dtype: of queries, keys and values.
+    context: over how many devices the queries of a row are split.
     device: one of this process's devices, for a trial; None: there is none, as where a step is compiled ahead of time.
 
   Raises:
-    InputError: a backend that was asked for by name cannot be.
+    InputError: a backend that was asked for by name cannot be, or none can.
   """
+  if context > 1 and config.num_kv_heads % tensor:  # the compiler alone would have every device do all queries
+    raise InputError(
+      f"config.mesh.context={context} needs key heads that config.mesh.tensor={tensor} divides, "
+      f"and the model has {config.num_kv_heads}; choose another split"
+    )
   by_platform = {fused.platform: key for key, fused in FUSED.items()}
   wanted = by_platform.get(platform, XLA) if name == AUTO else name
   if wanted == XLA:

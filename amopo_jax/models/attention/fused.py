@@ -14,10 +14,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Array, Float, Float32, Int, Int32
+from jaxtyping import Array, Bool, Float, Float32, Int, Int32
 
-from amopo_jax.models.attention.block_map import Blocks
-from amopo_jax.models.attention.reference import ATTENTION_NAME, Reach
+from amopo_jax.models.attention.block_map import Blocks, live_blocks
+from amopo_jax.models.attention.reference import ATTENTION_NAME, Reach, make_reach
 
 HIDDEN = float(jnp.finfo(jnp.float32).min)
 """Score of a key that a query does not see: finite, so that a block without any visible key makes no NaN."""
@@ -42,22 +42,27 @@ class Shape(NamedTuple):
 
 
 class Operands(NamedTuple):
-  """T tokens of all rows end to end, for G key heads with M query heads each.
+  """Q queries and T keys of all rows end to end, for G key heads with M query heads each.
 
   Attributes:
     q: queries.
     k, v: keys and values.
-    reach: what is seen, counted within each row.
+    reach: what is seen, counted within each row; its keys and the queries fill whole blocks.
     scale: factor of the scores, 1 / √(head size of the model).
     window: how many last positions a query sees; None: all.
   """
 
-  q: Float[Array, "G M T Dh"]
+  q: Float[Array, "G M Q Dh"]
   k: Float[Array, "G T Dh"]
   v: Float[Array, "G T Dh"]
   reach: Reach
   scale: float
   window: int | None
+
+  @property
+  def queries(self) -> int:
+    """Queries of a row."""
+    return self.q.shape[2] // self.reach.end.shape[0]
 
   @property
   def end(self) -> Int32[Array, "T"]:
@@ -68,7 +73,23 @@ class Operands(NamedTuple):
   @property
   def positions(self) -> Int32[Array, "T"] | None:
     """`reach.positions` of all rows; None without a window."""
-    return None if self.reach.positions is None else self.reach.positions.astype(jnp.int32).reshape(-1)
+    return _flat(self.reach.positions)
+
+  @property
+  def query_positions(self) -> Int32[Array, "Q"] | None:
+    """Those of the queries."""
+    return _flat(self.reach.query_positions(self.queries))
+
+  def query_starts(self, blocks: Blocks) -> Int32[Array, " N"]:
+    """For each block of queries the number of its first one among the keys."""
+    rows, length = self.reach.end.shape
+    starts = jnp.arange(0, self.queries, blocks.queries)[None, :] + jnp.arange(0, rows * length, length)[:, None]
+    starts = starts if self.reach.offset is None else starts + self.reach.offset
+    return starts.astype(jnp.int32).reshape(-1)
+
+  def live(self, blocks: Blocks) -> Bool[Array, "R queries keys"]:
+    """Which blocks meet."""
+    return live_blocks(self.reach, blocks, self.window, queries=self.queries)
 
 
 class Pull(NamedTuple):
@@ -80,9 +101,9 @@ class Pull(NamedTuple):
     delta: Σ output × d_out over the head.
   """
 
-  d_out: Float[Array, "G M T Dh"]
-  lse: Float32[Array, "G M T"]
-  delta: Float32[Array, "G M T"]
+  d_out: Float[Array, "G M Q Dh"]
+  lse: Float32[Array, "G M Q"]
+  delta: Float32[Array, "G M Q"]
 
 
 class Kernel(NamedTuple):
@@ -108,7 +129,7 @@ def kernel_shape(kernel: Kernel, length: int, heads: int, key_heads: int, head_d
 
 def fused_attention(
   kernel: Kernel,
-  q: Float[Array, "R S H Dh"],
+  q: Float[Array, "R Q H Dh"],
   k: Float[Array, "R S G Dh"],
   v: Float[Array, "R S G Dh"],
   subtree_end: Int[Array, "R S"],
@@ -116,12 +137,13 @@ def fused_attention(
   chunk: int,
   positions: Int[Array, "R S"] | None = None,
   window: int | None = None,
-) -> Float[Array, "R S H Dh"]:
+  offset: Int[Array, ""] | None = None,
+) -> Float[Array, "R Q H Dh"]:
   """What `reference.attention` computes, by a kernel that visits live blocks only.
 
   Args:
     kernel: the backend's.
-    q, k, v, subtree_end, positions, window: as in the reference.
+    q, k, v, subtree_end, positions, window, offset: as in the reference; with an offset too, live blocks only.
     chunk: not used; it is the reference's, and a kernel chooses its blocks by itself.
 
   Returns:
@@ -130,9 +152,7 @@ def fused_attention(
   del chunk
   if window is not None and positions is None:
     raise ValueError("attention: a window counts positions; pass positions")
-  itself = jnp.arange(1, subtree_end.shape[1] + 1, dtype=subtree_end.dtype)[None, :]
-  reach = Reach(jnp.maximum(subtree_end, itself), positions if window is not None else None)
-  return _attention(q, k, v, reach, _How(kernel, window))
+  return _attention(q, k, v, make_reach(subtree_end, positions, window, offset), _How(kernel, window))
 
 
 class _How(NamedTuple):
@@ -166,8 +186,7 @@ def _backward(
   operands, blocks = _lay(q, k, v, reach, how)
   # In the softmax's gradient p_j (dp_j − Σ_i p_i dp_i) the sum is Σ output × d_output, known beforehand.
   delta = jnp.sum(output.astype(jnp.float32) * d_output.astype(jnp.float32), axis=-1, keepdims=True)
-  length, key_heads = operands.reach.end.shape[1], k.shape[2]
-  lay = lambda x: _to_heads(x, length).reshape(key_heads, -1, *operands.q.shape[2:3], x.shape[-1])
+  lay = lambda x: _to_heads(x, operands.queries).reshape(k.shape[2], -1, *operands.q.shape[2:3], x.shape[-1])
   d_out = lay(_fill_heads(how.kernel, d_output.astype(q.dtype)))
   d_q, d_k, d_v = how.kernel.backward(operands, Pull(d_out, lse, lay(delta)[..., 0]), blocks)
   whole = lambda x: x.reshape(x.shape[0], 1, *x.shape[1:])
@@ -181,11 +200,15 @@ _attention.defvjp(_forward, _backward)
 def _lay(q: Array, k: Array, v: Array, reach: Reach, how: _How) -> tuple[Operands, Blocks]:
   _, row, heads, size = q.shape
   blocks = how.kernel.blocks(kernel_shape(how.kernel, row, heads, k.shape[2], size, q.dtype.itemsize))
-  length = _up(row, max(blocks))
-  lay = lambda x: _to_heads(_fill_heads(how.kernel, x), length)
-  queries = lay(q)
+  length = _up(k.shape[1], max(blocks))
+  lay = lambda x, length: _to_heads(_fill_heads(how.kernel, x), length)
+  queries, keys, values = lay(q, _up(row, max(blocks))), lay(k, length), lay(v, length)
   queries = queries.reshape(k.shape[2], -1, *queries.shape[1:])
-  return Operands(queries, lay(k), lay(v), _fill_reach(reach, length), size**-0.5, how.window), blocks
+  return Operands(queries, keys, values, _fill_reach(reach, length), size**-0.5, how.window), blocks
+
+
+def _flat(x: Int[Array, "R S"] | None) -> Int32[Array, "T"] | None:
+  return None if x is None else x.astype(jnp.int32).reshape(-1)
 
 
 def _up(number: int, multiple: int) -> int:
@@ -207,7 +230,7 @@ def _fill_reach(reach: Reach, length: int) -> Reach:
   more = length - reach.end.shape[1]
   fill = lambda x: jnp.pad(x, ((0, 0), (0, more)))
   end = jnp.maximum(fill(reach.end), jnp.arange(1, length + 1, dtype=reach.end.dtype)[None, :])
-  return Reach(end, None if reach.positions is None else fill(reach.positions))
+  return Reach(end, None if reach.positions is None else fill(reach.positions), reach.offset)
 
 
 def _to_heads(x: Float[Array, "R S H Dh"], length: int) -> Float[Array, "H T Dh"]:

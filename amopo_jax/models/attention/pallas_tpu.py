@@ -24,9 +24,9 @@ from amopo_jax.models.attention.block_map import (
   inner,
   list_by_keys,
   list_by_queries,
-  live_blocks,
   most_live,
   outer,
+  with_every_key,
 )
 from amopo_jax.models.attention.fused import Kernel, Operands, Pull, Shape
 from amopo_jax.models.attention.pallas_tpu_kernels import Inputs, Pulled, forward_kernel, key_kernel, query_kernel
@@ -92,7 +92,7 @@ class _Specs(NamedTuple):
 
 def _check_list(x: Operands, blocks: Blocks) -> None:
   rows, length = x.reach.end.shape
-  need = rows * most_live(length, blocks) * 4
+  need = rows * (most_live(length, blocks, x.queries) + x.queries // blocks.queries) * 4
   if need > _SMEM:
     raise InputError(
       f"attention: {rows} rows of {length} tokens at once need {need / 2**10:.0f} KiB of scalar memory; "
@@ -103,11 +103,12 @@ def _check_list(x: Operands, blocks: Blocks) -> None:
 def _forward(x: Operands, blocks: Blocks, interpret: bool) -> tuple[Array, Array]:
   _check_list(x, blocks)
   _, members, _, size = x.q.shape
-  blocked = list_by_queries(live_blocks(x.reach, blocks, x.window), blocks)
+  blocked = list_by_queries(x.live(blocks), blocks)
   specs = _specs(x, blocks, query=outer, key=inner)
   run = _call(
     partial(forward_kernel, scale=x.scale, window=x.window),
     blocked,
+    x.query_starts(blocks),
     in_specs=(_input_specs(specs, x.window),),
     out_specs=(specs.queries, specs.query_numbers),
     out_shape=(jax.ShapeDtypeStruct(x.q.shape, x.q.dtype), jax.ShapeDtypeStruct(x.q.shape[:3], jnp.float32)),
@@ -119,7 +120,7 @@ def _forward(x: Operands, blocks: Blocks, interpret: bool) -> tuple[Array, Array
 
 def _backward(x: Operands, pull: Pull, blocks: Blocks, interpret: bool) -> tuple[Array, Array, Array]:
   _, members, _, size = x.q.shape
-  live = live_blocks(x.reach, blocks, x.window)
+  live, starts = x.live(blocks), x.query_starts(blocks)
   like = lambda y: jax.ShapeDtypeStruct(y.shape, y.dtype)
   pulled = lambda specs: Pulled(specs.queries, specs.query_numbers, specs.query_numbers)
   call = partial(_call, interpret=interpret)
@@ -127,6 +128,7 @@ def _backward(x: Operands, pull: Pull, blocks: Blocks, interpret: bool) -> tuple
   to_queries = call(
     partial(query_kernel, scale=x.scale, window=x.window),
     list_by_queries(live, blocks),
+    starts,
     in_specs=(_input_specs(specs, x.window), pulled(specs)),
     out_specs=specs.queries,
     out_shape=like(x.q),
@@ -135,7 +137,8 @@ def _backward(x: Operands, pull: Pull, blocks: Blocks, interpret: bool) -> tuple
   specs = _specs(x, blocks, query=inner, key=outer)
   to_keys = call(
     partial(key_kernel, scale=x.scale, window=x.window),
-    list_by_keys(live, blocks),
+    list_by_keys(live if x.reach.offset is None else with_every_key(live), blocks),
+    starts,
     in_specs=(_input_specs(specs, x.window), pulled(specs)),
     out_specs=(specs.keys, specs.keys),
     out_shape=(like(x.k), like(x.v)),
@@ -147,7 +150,7 @@ def _backward(x: Operands, pull: Pull, blocks: Blocks, interpret: bool) -> tuple
 
 def _inputs(x: Operands) -> Inputs:
   row = lambda y: None if y is None else y[None, :]
-  return Inputs(x.q, x.k, x.v, row(x.end), row(x.positions), row(x.positions))
+  return Inputs(x.q, x.k, x.v, row(x.end), row(x.query_positions), row(x.positions))
 
 
 def _input_specs(specs: _Specs, window: int | None) -> Inputs:
@@ -158,17 +161,18 @@ def _input_specs(specs: _Specs, window: int | None) -> Inputs:
 def _specs(x: Operands, blocks: Blocks, query: Callable[[Array], Array], key: Callable[[Array], Array]) -> _Specs:
   _, members, _, size = x.q.shape
   return _Specs(
-    pl.BlockSpec((1, members, blocks.queries, size), lambda g, step, entries: (g, 0, query(entries[step]), 0)),
-    pl.BlockSpec((1, members, blocks.queries), lambda g, step, entries: (g, 0, query(entries[step]))),
-    pl.BlockSpec((1, blocks.keys, size), lambda g, step, entries: (g, key(entries[step]), 0)),
-    pl.BlockSpec((1, blocks.queries), lambda g, step, entries: (0, query(entries[step]))),
-    pl.BlockSpec((1, blocks.keys), lambda g, step, entries: (0, key(entries[step]))),
+    pl.BlockSpec((1, members, blocks.queries, size), lambda g, step, entries, _: (g, 0, query(entries[step]), 0)),
+    pl.BlockSpec((1, members, blocks.queries), lambda g, step, entries, _: (g, 0, query(entries[step]))),
+    pl.BlockSpec((1, blocks.keys, size), lambda g, step, entries, _: (g, key(entries[step]), 0)),
+    pl.BlockSpec((1, blocks.queries), lambda g, step, entries, _: (0, query(entries[step]))),
+    pl.BlockSpec((1, blocks.keys), lambda g, step, entries, _: (0, key(entries[step]))),
   )
 
 
 def _call(
   kernel: Callable[..., None],
   blocked: BlockList,
+  query_starts: Array,
   *,
   in_specs: Any,
   out_specs: Any,
@@ -181,7 +185,7 @@ def _call(
   run = pl.pallas_call(
     kernel,
     grid_spec=pltpu.PrefetchScalarGridSpec(
-      num_scalar_prefetch=1,
+      num_scalar_prefetch=2,
       grid=(groups, blocked.count),
       in_specs=in_specs,
       out_specs=out_specs,
@@ -191,4 +195,4 @@ def _call(
     compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary"), vmem_limit_bytes=_VMEM_LIMIT),
     interpret=interpret,
   )
-  return partial(run, blocked.entries)
+  return partial(run, blocked.entries, query_starts)

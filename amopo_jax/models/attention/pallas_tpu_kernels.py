@@ -47,12 +47,13 @@ class _Visit(NamedTuple):
 
 
 def forward_kernel(
-  entries: Any, x: Inputs, output: Any, lse: Any, *sums: Any, scale: float, window: int | None
+  entries: Any, starts: Any, x: Inputs, output: Any, lse: Any, *sums: Any, scale: float, window: int | None
 ) -> None:
   """Running maximum, sum and output of a block of queries (FlashAttention-2, algorithm 1).
 
   Args:
     entries: the list by queries.
+    starts: of each block of queries, the number of its first one among the keys.
     x: the blocks visited.
     output, lse: results, written at the last visit of the queries.
     sums: maximum and sum [M queries], output not yet divided [M Dh queries].
@@ -68,7 +69,7 @@ def forward_kernel(
     total[...] = jnp.zeros(total.shape, jnp.float32)
     summed[...] = jnp.zeros(summed.shape, jnp.float32)
 
-  visible, k, v = _visible(visit, x, window), x.k[0], x.v[0]
+  visible, k, v = _visible(visit, starts, x, window), x.k[0], x.v[0]
   for member in range(x.q.shape[1]):
     scores = _scores(x.q[0, member], k, visible, scale)
     before = top[member : member + 1]
@@ -86,12 +87,13 @@ def forward_kernel(
 
 
 def query_kernel(
-  entries: Any, x: Inputs, pulled: Pulled, d_q: Any, summed: Any, *, scale: float, window: int | None
+  entries: Any, starts: Any, x: Inputs, pulled: Pulled, d_q: Any, summed: Any, *, scale: float, window: int | None
 ) -> None:
   """Gradient of a block of queries (algorithm 2).
 
   Args:
     entries: the list by queries.
+    starts: as in `forward_kernel`.
     x, pulled: the blocks visited.
     d_q: result, written at the last visit of the queries.
     summed: what has been added up, [M Dh queries].
@@ -103,7 +105,7 @@ def query_kernel(
   def _begin() -> None:
     summed[...] = jnp.zeros(summed.shape, jnp.float32)
 
-  visible = _visible(visit, x, window)
+  visible = _visible(visit, starts, x, window)
   for member in range(x.q.shape[1]):
     _, d_scores = _shares(x, pulled, member, visible, scale)
     summed[member] += _product(x.k[0], d_scores, 0, 0)
@@ -115,12 +117,13 @@ def query_kernel(
 
 
 def key_kernel(
-  entries: Any, x: Inputs, pulled: Pulled, d_k: Any, d_v: Any, *sums: Any, scale: float, window: int | None
+  entries: Any, starts: Any, x: Inputs, pulled: Pulled, d_k: Any, d_v: Any, *sums: Any, scale: float, window: int | None
 ) -> None:
   """Gradients of a block of keys and of its values, summed over the heads that read them (algorithm 2).
 
   Args:
     entries: the list by keys.
+    starts: as in `forward_kernel`.
     x, pulled: the blocks visited.
     d_k, d_v: results, written at the last visit of the keys.
     sums: what has been added up for each, [keys Dh].
@@ -134,7 +137,7 @@ def key_kernel(
     summed_k[...] = jnp.zeros(summed_k.shape, jnp.float32)
     summed_v[...] = jnp.zeros(summed_v.shape, jnp.float32)
 
-  visible = _visible(visit, x, window)
+  visible = _visible(visit, starts, x, window)
   for member in range(x.q.shape[1]):
     shares, d_scores = _shares(x, pulled, member, visible, scale)
     summed_v[...] += _product(shares, pulled.d_out[0, member], 1, 0)
@@ -170,11 +173,11 @@ def _visit(entries: Any, query: Callable[[Array], Array], key: Callable[[Array],
   return _Visit(query(entry), key(entry), is_first, outer(after) != outer(entry))
 
 
-def _visible(visit: _Visit, x: Inputs, window: int | None) -> Array:
+def _visible(visit: _Visit, starts: Any, x: Inputs, window: int | None) -> Array:
   """Which keys are seen, [keys queries]."""
   shape = x.end.shape[1], x.q.shape[2]
   key = visit.key * shape[0] + jax.lax.broadcasted_iota(jnp.int32, shape, 0)
-  query = visit.query * shape[1] + jax.lax.broadcasted_iota(jnp.int32, shape, 1)
+  query = starts[visit.query] + jax.lax.broadcasted_iota(jnp.int32, shape, 1)
   visible = (key <= query) & (query < _column(x.end[...], shape[1]))
   if window is None:
     return visible

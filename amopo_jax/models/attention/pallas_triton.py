@@ -23,7 +23,6 @@ from amopo_jax.models.attention.block_map import (
   Blocks,
   list_by_keys,
   list_by_queries,
-  live_blocks,
 )
 from amopo_jax.models.attention.fused import Kernel, Operands, Pull, Shape
 from amopo_jax.models.attention.pallas_triton_kernels import (
@@ -61,12 +60,12 @@ def choose_blocks(shape: Shape) -> Blocks:
 
 
 def _forward(x: Operands, blocks: Blocks, interpret: bool) -> tuple[Array, Array]:
-  groups, members, tokens, _ = x.q.shape
-  inputs = _inputs(x, list_by_queries(live_blocks(x.reach, blocks, x.window), blocks))
+  groups, members, queries, _ = x.q.shape
+  inputs = _inputs(x, blocks, list_by_queries(x.live(blocks), blocks))
   mine, number = _query_specs(x, blocks)
   run = _call(
     partial(forward_kernel, blocks=blocks, scale=x.scale, window=x.window),
-    grid=(groups, members, tokens // blocks.queries),
+    grid=(groups, members, queries // blocks.queries),
     in_specs=(_input_specs(inputs, mine),),
     out_specs=(mine, number),
     out_shape=(jax.ShapeDtypeStruct(x.q.shape, x.q.dtype), jax.ShapeDtypeStruct(x.q.shape[:3], jnp.float32)),
@@ -76,26 +75,26 @@ def _forward(x: Operands, blocks: Blocks, interpret: bool) -> tuple[Array, Array
 
 
 def _backward(x: Operands, pull: Pull, blocks: Blocks, interpret: bool) -> tuple[Array, Array, Array]:
-  groups, members, tokens, size = x.q.shape
-  live = live_blocks(x.reach, blocks, x.window)
+  groups, members, queries, size = x.q.shape
+  live = x.live(blocks)
   like = lambda y: jax.ShapeDtypeStruct(y.shape, y.dtype)
   settings = {"blocks": blocks, "scale": x.scale, "window": x.window}
-  inputs, pulled = _inputs(x, list_by_queries(live, blocks)), Pulled(*pull)
+  inputs, pulled = _inputs(x, blocks, list_by_queries(live, blocks)), Pulled(*pull)
   mine, number = _query_specs(x, blocks)
   to_queries = _call(
     partial(query_kernel, **settings),
-    grid=(groups, members, tokens // blocks.queries),
+    grid=(groups, members, queries // blocks.queries),
     in_specs=(_input_specs(inputs, mine), Pulled(mine, number, number)),
     out_specs=mine,
     out_shape=like(x.q),
     interpret=interpret,
   )
   d_q = to_queries(inputs, pulled)
-  inputs = _inputs(x, list_by_keys(live, blocks))
+  inputs = _inputs(x, blocks, list_by_keys(live, blocks))
   key = pl.BlockSpec((1, blocks.keys, size), lambda g, block: (g, block, 0))
   to_keys = _call(
     partial(key_kernel, **settings),
-    grid=(groups, tokens // blocks.keys),
+    grid=(groups, x.k.shape[1] // blocks.keys),
     in_specs=(_input_specs(inputs, None), Pulled(*(_group(y) for y in pulled))),
     out_specs=(key, key),
     out_shape=(like(x.k), like(x.v)),
@@ -104,8 +103,9 @@ def _backward(x: Operands, pull: Pull, blocks: Blocks, interpret: bool) -> tuple
   return d_q, *to_keys(inputs, pulled)
 
 
-def _inputs(x: Operands, blocked: BlockList) -> Inputs:
-  return Inputs(x.q, x.k, x.v, x.end, x.positions, blocked.entries, blocked.starts)
+def _inputs(x: Operands, blocks: Blocks, blocked: BlockList) -> Inputs:
+  tokens = x.end, x.positions, x.query_positions, x.query_starts(blocks)
+  return Inputs(x.q, x.k, x.v, *tokens, blocked.entries, blocked.starts)
 
 
 def _query_specs(x: Operands, blocks: Blocks) -> tuple[pl.BlockSpec, pl.BlockSpec]:
@@ -118,7 +118,7 @@ def _input_specs(inputs: Inputs, queries: pl.BlockSpec | None) -> Inputs:
   """Everything is there whole, of one key head; only the queries may be cut."""
   group, whole = _group(inputs.k), pl.BlockSpec(memory_space=pl.ANY)
   positions = None if inputs.positions is None else whole
-  return Inputs(queries or _group(inputs.q), group, group, whole, positions, whole, whole)
+  return Inputs(queries or _group(inputs.q), group, group, whole, positions, positions, whole, whole, whole)
 
 
 def _group(x: Array) -> pl.BlockSpec:

@@ -23,6 +23,8 @@ class Inputs(NamedTuple):
   v: Any
   end: Any
   positions: Any
+  query_positions: Any
+  query_starts: Any
   entries: Any
   starts: Any
 
@@ -151,9 +153,9 @@ def _product(x: Array, y: Array) -> Array:
 
 
 def _queries(x: Inputs, block: Array, blocks: Blocks, q: Array) -> _Queries:
-  first = block * blocks.queries
-  positions = None if x.positions is None else x.positions[pl.ds(first, blocks.queries)]
-  return _Queries(first + jnp.arange(blocks.queries), positions, q)
+  at = pl.ds(block * blocks.queries, blocks.queries)
+  positions = None if x.query_positions is None else x.query_positions[at]
+  return _Queries(x.query_starts[block] + jnp.arange(blocks.queries), positions, q)
 
 
 def _keys(x: Inputs, block: Array, blocks: Blocks) -> _Keys:

@@ -28,14 +28,27 @@ _HIDDEN = float(jnp.finfo(jnp.float32).min)
 
 
 class Reach(NamedTuple):
-  """Query i sees key j if `j <= i < end[j]`, and with a window if `positions[i] - positions[j] < window`."""
+  """Query i sees key j if `j <= i < end[j]`, and with a window if `positions[i] - positions[j] < window`.
+
+  Attributes:
+    end, positions: of the keys, all tokens of a row.
+    offset: number in the row of the first query; None: the queries are all tokens too.
+  """
 
   end: Int[Array, "R S"]
   positions: Int[Array, "R S"] | None
+  offset: Int[Array, ""] | None = None
+
+  def query_positions(self, count: int) -> Int[Array, "R Q"] | None:
+    """Positions of `count` queries, behind the end of the row those of its last token; None without a window."""
+    if self.positions is None or self.offset is None:
+      return self.positions
+    places = self.offset + jnp.arange(count)
+    return self.positions[:, jnp.minimum(places, self.positions.shape[1] - 1)]
 
 
 class _Inputs(NamedTuple):
-  q: Float[Array, "R S H Dh"]
+  q: Float[Array, "R Q H Dh"]
   k: Float[Array, "R S G Dh"]
   v: Float[Array, "R S G Dh"]
   reach: Reach
@@ -47,14 +60,11 @@ class _Span(NamedTuple):
   start: int
   size: int
   count: int
-
-  @property
-  def end(self) -> int:
-    return self.start + self.size * self.count
+  end: int
 
 
 def attention(
-  q: Float[Array, "R S H Dh"],
+  q: Float[Array, "R Q H Dh"],
   k: Float[Array, "R S G Dh"],
   v: Float[Array, "R S G Dh"],
   subtree_end: Int[Array, "R S"],
@@ -62,7 +72,8 @@ def attention(
   chunk: int,
   positions: Int[Array, "R S"] | None = None,
   window: int | None = None,
-) -> Float[Array, "R S H Dh"]:
+  offset: Int[Array, ""] | None = None,
+) -> Float[Array, "R Q H Dh"]:
   """Each token attends to its ancestors in the trie and to itself.
 
       o_i = Σ_j softmax_j(q_i · k_j / √Dh) v_j   over the j with j ≤ i < subtree_end[j]
@@ -70,22 +81,32 @@ def attention(
   Padding (`subtree_end = 0`) attends to itself alone: finite, and without influence on anything.
 
   Args:
-    q: queries; head h reads key head h // (H / G).
+    q: queries, of all tokens or of some; head h reads key head h // (H / G).
     k: keys.
     v: values.
     subtree_end: one past each token's last descendant, an index into the row.
     chunk: queries at a time, ≥ 1; need not divide S. Memory per row is H × chunk × S floats.
     positions: depth of each token; needed with `window` only.
     window: how many last positions a query sees, itself included; None: all.
+    offset: the queries are those of the Q tokens from here on, which costs Q × S; None: Q = S, of all tokens.
 
   Returns:
     The heads' outputs in the type of `q`; the softmax is computed in float32.
   """
   if window is not None and positions is None:
     raise ValueError("attention: a window counts positions; pass positions")
+  return _attention(q, k, v, make_reach(subtree_end, positions, window, offset), chunk, window)
+
+
+def make_reach(
+  subtree_end: Int[Array, "R S"],
+  positions: Int[Array, "R S"] | None,
+  window: int | None,
+  offset: Int[Array, ""] | None,
+) -> Reach:
+  """What is seen, by the arguments of `attention`: every token sees itself."""
   itself = jnp.arange(1, subtree_end.shape[1] + 1, dtype=subtree_end.dtype)[None, :]
-  reach = Reach(jnp.maximum(subtree_end, itself), positions if window is not None else None)
-  return _attention(q, k, v, reach, chunk, window)
+  return Reach(jnp.maximum(subtree_end, itself), positions if window is not None else None, offset)
 
 
 def _primal(q: Array, k: Array, v: Array, reach: Reach, chunk: int, window: int | None) -> Array:
@@ -154,7 +175,9 @@ def _each_chunk(step: Callable[..., Any], inputs: _Inputs, chunk: int, state: An
   The barrier lets a span begin when the last one is done. Without it the compiler may hold the scores of all
   spans at once, or keep those of the forward pass for the backward pass.
   """
-  for span in _spans(inputs.q.shape[1], chunk):
+  queries, keys = inputs.q.shape[1], inputs.k.shape[1]
+  # Where the first query's number is data, no prefix of the keys is known to be enough.
+  for span in _spans(queries, chunk) if inputs.reach.offset is None else _whole_spans(queries, chunk, keys):
     inputs, state = jax.lax.optimization_barrier((inputs, state))
     one = lambda i, state, inputs=inputs, span=span: step(inputs, span.start + i * span.size, span, state)
     state = jax.lax.fori_loop(0, span.count, one, state)
@@ -165,9 +188,18 @@ def _spans(length: int, chunk: int) -> Iterator[_Span]:
   whole = length // chunk
   count = -(-whole // _PREFIXES)
   for first in range(0, whole, max(count, 1)):
-    yield _Span(first * chunk, chunk, min(count, whole - first))
+    last = min(first + count, whole)
+    yield _Span(first * chunk, chunk, last - first, last * chunk)
   if length % chunk:
-    yield _Span(whole * chunk, length % chunk, 1)
+    yield _Span(whole * chunk, length % chunk, 1, length)
+
+
+def _whole_spans(queries: int, chunk: int, keys: int) -> Iterator[_Span]:
+  whole, rest = divmod(queries, chunk)
+  if whole:
+    yield _Span(0, chunk, whole, keys)
+  if rest:
+    yield _Span(whole * chunk, rest, 1, keys)
 
 
 def _scores(inputs: _Inputs, start: Array, span: _Span, window: int | None) -> Float[Array, "R G queries M keys"]:
@@ -180,6 +212,7 @@ def _scores(inputs: _Inputs, start: Array, span: _Span, window: int | None) -> F
 
 
 def _visible(reach: Reach, start: Array, span: _Span, window: int | None) -> Bool[Array, "R queries keys"]:
+  start = start if reach.offset is None else start + reach.offset
   query = (start + jnp.arange(span.size))[None, :, None]
   key = jnp.arange(span.end)[None, None, :]
   visible = (key <= query) & (query < reach.end[:, None, : span.end])

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32
 
-from amopo_jax.models.attention.block_map import Blocks, inner, list_by_queries, live_blocks
+from amopo_jax.models.attention.block_map import Blocks, inner, list_by_queries
 from amopo_jax.models.attention.fused import HIDDEN, Kernel, Operands, Pull, Shape
 
 _SIZE = 128
@@ -108,7 +108,7 @@ def _backward(x: Operands, pull: Pull, blocks: Blocks) -> tuple[Array, Array, Ar
 
 def _walk(x: Operands, blocks: Blocks) -> Callable[[Array, Callable[[_Keys, _State], _State], _State], _State]:
   """Makes `(i, add, state)`, which folds `add` over the live blocks of keys of query block i."""
-  live = list_by_queries(live_blocks(x.reach, blocks, x.window), blocks)
+  live = list_by_queries(x.live(blocks), blocks)
 
   def each_key_block(i: Array, add: Callable[[_Keys, _State], _State], state: _State) -> _State:
     def one(entry: Array, state: _State) -> _State:
@@ -122,7 +122,7 @@ def _walk(x: Operands, blocks: Blocks) -> Callable[[Array, Callable[[_Keys, _Sta
 
 
 def _queries(x: Operands, i: Array, blocks: Blocks) -> _Queries:
-  return _Queries(i * blocks.queries + jnp.arange(blocks.queries), _fold(x.q, i, blocks))
+  return _Queries(x.query_starts(blocks)[i] + jnp.arange(blocks.queries), _fold(x.q, i, blocks))
 
 
 def _scores(x: Operands, queries: _Queries, keys: _Keys, blocks: Blocks) -> Float32[Array, "G queries keys"]:

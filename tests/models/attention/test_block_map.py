@@ -61,6 +61,25 @@ def test_a_window_hides_only_what_no_query_sees(seed: int, window: int):
   assert live.sum() <= block_map.live_blocks(reach, blocks).sum()
 
 
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 10_000), st.integers(0, 31), st.integers(1, 12))
+def test_queries_from_an_offset_on_meet_what_they_see(seed: int, offset: int, window: int):
+  reach, blocks, queries = random_reach(seed)._replace(offset=jnp.asarray(offset)), Blocks(8, 4), 16
+  whole = np.zeros((3, LENGTH + 32, LENGTH), bool)
+  whole[:, :LENGTH] = seen(reach)
+  cut = lambda visible: visible[:, offset : offset + queries].reshape(3, 2, 8, LENGTH // 4, 4).any(axis=(2, 4))
+  live = np.asarray(block_map.live_blocks(reach, blocks, queries=queries))
+  np.testing.assert_array_equal(live, cut(whole))
+  assert live.sum(axis=(1, 2)).max() <= block_map.most_live(LENGTH, blocks, queries)
+  whole[:, :LENGTH] = seen(reach, window)
+  narrow = np.asarray(block_map.live_blocks(reach, blocks, window, queries=queries))
+  assert not (cut(whole) & ~narrow).any()
+  every = np.asarray(block_map.with_every_key(jnp.asarray(narrow)))
+  assert every.any(axis=1).all()
+  assert every.sum(axis=(1, 2)).max() <= block_map.most_live(LENGTH, blocks, queries)
+  np.testing.assert_array_equal(every[:, 1:], narrow[:, 1:])
+
+
 def test_a_window_on_a_plain_row_leaves_a_band():
   line = jnp.arange(LENGTH, dtype=jnp.int32)[None]
   live = block_map.live_blocks(Reach(jnp.full((1, LENGTH), LENGTH, jnp.int32), line), Blocks(4, 4), 4)

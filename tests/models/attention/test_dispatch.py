@@ -69,6 +69,14 @@ def test_a_kernel_for_other_devices_is_refused():
     choose_attention("pallas_tpu", CONFIG, platform="cpu", **HERE)
 
 
+@pytest.mark.parametrize("name", ["auto", "xla", "xla_blocks"])
+def test_queries_are_split_only_where_the_heads_divide(name):
+  choose = lambda **split: choose_attention(name, CONFIG, platform="cpu", compute_dtype=jnp.float32, **split)
+  assert choose(tensor=2, context=4).name == choose(tensor=2).name
+  with pytest.raises(InputError, match=r"config\.mesh\.context=2 needs key heads that config\.mesh\.tensor=4 divides"):
+    choose(tensor=4, context=2)
+
+
 def test_every_backend_has_a_name():
   assert ("auto", "xla", *dispatch.FUSED) == BACKENDS
 

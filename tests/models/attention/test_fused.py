@@ -109,3 +109,40 @@ def test_a_policy_that_keeps_the_attention_keeps_what_the_backward_pass_needs(ma
   policies = jax.checkpoint_policies
   more = kept(policies.save_only_these_names(ATTENTION_NAME)) - kept(policies.nothing_saveable)
   assert more == 4 * 128 * 2 * (64 + 1)  # the heads' outputs, and the logsumexp of each
+
+
+def in_parts(attend, parts: int):
+  """The attention of a row whose queries come in equal parts, one after the other, each with its offset."""
+
+  def attended(q, k, v, subtree_end, **settings):
+    count = q.shape[1] // parts
+    each = [
+      attend(q[:, start : start + count], k, v, subtree_end, offset=jnp.asarray(start), **settings)
+      for start in range(0, q.shape[1], count)
+    ]
+    return jnp.concatenate(each, axis=1)
+
+  return attended
+
+
+PARTS = {
+  "blocks that begin at the parts": ((8, 2, 512), 4, {}),
+  "parts that begin within a block, a window": ((9, 2, 300), 2, {"size": 80, "padding": 160, "window": 9}),
+  "parts shorter than a block": ((10, 1, 120), 3, {"key_heads": 1}),
+  "parts of one block and a token": ((11, 1, 774), 3, {"padding": 0, "window": 200}),
+}
+
+
+@pytest.mark.parametrize("kernel", [*KERNELS, "reference"])
+@pytest.mark.parametrize("case", PARTS)
+def test_queries_in_parts_are_those_of_the_whole_row(make_problem, kernel: str, case: str):
+  """Gradients of keys that a part's queries never see are zeros, not what lay in memory before."""
+  (seed, rows, length), parts, changes = PARTS[case]
+  sizes = {"heads": 4, "key_heads": 2, "size": 64, "padding": 5, "dtype": jnp.float32} | changes
+  window = sizes.pop("window", None)
+  problem = make_problem(seed, rows, length, **sizes)
+  attend = attention if kernel == "reference" else partial(fused_attention, KERNELS[kernel])
+  ours = both(in_parts(attend, parts), problem, window)
+  theirs = both(attention, problem, window)
+  for mine, expected in zip(ours, theirs, strict=True):
+    np.testing.assert_allclose(mine, expected, rtol=0, atol=TOLERANCE[jnp.float32] * np.abs(expected).max())

@@ -1,21 +1,18 @@
-from functools import partial
+import dataclasses
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 import pytest
 from jax.sharding import PartitionSpec
 
 from amopo_jax import build
 from amopo_jax import mesh as meshes
-from amopo_jax.models.attention import attention
-from amopo_jax.models.attention.fused import fused_attention
-from amopo_jax.models.attention.pallas_triton import pallas_triton
+from amopo_jax.mesh import shardings as module
 from amopo_jax.models.config import ModelConfig
 from amopo_jax.models.transformer import abstract_params
 from amopo_jax.state import abstract_state
-from amopo_jax.types import Batch, InputError, PackedRows, PairInfo
+from amopo_jax.types import InputError
 
 CONFIG = ModelConfig(
   architecture="Qwen2ForCausalLM",
@@ -33,18 +30,6 @@ CONFIG = ModelConfig(
 @pytest.fixture
 def mesh():
   return meshes.make_mesh(data=2, fsdp=2, tensor=2)
-
-
-@pytest.mark.parametrize("sizes, shape", [((1, -1, 1), (1, 8, 1)), ((-1, 2, 2), (2, 2, 2)), ((8, 1, -1), (8, 1, 1))])
-def test_one_axis_takes_what_is_left(sizes, shape):
-  made = meshes.make_mesh(**dict(zip(meshes.AXES, sizes, strict=True)))
-  assert tuple(made.shape.values()) == shape
-
-
-@pytest.mark.parametrize("sizes", [(3, 1, 1), (3, -1, 1), (-1, -1, 1), (0, 8, 1), (1, 4, 1)])
-def test_a_mesh_that_does_not_cover_the_devices_is_refused(sizes):
-  with pytest.raises(InputError, match=r"config\.mesh"):
-    meshes.make_mesh(**dict(zip(meshes.AXES, sizes, strict=True)))
 
 
 def test_every_parameter_has_a_rule_and_kernels_are_split_on_both_axes(mesh):
@@ -125,35 +110,48 @@ def test_optimizer_moments_lie_where_their_parameter_lies(mesh, tx):
   assert shardings.step.spec == PartitionSpec()
 
 
-def test_a_batch_is_split_over_rows(mesh):
-  rows = PackedRows(*[np.zeros((2, 8, 16), np.int32)] * 5)
-  pairs = PairInfo(np.zeros((2, 3, 2), bool), np.zeros((2, 3, 2), np.float32), np.zeros((2, 3), np.float32))
-  placed = meshes.place_batch(Batch(rows, pairs, np.zeros((2, 3), np.int32)), mesh)
-  assert placed.rows.tokens.sharding.shard_shape((2, 8, 16)) == (2, 2, 16)
-  assert placed.pairs.weight.sharding.is_fully_replicated  # three places do not divide over four shards
+def test_over_context_parameters_are_split_as_over_fsdp():
+  mesh = meshes.make_mesh(data=1, fsdp=2, context=2, tensor=2)
+  shardings = meshes.param_shardings(abstract_params(CONFIG, jnp.float32), mesh)
+  assert shardings["layers"]["attn"]["q"]["kernel"].spec == PartitionSpec(None, ("fsdp", "context"), "tensor")
+  assert shardings["layers"]["attn"]["q"]["bias"].spec == PartitionSpec(None, "tensor")
+  assert shardings["final_norm"]["scale"].spec == PartitionSpec()
+  odd = abstract_params(dataclasses.replace(CONFIG, width=18), jnp.float32)
+  with pytest.raises(
+    InputError, match=r"config\.mesh\.fsdp=2 × context=2 does not divide 18 of embed/weight \(64, 18\)"
+  ):
+    meshes.param_shardings(odd, mesh)
 
 
-def test_the_constrain_hook_keeps_values_and_sets_the_layout(mesh):
-  x = jnp.arange(4 * 2 * 16.0).reshape(4, 2, 16)
-  laid = jax.jit(lambda y: meshes.make_constrain(mesh)(y, "residual"))(x)
-  assert laid.sharding.shard_shape(x.shape) == (1, 2, 16)
-  np.testing.assert_array_equal(laid, x)
+def test_a_rule_names_fsdp_for_both():
+  with pytest.raises(InputError, match="axis 'context' is unknown; choose None or one of data, fsdp, tensor"):
+    meshes.check_rules(((".*", ("context",)),))
 
 
-@pytest.mark.parametrize("window", [None, 5])
-def test_a_kernel_that_knows_one_device_runs_on_many(mesh, window):
-  shapes = [(4, 64, heads, 16) for heads in (4, 2, 2, 4)]
-  q, k, v, weight = (jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate(shapes))
-  place = jnp.broadcast_to(jnp.arange(64, dtype=jnp.int32), (4, 64))
-  end = jnp.where(place < 30, 64, jnp.where(place < 50, 50, 64)).astype(jnp.int32)
-  split = meshes.split_attention(partial(fused_attention, pallas_triton(interpret=True)), mesh)
+@pytest.mark.parametrize("tx", [optax.adamw(1e-3), optax.adafactor(1e-3)], ids=["adamw", "adafactor"])
+def test_offloaded_moments_lie_in_the_memory_of_the_hosts_and_nothing_else_does(mesh, tx):
+  params = abstract_params(CONFIG, jnp.float32)
+  placed = meshes.param_shardings(params, mesh)
+  state = abstract_state(params, tx, seed=0)
+  near = meshes.state_shardings(state, params, placed, mesh)
+  far = meshes.state_shardings(state, params, placed, mesh, offload=True)
+  assert (far.params, far.step, far.rng) == (near.params, near.step, near.rng)
+  shapes = {meshes.path_name(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
+  for (path, leaf), sharding, other in zip(
+    jax.tree_util.tree_leaves_with_path(state.opt_state),
+    *map(jax.tree.leaves, (far.opt_state, near.opt_state)),
+    strict=True,
+  ):
+    mirrored = any(meshes.path_name(path).endswith(name) and shape == leaf.shape for name, shape in shapes.items())
+    assert sharding.memory_kind == (meshes.HOST if mirrored else other.memory_kind)
+    assert sharding.spec == other.spec
 
-  def value(attend, *heads):
-    output = attend(*heads, end, chunk=32, positions=place, window=window)
-    return jnp.sum(weight * output), output
 
-  run = lambda attend: jax.jit(jax.grad(partial(value, attend), (0, 1, 2), has_aux=True))(q, k, v)
-  (ours, output), (theirs, expected) = run(split), run(attention)
-  assert output.sharding.shard_shape(output.shape) == (1, 64, 2, 16)
-  for mine, other in zip((output, *ours), (expected, *theirs), strict=True):
-    np.testing.assert_allclose(mine, other, atol=1e-5)
+def test_devices_without_such_a_memory_are_refused(mesh, monkeypatch):
+  monkeypatch.setattr(module, "HOST", "cellar")
+  state = abstract_state(abstract_params(CONFIG, jnp.float32), optax.lion(1e-3), seed=0)
+  placed = meshes.param_shardings(state.params, mesh)
+  with pytest.raises(
+    InputError, match=r"config\.optim\.offload: cpu devices have no memory of the kind cellar, only device"
+  ):
+    meshes.state_shardings(state, state.params, placed, mesh, offload=True)

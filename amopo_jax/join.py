@@ -1,0 +1,98 @@
+"""The start and the end of a run of several processes, which find each other by their cluster or their flags."""
+
+import os
+import sys
+import threading
+from typing import Any
+
+import jax
+
+from amopo_jax import processes as others
+from amopo_jax.types import InputError
+
+HEARTBEAT_SECONDS = 60
+"""After so long without a sign of life, JAX's runtime takes a process for dead and ends all others."""
+
+
+def join(processes: str, process: int | None, coordinator: str, *, timeout: int) -> None:
+  """Waits for the other processes of the run; before anything else of JAX is used.
+
+  Args:
+    processes: their number, or "auto": the cluster's environment says all (Cloud TPU, GKE, Slurm, Open MPI).
+    process: index of this one, from 0; None with "auto".
+    coordinator: HOST:PORT at which process 0 listens and all others find it; "" with "auto".
+    timeout: seconds to wait for all of them.
+
+  Raises:
+    InputError: the three do not fit together, or no cluster was found.
+  """
+  _check(processes, process, coordinator)
+  if processes == "1":
+    return
+  jax.config.update("jax_cpu_collectives_implementation", "gloo")
+  # The runtime would end the process with a stack trace: it gets more time than we wait.
+  late = threading.Timer(timeout, _give_up, (processes, process, coordinator, timeout))
+  late.daemon = True
+  late.start()
+  found = {} if processes == "auto" else _explicit(int(processes), process, coordinator)
+  try:
+    jax.distributed.initialize(
+      initialization_timeout=timeout + 60, heartbeat_timeout_seconds=HEARTBEAT_SECONDS, **found
+    )
+  except (ValueError, TypeError) as error:
+    raise InputError(
+      f"--processes=auto: no cluster was found (Cloud TPU, GKE, Slurm, Open MPI: {error}); "
+      "give --processes=N --process=I --coordinator=HOST:PORT"
+    ) from error
+  finally:
+    late.cancel()
+  if others.is_several():
+    others.listener().start()
+
+
+def leave() -> None:
+  """Waits for the others to finish, and parts from them."""
+  if others.is_several():
+    others.listener().stop()
+    jax.distributed.shutdown()
+
+
+def _give_up(processes: str, process: int | None, coordinator: str, timeout: int) -> None:
+  where = f" at {coordinator}" if coordinator else ""
+  print(
+    f"amopo: process {process if process is not None else '(auto)'} waited {timeout} s{where} for all {processes} "
+    "processes to join; see whether each was started, with the same --coordinator, and can reach it",
+    file=sys.stderr,
+    flush=True,
+  )
+  os._exit(2)
+
+
+def _check(processes: str, process: int | None, coordinator: str) -> None:
+  if processes in ("auto", "1"):
+    if process is not None or coordinator:
+      raise InputError(
+        f"--processes={processes}: takes neither --process nor --coordinator; give --processes=N as well"
+      )
+    return
+  if not processes.isdecimal() or int(processes) < 1:
+    raise InputError(f"--processes={processes}: is neither auto nor a number of processes")
+  if process is None or not coordinator:
+    missing = (
+      "--process=I, the index of this one" if process is None else "--coordinator=HOST:PORT, where process 0 listens"
+    )
+    raise InputError(f"--processes={processes}: give {missing}, too")
+  if not 0 <= process < int(processes):
+    raise InputError(f"--process={process}: is not in 0 to {int(processes) - 1}, the indices of {processes} processes")
+  host, _, port = coordinator.rpartition(":")
+  if not host or not port.isdecimal():
+    raise InputError(f"--coordinator={coordinator}: is not HOST:PORT, such as 10.0.0.2:8476")
+
+
+def _explicit(processes: int, process: int | None, coordinator: str) -> dict[str, Any]:
+  return {
+    "coordinator_address": coordinator,
+    "num_processes": processes,
+    "process_id": process,
+    "cluster_detection_method": "deactivate",
+  }

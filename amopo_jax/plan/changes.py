@@ -1,0 +1,98 @@
+"""Changes of a config that need less memory, from cheap to dear.
+
+First those that leave the result as it is: recomputing more, fewer rows on the chips at a time, splitting layers as
+well as rows. Then those that change what is computed: types of the state, the optimizer, fewer rows in a step,
+adapters on a frozen base.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from amopo_jax.run_codec import from_dict, to_dict
+from amopo_jax.run_spec import RunSpec
+
+Overrides = dict[str, Any]
+"""Key of a config without `config.`, such as `model.remat` -> value."""
+
+_TENSOR_SPLITS = (2, 4, 8)
+
+
+def override(spec: RunSpec, overrides: Mapping[str, Any]) -> RunSpec:
+  """The config with other values.
+
+  Raises:
+    InputError: an unknown key, or a value that it cannot have.
+  """
+  values = to_dict(spec)
+  for key, value in overrides.items():
+    section, name = key.split(".")
+    values[section][name] = value
+  return from_dict(values)
+
+
+def free_changes(spec: RunSpec, row_shards: int) -> list[Overrides]:
+  """What leaves the result as it is: one after the other, all together, and layers split as well.
+
+  Args:
+    spec: the config.
+    row_shards: in how many parts its rows are split.
+  """
+  together, most = least_memory(spec, row_shards), most_accumulation(spec, row_shards)
+  splits = []
+  for split in _TENSOR_SPLITS:
+    if row_shards % split == 0:
+      more = {"batch.accumulation": most * split} if _divides(spec, most * split, row_shards // split) else {}
+      splits.append(together | {"mesh.tensor": spec.mesh.tensor * split} | more)
+  return _distinct([*({key: value} for key, value in together.items()), together, *splits])
+
+
+def least_memory(spec: RunSpec, row_shards: int) -> Overrides:
+  """All that saves memory on the same mesh without another result."""
+  most = most_accumulation(spec, row_shards)
+  return _changing(spec, {"model.head_keep": 0.0, "model.remat": "full", "batch.accumulation": most})
+
+
+def most_accumulation(spec: RunSpec, row_shards: int) -> int:
+  """The most micro-batches that a step can be cut into."""
+  return max(count for count in range(1, spec.batch.rows + 1) if count == 1 or _divides(spec, count, row_shards))
+
+
+def state_changes(spec: RunSpec, row_shards: int) -> list[Overrides]:
+  """Less state, or fewer rows in a step.
+
+  Args:
+    spec: the config.
+    row_shards: in how many parts its rows are split.
+  """
+  half_mean = {"optim.mu_dtype": "bfloat16"} if spec.optim.name != "adafactor" else {}
+  halves = {"model.param_dtype": "bfloat16"}
+  factored = _changing(
+    spec, {"optim.name": "adafactor", "optim.b1": 0.9, "optim.b2": 0.999, "optim.eps": 1e-8, "optim.mu_dtype": ""}
+  )
+  one_row = {"batch.rows": row_shards, "batch.group_rows": row_shards, "batch.accumulation": 1, "batch.max_pairs": 0}
+  fewer = one_row if row_shards < spec.batch.rows // spec.batch.accumulation else {}
+  return _distinct([half_mean, halves, factored, factored | halves, fewer, fewer | halves, fewer | factored | halves])
+
+
+def adapter_changes(spec: RunSpec) -> list[Overrides]:
+  """Low-rank adapters on a frozen base, in ever smaller types."""
+  rank = spec.lora.rank or 16
+  return [{"lora.rank": rank, "lora.base_dtype": base} for base in ("bfloat16", "int8", "nf4")]
+
+
+def _divides(spec: RunSpec, micros: int, row_shards: int) -> bool:
+  groups = spec.batch.rows // spec.batch.group_rows
+  return groups % micros == 0 and spec.batch.rows // micros % row_shards == 0
+
+
+def _changing(spec: RunSpec, wanted: Overrides) -> Overrides:
+  return {key: value for key, value in wanted.items() if _value(spec, key) != value}
+
+
+def _distinct(changes: list[Overrides]) -> list[Overrides]:
+  return [change for number, change in enumerate(changes) if change and change not in changes[:number]]
+
+
+def _value(spec: RunSpec, key: str) -> Any:
+  section, name = key.split(".")
+  return getattr(getattr(spec, section), name)

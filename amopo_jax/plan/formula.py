@@ -1,0 +1,117 @@
+"""Memory and cost of a step by formula, for chips without a compiler here: GPUs.
+
+State and batch are exact. What lies between is what must: all gradients at once, what each layer keeps for its
+backward pass, twice the activations of the layer at work, its gathered parameters and their gradient, and the head's.
+A real compiler may need less or more; for TPUs it is asked instead.
+"""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from amopo_jax import build
+from amopo_jax import mesh as meshes
+from amopo_jax.build_step import build_optimizer, place_params, place_state
+from amopo_jax.models.config import ModelConfig
+from amopo_jax.models.transformer import abstract_params
+from amopo_jax.plan.ahead import Memory, abstract_batch, bytes_per_chip
+from amopo_jax.plan.chips import GPUS_PER_NODE
+from amopo_jax.plan.collectives import Collective
+from amopo_jax.plan.cost import Cost
+from amopo_jax.plan.estimate import passes
+from amopo_jax.run_spec import RunSpec
+
+_BLOCKS = 4 * 2**24
+"""Bytes of the head's blocks of logits and what is made of them."""
+
+_FORWARD_AGAIN = ("save_attention", "full")
+"""Remat policies under which the backward pass runs a layer's products once more."""
+
+
+def formula_memory(spec: RunSpec, config: ModelConfig, mesh: meshes.AnyMesh) -> Memory:
+  """Bytes on one GPU.
+
+  Args:
+    spec: the config.
+    config: the decoder.
+    mesh: of sizes alone.
+  """
+  split = place_params(spec, config, mesh)[1]
+  target = place_state(spec, split, mesh, build_optimizer(spec, 1)[0])
+  batch = abstract_batch(spec, mesh, len(spec.data.contexts))
+  parameters, optimizer, base, rows = map(bytes_per_chip, (target.params, target.opt_state, split.base, batch))
+  gradients = parameters * (2 if spec.batch.accumulation > 1 else 1)
+  temporaries = gradients + round(_activations(spec, config, mesh) + _gathered(spec, config, mesh))
+  arguments = parameters + optimizer + base + rows
+  return Memory(parameters, optimizer, base, rows, arguments, temporaries, arguments + temporaries, None)
+
+
+def formula_cost(spec: RunSpec, config: ModelConfig, mesh: meshes.AnyMesh, scored_share: float) -> Cost:
+  """Operations and bytes of one step on one GPU that no compiler can avoid.
+
+  Args:
+    spec: the config.
+    config: the decoder.
+    mesh: of sizes alone.
+    scored_share: of the tokens, those that the head takes.
+  """
+  tokens, asked = spec.batch.rows * spec.batch.row_length, passes(spec)
+  again = 1 if spec.model.remat in _FORWARD_AGAIN else 0
+  layers = (asked + again) * 2 * tokens * config.num_layers * _layer_size(config)
+  head = (asked + 1) * 2 * tokens * scored_share * config.width * config.vocab_size
+  trained = _count(place_params(spec, config, mesh)[1].params)
+  update = (4 + 3) * 4 * trained / mesh.size  # parameters, two moments and gradients are read, three are written
+  sent = _sent(spec, _count(abstract_params(config, jnp.float32)), trained, mesh)
+  # The GPUs of a node fetch each part from another node once, and share its adapters.
+  beyond = 1 / GPUS_PER_NODE if mesh.size > GPUS_PER_NODE else 0.0
+  collectives = {kind: Collective(0, amount, amount * beyond) for kind, amount in sent.items() if amount}
+  return Cost((layers + head) / mesh.size, update, collectives)
+
+
+def _sent(spec: RunSpec, parameters: int, trained: int, mesh: meshes.AnyMesh) -> dict[str, float]:
+  """Bytes that a GPU sends of parameters, gathered anew in each pass, and of gradients of those that are trained."""
+  share = (1 - 1 / mesh.shape["fsdp"]) / mesh.shape["tensor"] * spec.batch.accumulation
+  compute, stored = _itemsize(spec.model.compute_dtype), _itemsize(spec.model.param_dtype)
+  return {"all-gather": 2 * share * parameters * compute, "reduce-scatter": share * trained * stored}
+
+
+def _activations(spec: RunSpec, config: ModelConfig, mesh: meshes.AnyMesh) -> float:
+  """What all layers keep, and the layer at work."""
+  tokens = spec.batch.rows // spec.batch.accumulation // meshes.row_shards(mesh) * spec.batch.row_length
+  tensor, width = mesh.shape["tensor"], config.width
+  heads, keys = config.num_heads * config.head_dim / tensor, config.num_kv_heads * config.head_dim / tensor
+  mlp = config.mlp_width / tensor
+  projections, attention = heads + 2 * keys + 2 * width + 2 * mlp, heads
+  everything = 2 * projections + attention + 2 * width + mlp
+  kept = {
+    "full": 0.0,
+    "save_attention": attention,
+    "dots_no_batch": projections,
+    "dots": projections + attention,
+    "none": everything,
+  }[spec.model.remat]
+  return tokens * _itemsize(spec.model.compute_dtype) * (config.num_layers * (width + kept) + 2 * everything)
+
+
+def _gathered(spec: RunSpec, config: ModelConfig, mesh: meshes.AnyMesh) -> float:
+  """Parameters of two layers and of the head in the compute type, the gradient of one layer, and the head's."""
+  layer = _layer_size(config) / mesh.shape["tensor"]
+  head = config.width * config.vocab_size / mesh.shape["tensor"]
+  compute, stored = _itemsize(spec.model.compute_dtype), _itemsize(spec.model.param_dtype)
+  return layer * (2 * compute + stored) + head * (compute + 4) + _BLOCKS + spec.model.head_keep * 2**30
+
+
+def _layer_size(config: ModelConfig) -> int:
+  """Entries of a layer's kernels."""
+  inner, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+  return config.width * (2 * inner + 2 * keys + 3 * config.mlp_width)
+
+
+def _count(tree: Any) -> int:
+  return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+def _itemsize(dtype: str) -> int:
+  return jnp.dtype(build.DTYPES[dtype]).itemsize

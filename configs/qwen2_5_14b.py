@@ -1,0 +1,36 @@
+"""The released recipe on HelpSteer2 for Qwen2.5-14B-Instruct, full fine-tuning on a slice v5e:8x16.
+
+    amopo plan  --config=configs/qwen2_5_14b.py --topology=v5e:8x16
+    amopo train --config=configs/qwen2_5_14b.py --workdir=gs://BUCKET/qwen2_5_14b --processes=auto
+
+1 row of 2,048 tokens per chip, about 109 pairs in a step; the learning rate is that of the release, whose steps
+hold 2. The data lack the release's third dimension (configs/helpsteer2.py).
+"""
+
+from ml_collections import ConfigDict
+
+from configs import helpsteer2
+
+
+def get_config() -> ConfigDict:
+  config = helpsteer2.get_config()
+  config.model.path = "Qwen/Qwen2.5-14B-Instruct"
+  config.model.arch = {
+    "architectures": ["Qwen2ForCausalLM"],
+    "model_type": "qwen2",
+    "vocab_size": 152_064,
+    "hidden_size": 5120,
+    "intermediate_size": 13_824,
+    "num_hidden_layers": 48,
+    "num_attention_heads": 40,
+    "num_key_value_heads": 8,
+    "hidden_act": "silu",
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 1_000_000.0,
+    "use_sliding_window": False,
+    "max_position_embeddings": 32_768,
+    "tie_word_embeddings": False,
+  }
+  config.batch.update(rows=128, group_rows=8)
+  config.train.update(eval_every=20, save_every=20)
+  return config

@@ -1,0 +1,65 @@
+import json
+
+import pytest
+
+SMALL = {"model__attention": "xla", "model__compute_dtype": "bfloat16", "batch__max_pairs": 16}
+
+
+def test_the_table_tells_whether_it_fits_and_what_is_assumed(amopo, config_file, tpu_devices, tmp_path):
+  tpu_devices("v5e:2x2")
+  file = tmp_path / "plan.json"
+  status, out, err = amopo("plan", f"--config={config_file(**SMALL)}", "--topology=v5e:2x2", f"--json={file}")
+  assert status == 0, err
+  assert out.startswith("v5e:2x2: fits\n")
+  assert "\nassumed\n" in out
+  assert "v5e:2x2: compiling the step" in err
+  assert json.loads(file.read_text())["plans"][0]["fits"]
+
+
+def test_json_alone_is_printed_alone(amopo, config_file):
+  status, out, _ = amopo("plan", f"--config={config_file()}", "--topology=h100:4,a100:8", "--json")
+  assert status == 0
+  assert [plan["topology"] for plan in json.loads(out)["plans"]] == ["h100:4", "a100:8"]
+
+
+def test_assumptions_are_flags(amopo, config_file):
+  flags = ("--tokens_per_pair=77", "--scored_share=0.5", "--pairs=123", "--rows_per_chip=5")
+  _, out, _ = amopo("plan", f"--config={config_file()}", "--topology=h100:4", "--json", *flags)
+  content = json.loads(out)
+  values = {name: content["assumptions"][name] for name in ("tokens_per_pair", "scored_share", "pairs")}
+  assert values == {"tokens_per_pair": 77, "scored_share": 0.5, "pairs": 123}
+  assert content["plans"][0]["rows_per_chip"] == 5
+
+
+@pytest.mark.parametrize(
+  "arguments, message",
+  [
+    ((), "amopo plan: --topology is missing: generation and chips"),
+    (("--topology=v9:2x2",), "amopo plan: --topology=v9:2x2: unknown generation 'v9'; there are v5e"),
+    (("--topology=h100:8,v5e:3x3",), "amopo plan: --topology=v5e:3x3: there is no such slice"),
+    (("--topology=h100:3",), "amopo plan: h100:3: config.batch: 8 rows per micro-batch do not divide over 3"),
+    (("--topology=h100:8", "--config.model.remat=some"), "amopo plan: h100:8: config.model.remat: 'some' is unknown"),
+    (("--topology=h100:8", "--rows_per_chip=-1"), "amopo plan: flag --rows_per_chip=-1"),
+    (("--topology=h100:8", "--scored_share=2"), "amopo plan: flag --scored_share=2"),
+  ],
+)
+def test_a_mistake_is_one_line(amopo, config_file, arguments, message):
+  status, out, err = amopo("plan", f"--config={config_file()}", *arguments)
+  assert (status, out) == (2, "")
+  assert err.startswith(message)
+  assert err.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_a_model_of_32_billion_fits_a_pod_and_not_eight_chips(amopo, tpu_devices, tmp_path):
+  tpu_devices("v5e:2x2")
+  file = tmp_path / "plan.json"
+  arguments = ("--config=configs/qwen2_5_32b.py", "--topology=v5e:16x16,v5e:2x4", f"--json={file}")
+  status, _, err = amopo("plan", *arguments)
+  assert status == 0, err
+  pod, host = json.loads(file.read_text())["plans"]
+  assert pod["fits"]
+  assert (pod["rows_per_chip"], pod["row_length"]) == (1, 2048)
+  assert pod["compile_seconds"] + pod["count_seconds"] < 300
+  assert not host["fits"]
+  assert [trial for trial in host["trials"] if trial["fits"]]

@@ -1,0 +1,128 @@
+"""What holds for every script: it is clean shell, explains itself, and answers mistakes with one line and status 2."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests.launch.conftest import AWKWARD, ROOT
+
+SCRIPTS = sorted(path for path in (ROOT / "launch").iterdir() if path.suffix in (".sh", ".sbatch"))
+LIBRARIES = {"lib.sh", "tpu_lib.sh"}
+RUN = ("--", "--config=configs/quickstart.py", "--workdir=gs://bucket/run", AWKWARD)
+TPU = ("--name=pod", "--zone=us-central1-a", "--type=v5litepod-256")
+COMMANDS = {
+  "local.sh": (),
+  "gpu_node.sh": ("--image=image",),
+  "tpu_vm.sh": ("all", *TPU),
+  "queued_resources.sh": ("all", *TPU),
+  "xpk.sh": ("--name=run", "--cluster=cluster", "--type=v5litepod-256", "--image=image"),
+  "skypilot.sh": ("--name=run", "--type=tpu-v6e-256"),
+  "slurm.sbatch": (),
+}
+
+
+def launch(clients, name, *arguments, **environment):
+  return clients.run("bash", f"launch/{name}", *arguments, **environment)
+
+
+def test_every_script_is_in_this_table():
+  assert {path.name for path in SCRIPTS} == {*COMMANDS, *LIBRARIES, "worker.sh"}
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_bash_can_read_it(path):
+  assert subprocess.run(["bash", "-n", path], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_it_can_be_executed_unless_it_is_sourced(path):
+  assert bool(path.stat().st_mode & 0o111) == (path.name not in LIBRARIES)
+
+
+def test_shellcheck_finds_nothing():
+  shellcheck = shutil.which("shellcheck", path=f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}")
+  if shellcheck is None:
+    pytest.skip("shellcheck is not installed; requirements-dev.txt brings it")
+  done = subprocess.run([shellcheck, *map(str, SCRIPTS)], capture_output=True, text=True, check=False)
+  assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_is_the_comment_at_its_top(clients, name):
+  result = launch(clients, name, "--help")
+  assert (result.status, result.err) == (0, "")
+  assert "--dry-run" in result.out
+  assert f"launch/{name}" in result.out
+  assert "set -euo" not in result.out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_dry_run_needs_no_client_and_keeps_every_argument_whole(clients, name):
+  clients.environment["PATH"] = "/usr/bin:/bin"
+  for program in ("gcloud", "docker", "xpk", "sky", "srun"):
+    clients.add(program)
+  result = launch(clients, name, *COMMANDS[name], "--dry-run", *RUN, PATH=clients.environment["PATH"])
+  assert (result.status, result.err) == (0, "")
+  assert clients.calls == []
+  words = [word for command in result.commands for word in command]
+  # Either an argument as it is, or one level of quoting further down, for the shell of another machine.
+  assert AWKWARD in words or any(AWKWARD in further(word) for word in words)
+
+
+def further(word: str) -> list[str]:
+  """The words of a shell command that is itself one argument; nothing if it is none."""
+  command = f"set -- {word.partition('=')[2]}; printf '%s\\0' \"$@\""
+  return subprocess.run(["bash", "-fc", command], capture_output=True, text=True, check=False).stdout.split("\0")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize(
+  "options, message",
+  [
+    (("--such=1",), "unknown option --such; --help lists them"),
+    (("--such",), "unknown option --such; --help lists them"),
+    (("such thing",), "unknown argument such\\ thing; --help says what there is"),
+    ((), "nothing to run; give -- --config=FILE --workdir=DIR"),
+  ],
+)
+def test_a_mistake_is_one_line_and_status_2(clients, name, options, message):
+  result = launch(clients, name, *COMMANDS[name], *options, "--dry-run")
+  assert (result.status, result.out) == (2, "")
+  assert result.err.startswith(f"launch/{name}: {message}")
+  assert result.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if COMMANDS[name]])
+def test_what_is_missing_is_named(clients, name):
+  for option in COMMANDS[name]:
+    if not option.startswith("--"):
+      continue
+    others = [other for other in COMMANDS[name] if other != option]
+    result = launch(clients, name, *others, "--dry-run", *RUN)
+    assert (result.status, result.out) == (2, "")
+    assert result.err == f"launch/{name}: {option.partition('=')[0]}=… is missing\n"
+
+
+@pytest.mark.parametrize("name", ["tpu_vm.sh", "queued_resources.sh", "xpk.sh", "skypilot.sh"])
+@pytest.mark.parametrize(
+  "workdir, message",
+  [
+    (("--workdir=runs/x",), "--workdir=runs/x is lost with the machine; give a folder in a bucket, --workdir=gs://…"),
+    ((), "--workdir=gs://… is missing after --"),
+  ],
+)
+def test_a_workdir_that_goes_with_the_machine_is_refused(clients, name, workdir, message):
+  result = launch(clients, name, *COMMANDS[name], "--dry-run", "--", "--config=c.py", *workdir)
+  assert (result.status, result.out, result.err) == (2, "", f"launch/{name}: {message}\n")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_another_verb_than_train_may_come_first(clients, name):
+  result = launch(clients, name, *COMMANDS[name], "--dry-run", "--", "score", "--model=gs://bucket/run")
+  assert (result.status, result.err) == (0, "")
+  assert "score" in result.out
+  assert "train" not in result.out

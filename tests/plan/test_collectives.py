@@ -1,0 +1,46 @@
+import pytest
+
+from amopo_jax.plan.collectives import Collective, combine, read_collectives
+
+PROGRAM = """
+%all-reduce-scatter.3 (input: f32[64]) -> f32[16] {
+  %sum.1 = f32[64]{0:T(256)} all-reduce(%input), channel_id=7, replica_groups={{0,1,2,3},{4,5,6,7}}, to_apply=%add
+  ROOT %cut = f32[16]{0} dynamic-slice(%sum.1, %at), dynamic_slice_sizes={16}
+}
+
+ENTRY %main (p: bf16[1,128]) -> f32[8] {
+  %all-gather.1 = bf16[8,128]{1,0:T(8,128)(2,1)} all-gather(%p), channel_id=1, replica_groups=[1,8]<=[8], dimensions={0}
+  %start = (f32[2,4]{1,0}, f32[8,4]{1,0:T(8,128)}) all-gather-start(%x), channel_id=2, replica_groups=[2,4]<=[8]
+  %done = f32[8,4]{1,0} all-gather-done(%start)
+  %sum = (f32[16]{0}, pred[4]{0}) all-reduce(%a, %b), replica_groups=[4,2]<=[2,4]T(1,0), to_apply=%add
+  %part = f32[16]{0} reduce-scatter(%y), channel_id=3, replica_groups={{0,1,2,3},{4,5,6,7}}, dimensions={0}
+  %moved = f32[10]{0} collective-permute(%z), channel_id=4, source_target_pairs={{0,1},{1,0}}
+  %kept = f32[1024]{0} add(%a, %all-reduce.7)
+}
+"""
+
+
+def test_each_instruction_counts_once_by_what_a_ring_sends():
+  found = read_collectives(PROGRAM, [0] * 8)
+  assert found["all-gather"] == Collective(2, 8 * 128 * 2 * 7 / 8 + 8 * 4 * 4 * 3 / 4, 0)
+  assert found["all-reduce"] == Collective(1, 2 * (16 * 4 + 4) / 2, 0)
+  # Of 64 sums each of four chips keeps 16: three quarters are sent, however the compiler writes it.
+  assert found["reduce-scatter"] == Collective(2, 2 * 64 * 4 * 3 / 4, 0)
+  assert found["collective-permute"] == Collective(1, 40, 0)
+
+
+def test_groups_that_span_slices_send_over_the_network():
+  found = read_collectives(PROGRAM, [0, 0, 0, 0, 1, 1, 1, 1])
+  assert found["all-reduce"] == Collective(1, 0, 2 * (16 * 4 + 4) / 2)  # of pairs, one in each slice
+  gathered = found["all-gather"]
+  assert gathered.network_bytes == 8 * 128 * 2 / 2
+  assert gathered.link_bytes == pytest.approx(8 * 128 * 2 * 7 / 8 + 8 * 4 * 4 * 3 / 4)
+  assert found["reduce-scatter"].network_bytes == 0
+
+
+def test_weighted_sums_go_kind_by_kind():
+  one, two = (
+    {"all-gather": Collective(1, 10, 0)},
+    {"all-gather": Collective(2, 30, 0), "all-reduce": Collective(1, 4, 2)},
+  )
+  assert combine([(1, two), (-1, one)]) == {"all-reduce": Collective(1, 4, 2), "all-gather": Collective(1, 20, 0)}

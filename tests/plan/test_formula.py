@@ -1,0 +1,62 @@
+import pytest
+
+from amopo_jax.plan.case import check_cases
+from amopo_jax.plan.formula import formula_cost, formula_memory
+from amopo_jax.plan.topology import parse_topology
+from amopo_jax.policy import count_parameters
+
+
+@pytest.fixture
+def case(make_spec):
+  def make(topology="h100:8", **overrides):
+    [found] = check_cases(make_spec(**overrides), [parse_topology(topology)], 0)
+    return found
+
+  return make
+
+
+def memory(case):
+  return formula_memory(case.spec, case.config, case.mesh)
+
+
+def test_the_state_is_split_and_counted_exactly(case):
+  one, eight = memory(case("h100:1")), memory(case())
+  parameters = 4 * count_parameters(case().config)
+  assert one.parameters == parameters
+  assert 2 * parameters <= one.optimizer < 2 * parameters + 100
+  whole = 5 * 32 + 2 * (32 + 16 + 16)  # norms and biases are on every GPU
+  assert eight.parameters == (parameters - 4 * whole) / 8 + 4 * whole
+
+
+def test_what_is_kept_grows_from_policy_to_policy_and_shrinks_with_micro_batches(case):
+  needed = [
+    memory(case(model__remat=name, batch__rows=64, batch__row_length=4096)).needed
+    for name in ("full", "save_attention", "dots_no_batch", "dots", "none")
+  ]
+  assert needed == sorted(needed)
+  assert len(set(needed)) == 5
+  whole, cut = (memory(case(batch__rows=64, batch__row_length=4096, batch__accumulation=a)) for a in (1, 8))
+  assert cut.needed < whole.needed
+
+
+def test_the_cost_of_a_step_is_split_over_the_gpus(case):
+  one, eight = (formula_cost(c.spec, c.config, c.mesh, 0.5) for c in (case("h100:1"), case()))
+  assert one.flops == pytest.approx(8 * eight.flops)
+  assert one.collectives == {}
+  # Parameters come twice in the compute type, their gradients go once; seven of eight parts are elsewhere.
+  parameters = count_parameters(case().config)
+  assert eight.link_bytes == pytest.approx((2 * 4 + 4) * parameters * 7 / 8)
+  assert eight.network_bytes == 0
+
+
+def test_beyond_a_node_an_eighth_crosses_the_network(case):
+  found = case("h100:16", batch__rows=16)
+  cost = formula_cost(found.spec, found.config, found.mesh, 0.5)
+  assert cost.network_bytes == pytest.approx(cost.link_bytes / 8)
+
+
+def test_more_is_computed_where_less_is_kept(case):
+  less, more = (
+    formula_cost(c.spec, c.config, c.mesh, 0.5).flops for c in (case(model__remat="dots"), case(model__remat="full"))
+  )
+  assert less < more < 1.4 * less

@@ -1,0 +1,302 @@
+"""Real processes on this machine: two with four virtual devices each, against one with eight."""
+
+import json
+import os
+import pathlib
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from amopo_jax.checkpoint import Checkpoints
+from amopo_jax.stopping import EXIT_STATUS
+from amopo_jax.writers import read_metrics
+
+ROOT = pathlib.Path(__file__).parent.parent
+SECONDS = 300
+SETTINGS = {
+  "train__steps": 20,
+  "train__save_every": 3,
+  "train__eval_every": 7,
+  "train__keep": 3,
+  "batch__rows": 16,
+  "batch__accumulation": 2,
+  "batch__group_rows": 4,
+  "mesh__tensor": 2,
+}
+
+
+class Pod:
+  """Starts `amopo` as processes of one run.
+
+  Args:
+    config: a ConfigDict, or one per process.
+    folder: for the config and the cache.
+    processes, devices: their number, and that of the virtual devices of each.
+  """
+
+  def __init__(self, config, folder, *, processes=2, devices=4, cwds=None):
+    configs = config if isinstance(config, list) else [config] * processes
+    self.paths = [folder / f"config-{number}.py" for number in range(processes)]
+    for path, one in zip(self.paths, configs, strict=True):
+      path.write_text(
+        f"from ml_collections import ConfigDict\ndef get_config():\n  return ConfigDict({one.to_dict()!r})\n"
+      )
+    self.processes, self.cwds = processes, cwds or [folder] * processes
+    self.environment = os.environ | {
+      "JAX_PLATFORMS": "cpu",
+      "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+      "JAX_COMPILATION_CACHE_DIR": str(folder / f"cache-{processes}"),
+      "PYTHONPATH": str(ROOT),
+    }
+
+  def start(self, *arguments, only=None, **flags):
+    """The processes of a verb; `only`: just these of them."""
+    with socket.socket() as free:
+      free.bind(("127.0.0.1", 0))
+      port = free.getsockname()[1]
+    several = {"processes": self.processes, "coordinator": f"127.0.0.1:{port}"} if self.processes > 1 else {}
+    started = []
+    for number in range(self.processes) if only is None else only:
+      own = several | ({"process": number} if several else {}) | flags
+      if arguments[0] == "train":
+        own["config"] = self.paths[number]
+      command = [sys.executable, "-m", "amopo_jax", *arguments, *(f"--{name}={value}" for name, value in own.items())]
+      started.append(
+        subprocess.Popen(
+          command,
+          env=self.environment,
+          cwd=self.cwds[number],
+          stdout=subprocess.PIPE,
+          stderr=subprocess.STDOUT,
+          text=True,
+        )
+      )
+    return started
+
+  def train(self, workdir, **flags):
+    return self.start("train", workdir=workdir, **flags)
+
+
+def ended(started):
+  """(statuses, outputs) of processes, when all have ended."""
+  outputs = [process.communicate(timeout=SECONDS)[0] for process in started]
+  return [process.returncode for process in started], outputs
+
+
+def losses(workdir):
+  return {line["step"]: line["loss"] for line in read_metrics(str(workdir)) if "loss" in line}
+
+
+def record(workdir):
+  """Everything that the metrics say of what was computed."""
+  lines = read_metrics(str(workdir))
+  return [{name: value for name, value in line.items() if not name.startswith("throughput")} for line in lines]
+
+
+def checksums(workdir):
+  """Of the last checkpoint's arrays, and the state of its streams."""
+  saved = Checkpoints(str(workdir), read_only=True)
+  step = saved.latest_step()
+  meta = json.loads(next((pathlib.Path(workdir) / "checkpoints" / str(step) / "meta").glob("metadata")).read_text())
+  return step, meta["digests"], meta["stream"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+  return tmp_path_factory.mktemp("pod")
+
+
+@pytest.fixture(scope="module")
+def pod(make_config, folder):
+  return Pod(make_config(**SETTINGS), folder)
+
+
+@pytest.fixture(scope="module")
+def whole(pod, folder):
+  """The workdir of a run of two processes that nobody disturbed."""
+  statuses, outputs = ended(pod.train(folder / "whole"))
+  assert statuses == [0, 0], outputs
+  return folder / "whole"
+
+
+@pytest.fixture(scope="module")
+def alone(make_config, folder):
+  """One process with the devices of both."""
+  return Pod(make_config(**SETTINGS), folder, processes=1, devices=8)
+
+
+def test_two_processes_train_as_one_does(whole, alone, folder):
+  statuses, outputs = ended(alone.train(folder / "alone"))
+  assert statuses == [0], outputs
+  assert len(losses(whole)) == 20
+  for one, two in zip(record(folder / "alone"), record(whole), strict=True):
+    assert one.keys() == two.keys()
+    for name in {"loss", "eval_loss"} & one.keys():
+      assert two[name] == pytest.approx(one[name], rel=1e-6)
+    assert (one.get("num_pairs"), one.get("num_tokens")) == (two.get("num_pairs"), two.get("num_tokens"))
+  assert checksums(whole)[2] == checksums(folder / "alone")[2]
+
+
+def kill(started, workdir, step, numbers, delay=0.0):
+  """Sends signals, by process, once the metrics show a step; returns statuses and outputs."""
+  deadline = time.monotonic() + SECONDS
+  while time.monotonic() < deadline and all(process.poll() is None for process in started):
+    if max(losses(workdir), default=0) >= step:
+      time.sleep(delay)
+      for number, process in numbers:
+        started[process].send_signal(number)
+      break
+    time.sleep(0.02)
+  return ended(started)
+
+
+@pytest.mark.parametrize("process", [0, 1])
+def test_a_request_to_one_process_stops_all_at_the_same_step(pod, whole, folder, process):
+  workdir = folder / f"term-{process}"
+  statuses, outputs = kill(pod.train(workdir), workdir, 4, [(signal.SIGTERM, process)])
+  assert statuses == [EXIT_STATUS] * 2, outputs
+  stopped_at = checksums(workdir)[0]
+  assert 4 <= stopped_at < 20
+  assert f"saved at step {stopped_at}" in outputs[0]
+  statuses, outputs = ended(pod.train(workdir))
+  assert statuses == [0, 0], outputs
+  assert checksums(workdir) == checksums(whole)
+  assert record(workdir) == record(whole)
+
+
+def test_a_killed_process_takes_the_other_with_it_and_they_start_again(pod, whole, folder):
+  workdir = folder / "kill"
+  began = time.monotonic()
+  (status, killed), (output, _) = kill(pod.train(workdir), workdir, 5, [(signal.SIGKILL, 1)])
+  assert killed == -signal.SIGKILL
+  assert status == 1
+  assert "start all of them again with the same command" in output.splitlines()[-1]
+  assert time.monotonic() - began < SECONDS / 2
+  statuses, outputs = ended(pod.train(workdir))
+  assert statuses == [0, 0], outputs
+  assert "resumed at step" in outputs[0]
+  assert checksums(workdir) == checksums(whole)
+  assert record(workdir) == record(whole)
+
+
+def test_a_run_goes_on_with_another_number_of_processes(pod, alone, whole, folder):
+  workdir = folder / "fewer"
+  kill(pod.train(workdir), workdir, 4, [(signal.SIGTERM, 0)])
+  statuses, outputs = ended(alone.train(workdir))
+  assert statuses == [0], outputs
+  assert checksums(workdir)[2] == checksums(whole)[2]
+  assert list(losses(workdir)) == list(losses(whole))
+  np.testing.assert_allclose(list(losses(workdir).values()), list(losses(whole).values()), rtol=1e-5)
+
+
+def test_scores_and_exports_of_two_processes_are_those_of_one(pod, alone, whole, world, folder):
+  written = {}
+  for name, run in (("two", pod), ("one", alone)):
+    out = folder / f"scores-{name}.jsonl"
+    statuses, outputs = ended(run.start("score", model=whole, data=world / "heldout.jsonl", out=out))
+    assert set(statuses) == {0}, outputs
+    statuses, outputs = ended(run.start("export", workdir=whole, out=folder / f"model-{name}"))
+    assert set(statuses) == {0}, outputs
+    written[name] = ([json.loads(line) for line in out.read_text().splitlines()], folder / f"model-{name}")
+  (two, exported), (one, expected) = written["two"], written["one"]
+  assert len(two) == len(one) > 0
+  for a, b in zip(two, one, strict=True):
+    assert {n: v for n, v in a.items() if not isinstance(v, float)} == {
+      n: v for n, v in b.items() if not isinstance(v, float)
+    }
+    assert a["reward"] == pytest.approx(b["reward"], rel=1e-5)
+  tensors, others = (load_file(path / "model.safetensors") for path in (exported, expected))
+  assert tensors.keys() == others.keys()
+  for name, value in tensors.items():
+    np.testing.assert_array_equal(value, others[name])
+  assert sorted(p.name for p in exported.iterdir()) == sorted(p.name for p in expected.iterdir())
+
+
+class TestMistakes:
+  """Each is one line, on every process, within seconds."""
+
+  def test_another_config(self, make_config, tmp_path):
+    mixed = Pod([make_config(), make_config(optim__learning_rate=5e-3)], tmp_path)
+    statuses, outputs = ended(mixed.train(tmp_path / "run"))
+    assert statuses == [2, 2], outputs
+    expected = "process 1 has config.optim.learning_rate=0.005, process 0 has 0.01; start all processes with the same"
+    assert all(expected in output.splitlines()[-1] for output in outputs)
+    assert not (tmp_path / "run").exists()
+
+  @pytest.mark.parametrize("process", [0, 1])
+  def test_a_process_that_never_joins(self, make_config, tmp_path, process):
+    began = time.monotonic()
+    started = Pod(make_config(), tmp_path).start("train", workdir=tmp_path / "run", join_timeout=3, only=[process])
+    (status,), (output,) = ended(started)
+    assert status == 2
+    (line,) = output.splitlines()
+    assert f"process {process} waited 3 s at 127.0.0.1:" in line
+    assert "for all 2 processes to join" in line
+    assert time.monotonic() - began < 30
+
+  def test_a_model_that_one_host_lacks(self, make_config, whole, tmp_path):
+    hosts = [tmp_path / "a", tmp_path / "b"]
+    for host in hosts:
+      host.mkdir()
+    (hosts[0] / "start").symlink_to(whole)
+    config = make_config(model__path="start", model__arch={})
+    statuses, outputs = ended(Pod(config, tmp_path, cwds=hosts).train(tmp_path / "run"))
+    assert statuses == [2, 2], outputs
+    assert "start: not a directory" in outputs[1].splitlines()[-1]
+    assert "process 1 stopped: amopo train: start: not a directory" in outputs[0].splitlines()[-1]
+
+  def test_a_mesh_that_does_not_divide(self, make_config, tmp_path):
+    statuses, outputs = ended(Pod(make_config(mesh__tensor=3), tmp_path).train(tmp_path / "run"))
+    assert statuses == [2, 2]
+    assert all("does not cover 8 devices" in output for output in outputs)
+
+  def test_a_batch_that_does_not_divide(self, make_config, tmp_path):
+    statuses, outputs = ended(Pod(make_config(batch__rows=4), tmp_path).train(tmp_path / "run"))
+    assert statuses == [2, 2]
+    assert all("4 rows per micro-batch do not divide over 8 devices" in output for output in outputs)
+
+
+@pytest.mark.slow
+def test_killed_twenty_times_it_loses_and_repeats_nothing(pod, alone, make_config, whole, folder):
+  """SIGKILL to one process, SIGTERM to one, SIGKILL to both, at random steps; other process counts and meshes too."""
+  rng = random.Random(0)
+  (folder / "other").mkdir()
+  other_mesh = Pod(make_config(**{**SETTINGS, "mesh__tensor": 1}), folder / "other", processes=2, devices=4)
+  workdir = folder / "twenty"
+  deaths = [
+    [(signal.SIGKILL, 0)],
+    [(signal.SIGKILL, 1)],
+    [(signal.SIGTERM, 1)],
+    [(signal.SIGKILL, 0), (signal.SIGKILL, 1)],
+  ]
+  for number in range(20):
+    run = [pod, alone, other_mesh][number % 3]
+    before = max(losses(workdir), default=0)
+    numbers = [(n, min(p, run.processes - 1)) for n, p in deaths[number % 4]]
+    kill(run.train(workdir), workdir, min(before + 1, 19), numbers, delay=rng.random() * 0.3)
+  statuses, outputs = ended(pod.train(workdir))
+  assert statuses == [0, 0], outputs
+  assert checksums(workdir)[2] == checksums(whole)[2]
+  assert list(losses(workdir)) == list(range(1, 21))
+  np.testing.assert_allclose(list(losses(workdir).values()), list(losses(whole).values()), rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_killed_at_random_moments_with_the_same_mesh_it_ends_bit_identical(pod, whole, folder, seed):
+  rng, workdir = random.Random(seed), folder / f"random-{seed}"
+  for _ in range(5):
+    step = max(losses(workdir), default=0) + rng.randint(1, 3)
+    numbers = [(rng.choice([signal.SIGKILL, signal.SIGTERM]), rng.randint(0, 1))]
+    kill(pod.train(workdir), workdir, min(step, 19), numbers, delay=rng.random() * 0.5)
+  statuses, outputs = ended(pod.train(workdir))
+  assert statuses == [0, 0], outputs
+  assert checksums(workdir) == checksums(whole)
+  assert record(workdir) == record(whole)
