@@ -74,8 +74,8 @@ def _where(run: Run) -> str:
   )
   return (
     f"jax {jax.__version__} on {jax.device_count()} {device.platform} device(s), mesh {shape}\n"
-    f"{config.architecture}, {parameters / 1e6:,.1f} M parameters in {run.spec.model.param_dtype}, from {origin}"
-    f"{adapters if lora.rank else ''}"
+    f"{config.architecture}, {parameters / 1e6:,.1f} M parameters in {run.spec.model.param_dtype}, from {origin}; "
+    f"attention {run.attention}{adapters if lora.rank else ''}"
   )
 
 

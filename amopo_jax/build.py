@@ -10,7 +10,7 @@ from amopo_jax import mesh as meshes
 from amopo_jax.build_data import num_streams, pack_spec
 from amopo_jax.feed import FeedSpec, make_feed_spec
 from amopo_jax.host import give_back_after_compiling
-from amopo_jax.models.attention import BACKENDS, XLA, Attention, choose_attention
+from amopo_jax.models.attention import BACKENDS, XLA, Attention, Choice, choose_attention
 from amopo_jax.models.config import ModelConfig
 from amopo_jax.models.head import BLOCK_LOGITS, make_room
 from amopo_jax.models.score import ScoreFn, make_score_fn
@@ -52,8 +52,22 @@ def build_score_fn(
   *,
   rows: tuple[int, int] = (0, 0),
   block_logits: int = BLOCK_LOGITS,
+  attend: Attention | None = None,
 ) -> ScoreFn:
-  """The policy's score function on a mesh; `rows`: R and S of a micro-batch that it trains on."""
+  """The policy's score function on a mesh.
+
+  Args:
+    spec: of the config.
+    config: the decoder.
+    num_contexts: K.
+    mesh: devices.
+    rows: R and S of a micro-batch that it trains on; zeros where it only scores.
+    block_logits: most logits that the output head computes at a time.
+    attend: of `build_attention`; None: chosen here.
+
+  Raises:
+    InputError: an unknown name, or an attention that cannot be.
+  """
   check_name("config.model.remat", spec.remat, REMAT)
   room = None  # an accelerator's allocator keeps its memory itself
   if mesh.size == 1 and mesh.devices.flat[0].platform == "cpu":
@@ -73,12 +87,12 @@ def build_score_fn(
     head_sharers=mesh.shape["context"],
     vocab_shards=meshes.vocab_shards(mesh, config.vocab_size),
     room=room,
-    attend=build_attention(spec, config, mesh),
+    attend=attend or build_attention(spec, config, mesh).attend,
     constrain=meshes.make_constrain(mesh),
   )
 
 
-def build_attention(spec: ModelSpec, config: ModelConfig, mesh: Mesh) -> Attention:
+def build_attention(spec: ModelSpec, config: ModelConfig, mesh: Mesh) -> Choice:
   """The attention for the devices of a mesh, split by rows, queries and heads; XLA splits the reference by itself."""
   check_name("config.model.attention", spec.attention, BACKENDS)
   name, attend = choose_attention(
@@ -90,7 +104,8 @@ def build_attention(spec: ModelSpec, config: ModelConfig, mesh: Mesh) -> Attenti
     compute_dtype=dtype("config.model.compute_dtype", spec.compute_dtype),
     device=next((one for one in mesh.devices.flat if one.process_index == jax.process_index()), None),
   )
-  return attend if name == XLA and mesh.shape["context"] == 1 else meshes.split_attention(attend, mesh)
+  is_split = name != XLA or mesh.shape["context"] > 1
+  return Choice(name, meshes.split_attention(attend, mesh) if is_split else attend)
 
 
 def dtype(where: str, name: str) -> Any:

@@ -33,6 +33,7 @@ class StepParts(NamedTuple):
   Attributes:
     spec: the config.
     mesh: devices.
+    attention: name of the backend that runs, `auto` resolved.
     score_fn: of the policy, on the mesh.
     objective: of the config.
     placed: sharding of each parameter of the whole policy.
@@ -41,6 +42,7 @@ class StepParts(NamedTuple):
 
   spec: RunSpec
   mesh: Mesh
+  attention: str
   score_fn: ScoreFn
   objective: Objective
   placed: Any
@@ -85,10 +87,13 @@ def build_parts(
   """
   parts = spec.batch.accumulation * meshes.row_shards(mesh)
   objective = build_objective(spec.objective, num_contexts, parts=parts)
-  score_fn = build.build_score_fn(spec.model, config, num_contexts, mesh, rows=rows, block_logits=block_logits)
+  attention = build.build_attention(spec.model, config, mesh)
+  score_fn = build.build_score_fn(
+    spec.model, config, num_contexts, mesh, rows=rows, block_logits=block_logits, attend=attention.attend
+  )
   build_optimizer(spec, 1)
   placed, split = place_params(spec, config, mesh)
-  return StepParts(spec, mesh, score_fn, objective, placed, split)
+  return StepParts(spec, mesh, attention.name, score_fn, objective, placed, split)
 
 
 def place_params(spec: RunSpec, config: ModelConfig, mesh: meshes.AnyMesh) -> tuple[Any, Split]:

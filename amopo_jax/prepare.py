@@ -34,36 +34,15 @@ from amopo_jax.policy import (
   PolicySource,
   RunRecord,
   find_policy,
-  read_run,
   write_atomically,
   write_run,
 )
 from amopo_jax.remote import write_folder
-from amopo_jax.run_codec import difference
+from amopo_jax.resume import check_tokenizer, matching_record
 from amopo_jax.run_spec import RunSpec, check_name
 from amopo_jax.state import TrainState, init_state
 from amopo_jax.step import StepMetrics
 from amopo_jax.types import InputError
-
-FREE_TO_CHANGE = (
-  "config.mesh.",
-  "config.optim.offload",
-  "config.batch.accumulation",
-  "config.data.workers",
-  "config.model.remat",
-  "config.model.attention",
-  "config.model.attention_chunk",
-  "config.model.head_chunk",
-  "config.model.head_keep",
-  "config.model.unroll",
-  "config.train.log_every",
-  "config.train.eval_every",
-  "config.train.save_every",
-  "config.train.keep",
-  "config.train.tensorboard",
-  "config.train.wandb_project",
-)
-"""Keys that a resumed run may change: they do not change what is computed, only where, when and how it is shown."""
 
 _SAMPLED_STEPS = 16
 """Steps that are packed to estimate how many make an epoch."""
@@ -77,6 +56,7 @@ class Run(NamedTuple):
     source: of the initial policy.
     data: pairs, tokenizer, contexts.
     mesh: devices.
+    attention: name of the backend that runs.
     feed: how the data come onto them.
     num_steps: steps that the schedule is made for; exact where the config names them.
     target: abstract state with its shardings.
@@ -89,6 +69,7 @@ class Run(NamedTuple):
   source: PolicySource
   data: build_data.Data
   mesh: Mesh
+  attention: str
   feed: FeedSpec
   num_steps: int
   target: TrainState
@@ -114,17 +95,18 @@ def prepare(spec: RunSpec, workdir: str | None) -> Run:
   num_contexts = len(build_data.plan_data(spec).contexts.contexts)
   rows = (spec.batch.rows // spec.batch.accumulation, spec.batch.row_length) if workdir else (0, 0)
   parts = build_parts(spec, source.config, mesh, num_contexts, rows=rows)
-  record = _matching_record(spec, workdir)  # after the config alone, whose typing errors have better messages
+  record = matching_record(spec, workdir)  # after the config alone, whose typing errors have better messages
   feed = build.build_feed_spec(spec, mesh)
   data = build_data.build_data(spec, source)
-  _check_fingerprint(record, data, workdir)
+  check_tokenizer(record, data.tokenizer, workdir)
   num_steps = record.num_steps if record else _count_steps(spec, data)
   step = build_step(parts, num_steps)
   eval_step = meshes.jit_for(mesh, evaluation(parts), out_shardings=meshes.replicated(mesh))
   dtype = build.dtype("config.model.param_dtype", spec.model.param_dtype)
   base = partial(load_base, source, parts.split, spec.lora, dtype=dtype, placed=parts.placed, seed=spec.seed)
   init = _initializer(parts, step, source)
-  return Run(spec, source, data, mesh, feed, num_steps, step.target, init, base, step.train_step, eval_step)
+  steps = step.train_step, eval_step
+  return Run(spec, source, data, mesh, parts.attention, feed, num_steps, step.target, init, base, *steps)
 
 
 def identify(run: Run) -> dict[str, Any]:
@@ -197,26 +179,6 @@ def _check_loop(spec: RunSpec) -> None:
     check_name("config.train.best_metric", spec.train.best_metric, names)
   if spec.train.wandb_project and importlib.util.find_spec("wandb") is None:
     raise InputError("config.train.wandb_project: the package wandb is not installed; pip install wandb")
-
-
-def _matching_record(spec: RunSpec, workdir: str | None) -> RunRecord | None:
-  if workdir is None or not (epath.Path(workdir) / RUN_FILE).exists():
-    return None
-  record = read_run(workdir)
-  changed = [line for line in difference(record.spec, spec) if not line.startswith(FREE_TO_CHANGE)]
-  if changed:
-    more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
-    raise InputError(
-      f"{workdir}: belongs to a run of another config: {changed[0]}{more}; use another --workdir, or that config"
-    )
-  return record
-
-
-def _check_fingerprint(record: RunRecord | None, data: build_data.Data, workdir: str | None) -> None:
-  if record and record.fingerprint != data.tokenizer.fingerprint:
-    raise InputError(
-      f"{workdir}: was begun with another tokenizer than {data.tokenizer.name}; use that one, or a new workdir"
-    )
 
 
 def _count_steps(spec: RunSpec, data: build_data.Data) -> int:

@@ -26,6 +26,7 @@ def test_it_says_where_with_what_and_on_which_pairs(said):
   run, text = said(train__steps=7, batch__accumulation=1)
   assert "on 8 cpu device(s), mesh data 1 × fsdp 8 × context 1 × tensor 1" in text
   assert f"Qwen2ForCausalLM, {count_parameters(run.source.config) / 1e6:.1f} M parameters in float32" in text
+  assert "from random weights; attention xla_blocks\n" in text
   assert f"{len(run.data.train[0])} training pairs, {len(run.data.heldout[0])} held out; 7 steps of 8 rows" in text
   assert "the mean (not the sum) of token log-probabilities" in text
 

@@ -37,8 +37,12 @@ def test_the_attention_goes_by_name_and_by_the_devices(make_spec):
   build_one = lambda **changes: build.build_attention(
     make_spec(**changes).model, source.config, build.build_mesh(make_spec())
   )
-  assert build_one(model__attention="xla") is attention
-  assert build_one().__qualname__ == "split_attention.<locals>.attended"  # by `auto` blocks, on a CPU too
+  assert build_one(model__attention="xla") == ("xla", attention)
+  name, attend = build_one()
+  assert (name, attend.__qualname__) == (
+    "xla_blocks",
+    "split_attention.<locals>.attended",
+  )
   with pytest.raises(
     InputError, match=r"config\.model\.attention: 'flash' is unknown; choose one of auto, xla, pallas"
   ):

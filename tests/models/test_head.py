@@ -75,6 +75,16 @@ def test_moments_are_those_of_the_full_softmax(chunk: int, shards: int):
 
 
 @pytest.mark.parametrize(("chunk", "shards"), LAYOUTS)
+def test_the_last_token_of_a_row_counts_once(chunk: int, shards: int):
+  hidden, weight = random_inputs(0)
+  rows = random_rows(0)
+  rows = rows._replace(slot=rows.slot.at[:, -3:].set(2))
+  ours = moments_head(hidden, weight, rows, SLOTS, chunk=chunk, shards=shards)
+  np.testing.assert_array_equal(ours.length, oracle(hidden, weight, rows)[0])
+  np.testing.assert_allclose(jnp.stack(ours), oracle(hidden, weight, rows), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("chunk", "shards"), LAYOUTS)
 def test_the_hand_written_gradient_is_that_of_the_full_softmax(chunk: int, shards: int):
   inputs = random_inputs(1)
   rows = random_rows(1)

@@ -1,0 +1,34 @@
+"""What can be seen of joining with one process; tests/test_processes.py has the others."""
+
+import jax
+import pytest
+
+from amopo_jax.join import join, leave
+from amopo_jax.types import InputError
+
+
+@pytest.mark.parametrize(
+  "processes, process, coordinator, message",
+  [
+    ("two", 0, "a:1", "--processes=two: is neither auto nor a number of processes"),
+    ("0", 0, "a:1", "--processes=0: is neither auto nor a number"),
+    ("2", None, "a:1", r"--processes=2: give --process=I, the index of this one, too"),
+    ("2", 0, "", r"--processes=2: give --coordinator=HOST:PORT, where process 0 listens, too"),
+    ("2", 2, "a:1", r"--process=2: is not in 0 to 1"),
+    ("2", -1, "a:1", r"--process=-1: is not in 0 to 1"),
+    ("2", 0, "host", r"--coordinator=host: is not HOST:PORT"),
+    ("2", 0, "host:port", r"--coordinator=host:port: is not HOST:PORT"),
+    ("auto", 0, "", "--processes=auto: takes neither --process nor --coordinator"),
+    ("1", None, "a:1", "--processes=1: takes neither"),
+  ],
+)
+def test_flags_that_do_not_fit_together_are_refused(processes, process, coordinator, message):
+  with pytest.raises(InputError, match=message):
+    join(processes, process, coordinator, timeout=1)
+
+
+def test_one_process_joins_nobody(monkeypatch):
+  monkeypatch.setattr(jax.distributed, "initialize", None)
+  join("1", None, "", timeout=1)
+  leave()
+  assert jax.process_count() == 1
