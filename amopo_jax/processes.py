@@ -24,7 +24,7 @@ from amopo_jax.types import InputError
 
 _FAULT, _GONE = "amopo/fault", "amopo/gone"
 _LISTENING_MS = 1_000
-_PARTING_SECONDS = 5.0
+_PARTING_SECONDS, _LAST_SECONDS = 5.0, 1.0
 _EXCHANGE_MS = 3_600_000
 """A process may load and check its data for long; one that is gone is noticed by its missing heartbeats."""
 
@@ -170,17 +170,19 @@ def _client() -> Any:
 
 
 def _part(status: int) -> NoReturn:
-  """Ends the process at once; process 0, which carries the texts, when the others have read them."""
+  """Ends the process at once; process 0, which carries the texts, a moment after the others have read them.
+
+  A process that finds process 0 gone while it ends itself is aborted by JAX's runtime, with a stack trace.
+  """
   client = _client()
+  sys.stdout.flush()
+  sys.stderr.flush()
   with contextlib.suppress(Exception):
     client.key_value_set(f"{_GONE}/{global_state.process_id}", "")
     if global_state.process_id == 0:
       for process in range(1, global_state.num_processes):
         client.blocking_key_value_get(f"{_GONE}/{process}", int(1000 * _PARTING_SECONDS))
-    else:
-      threading.Event().wait(0.2)  # what was printed is read; the others have had the same moment
-  sys.stdout.flush()
-  sys.stderr.flush()
+      threading.Event().wait(_LAST_SECONDS)
   os._exit(status)
 
 

@@ -122,8 +122,7 @@ class _Loop:
     stream = train_stream(spec, self.run.data, self.run.feed.owned, num_workers=spec.data.workers)
     if meta:
       stream.set_state(meta["stream"])
-      if "window" in meta:  # not in checkpoints of the first versions
-        self._restore_window(meta["window"])
+      self._restore_window(meta["window"])
     if evaluated_at < step and (step == 0 or _is_due(step, spec.train.eval_every)):
       evaluated_at = step if self._evaluate(step, state) else evaluated_at
     else:

@@ -70,7 +70,7 @@ def test_only_adapters_and_their_moments_are_on_disk(adapted, trained):
   assert all("'lora_a'" in name or "'lora_b'" in name for name in arrays)
   assert len(arrays) == 3 * 14  # parameters, two moments; A and B of seven kernels
   assert sum(value.size for value in arrays.values()) == 3 * 4096
-  assert bytes_on_disk(adapted[0]) < 0.5 * bytes_on_disk(trained[0])  # of which a good part is names
+  assert bytes_on_disk(adapted[0]) < 0.7 * bytes_on_disk(trained[0])  # of a tiny model; most of it is names
 
 
 def test_a_resumed_run_ends_with_the_same_bits(adapted, spec, tmp_path, console):
@@ -128,10 +128,10 @@ def one_step(spec, groups, lora, *, sizes=(1, 1, 1), accumulation=1, steps=2):
   return jax.device_get((state, metrics, evaluate(state.params, batch, base.params))), base.fingerprint
 
 
-SPLITS = [((1, 8, 1), 1), ((1, 4, 2), 2)]
+SPLITS = [pytest.param((1, 8, 1), 1, marks=pytest.mark.slow), ((1, 4, 2), 2)]
 
 
-@pytest.fixture(scope="module", params=["", "nf4"], ids=["float32", "nf4"])
+@pytest.fixture(scope="module", params=[pytest.param("", marks=pytest.mark.slow), "nf4"], ids=["float32", "nf4"])
 def reference(request, wide, groups):
   lora = LoraSpec(4, 8.0, request.param, ALL)
   return lora, one_step(wide, groups, lora)

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from amopo_jax.build_data import num_streams
 from amopo_jax.data.collate import collate, count_pairs
 from amopo_jax.data.tokenizer import load_tokenizer
 from amopo_jax.mesh import HOST, place_batch
@@ -32,12 +33,12 @@ def test_a_wandb_project_without_the_package_is_refused_before_anything_is_writt
 
 def test_steps_are_those_of_the_config_or_so_many_epochs(run, make_spec):
   assert prepare(make_spec(train__steps=17), None).num_steps == 17
-  stream = train_stream(run.spec, run.data, num_workers=0)
+  stream = train_stream(run.spec, run.data, range(num_streams(run.spec.batch)), num_workers=0)
   assert run.num_steps == sum(1 for _ in stream)
 
 
 def test_an_epoch_draws_every_pair_once(run, make_spec):
-  stream = train_stream(make_spec(), run.data, num_workers=0)
+  stream = train_stream(make_spec(), run.data, range(num_streams(run.spec.batch)), num_workers=0)
   assert sum(count_pairs(groups) for groups in stream) == len(run.data.train[0])
 
 
@@ -56,7 +57,7 @@ def test_offloaded_moments_stay_with_the_hosts_and_change_nothing(run, make_spec
   kinds = lambda tree: {leaf.sharding.memory_kind for leaf in jax.tree.leaves(tree) if leaf.ndim}
   states = []
   for one in (run, far):
-    groups = next(train_stream(one.spec, one.data, num_workers=0))
+    groups = next(train_stream(one.spec, one.data, range(num_streams(one.spec.batch)), num_workers=0))
     batch = place_batch(collate(groups, accumulation=1, num_pairs=count_pairs(groups)), one.mesh)
     states.append(one.train_step(one.init(), batch)[0])
   assert kinds(states[1].opt_state) == kinds(far.init().opt_state) == {HOST}

@@ -157,6 +157,7 @@ def kill(started, workdir, step, numbers, delay=0.0):
   return ended(started)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("process", [0, 1])
 def test_a_request_to_one_process_stops_all_at_the_same_step(pod, whole, folder, process):
   workdir = folder / f"term-{process}"
@@ -176,8 +177,11 @@ def test_a_killed_process_takes_the_other_with_it_and_they_start_again(pod, whol
   began = time.monotonic()
   (status, killed), (output, _) = kill(pod.train(workdir), workdir, 5, [(signal.SIGKILL, 1)])
   assert killed == -signal.SIGKILL
-  assert status == 1
-  assert "start all of them again with the same command" in output.splitlines()[-1]
+  if status == 1:
+    assert "start all of them again with the same command" in output.splitlines()[-1]
+  else:  # it was not in a collective, which would have failed, and the runtime noticed the missing heartbeats
+    assert status == -signal.SIGABRT
+    assert "heartbeat" in output
   assert time.monotonic() - began < SECONDS / 2
   statuses, outputs = ended(pod.train(workdir))
   assert statuses == [0, 0], outputs
@@ -186,6 +190,7 @@ def test_a_killed_process_takes_the_other_with_it_and_they_start_again(pod, whol
   assert record(workdir) == record(whole)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_processes(pod, alone, whole, folder):
   workdir = folder / "fewer"
   kill(pod.train(workdir), workdir, 4, [(signal.SIGTERM, 0)])
@@ -196,6 +201,7 @@ def test_a_run_goes_on_with_another_number_of_processes(pod, alone, whole, folde
   np.testing.assert_allclose(list(losses(workdir).values()), list(losses(whole).values()), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_scores_and_exports_of_two_processes_are_those_of_one(pod, alone, whole, world, folder):
   written = {}
   for name, run in (("two", pod), ("one", alone)):

@@ -192,7 +192,7 @@ def kill_at_step(process, workdir, step, number, delay=0.0):
   return process.returncode
 
 
-@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("accumulation", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_on_one_cpu_kept_logits_change_nothing_of_a_run(make_config, tmp_path, accumulation):
   """One device is where they live in a place that outlives the step; evaluations share the score function."""
   found = {}
@@ -341,7 +341,9 @@ OTHER_PARTS = {
 }
 
 
-@pytest.mark.parametrize("name", OTHER_PARTS)
+@pytest.mark.parametrize(
+  "name", [name if "lion" in name else pytest.param(name, marks=pytest.mark.slow) for name in OTHER_PARTS]
+)
 def test_a_run_of_other_parts_learns_too(make_spec, console, tmp_path, name):
   train(make_spec(train__epochs=2, **OTHER_PARTS[name]), str(tmp_path / "run"), console)
   lines = [line for line in read_metrics(str(tmp_path / "run")) if "loss" in line]

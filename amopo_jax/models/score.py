@@ -1,5 +1,6 @@
 """From token rows to the moments of the responses: the seam between the policy and the objective."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -57,9 +58,9 @@ def make_score_fn(
   Returns:
     `score_fn(params, rows, num_pairs) -> ResponseMoments`, pure, with reverse-mode gradients in `params`.
   """
-  tiling = {"chunk": head_chunk, "keep": head_keep, "block_logits": block_logits, "room": room}
+  tiling = {"chunk": head_chunk, "keep": head_keep, "block_logits": block_logits}
   shares = {"shards": head_shards, "sharers": head_sharers, "vocab_shards": vocab_shards}
-  head = partial(moments_head, constrain=constrain, **tiling, **shares)
+  head = partial(moments_head, room=room, constrain=constrain, **tiling, **shares)
 
   def score_fn(params: Params, rows: PackedRows, num_pairs: int) -> ResponseMoments:
     hidden = hidden_states(
@@ -75,7 +76,6 @@ def make_score_fn(
     )
     weight = constrain(output_embedding(params, config).astype(compute_dtype), "head_weight")
     shape = (num_pairs, num_contexts, len(PAIR_MEMBERS))
-    num_slots = num_pairs * num_contexts * len(PAIR_MEMBERS)
-    return ResponseMoments(*(x.reshape(shape) for x in head(hidden, weight, rows, num_slots)))
+    return ResponseMoments(*(x.reshape(shape) for x in head(hidden, weight, rows, math.prod(shape))))
 
   return score_fn

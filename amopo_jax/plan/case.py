@@ -97,7 +97,7 @@ def _slices(spec: RunSpec, topology: Topology) -> Overrides:
   changes: Overrides = {}
   if spec.mesh.data != -1 and spec.mesh.data % topology.slices:
     changes["mesh.data"] = spec.mesh.data * topology.slices
-  if topology.is_tpu:
+  if topology.is_tpu and spec.mesh.slices != topology.slices:
     changes["mesh.slices"] = topology.slices
   return changes
 

@@ -5,6 +5,7 @@ import pytest
 SMALL = {"model__attention": "xla", "model__compute_dtype": "bfloat16", "batch__max_pairs": 16}
 
 
+@pytest.mark.slow
 def test_the_table_tells_whether_it_fits_and_what_is_assumed(amopo, config_file, tpu_devices, tmp_path):
   tpu_devices("v5e:2x2")
   file = tmp_path / "plan.json"

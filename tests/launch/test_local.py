@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -115,10 +116,18 @@ def test_a_process_that_was_stopped_has_the_others_stop_and_save(local):
 )
 def test_a_signal_reaches_every_process_and_is_not_retried(clients, name, options):
   amopo = clients.add("amopo", AMOPO)
-  command = ["bash", "launch/local.sh", *options, "--", "--on-0=wait", "--on-1=wait"]
+  # The background jobs of a shell ignore SIGINT, and so would their children.
+  listening = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execvp('bash', sys.argv[1:])"
+  script = ["bash", "launch/local.sh", *options, "--", "--on-0=wait", "--on-1=wait"]
+  command = [sys.executable, "-c", listening, *script]
   environment = {**clients.environment, "AMOPO": str(amopo)}
   with subprocess.Popen(
-    command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    command,
+    cwd=ROOT,
+    env=environment,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
   ) as script:
     for _ in range(2 if "--processes=2" in options else 1):
       assert "process" in script.stdout.readline()
