@@ -1,5 +1,6 @@
 """What the chips send each other, read from the text of a compiled program."""
 
+import itertools
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,9 +11,18 @@ import numpy as np
 KINDS = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective-permute")
 
 _INSTRUCTION = re.compile(rf"= (?P<result>.*?) (?P<kind>{'|'.join(KINDS)})(?P<start>-start)?\(")
-_SHAPE = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
+_SHAPE = re.compile(r"\b(pred|[a-z]+\d+)\[([\d,]*)\]")
 _LISTED = re.compile(r"replica_groups=\{(\{[\d,{}]*\})\}")
 _IOTA = re.compile(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
+_MESH = re.compile(
+  r"replica_groups=mesh\[(?P<axes>[^\]]*)\](?:, device_ids=\((?P<ids>(?:[^()]|\([^()]*\))*)\))? \{(?P<named>[^}]*)\}"
+)
+_AXIS = re.compile(r"'?([^',={]+)'?=(\d+)")
+_NAMED = re.compile(r"'?([^',:]+)'?(?::\((\d+)\)(\d+))?(?:,|$)")
+_RESHAPED = re.compile(r"\[([\d,]+)\](?:T\(([\d,]+)\))?")
+
+_BETWEEN_SLICES = re.compile(r'= (?P<result>\(.*?\)) send\(.*_xla_megascale_transfer_type="(?P<kind>\w+)"')
+"""What passes the data-center network goes by the hosts: a transfer to them instead of an instruction of its kind."""
 
 _SCATTERING = "all-reduce-scatter"
 """In the name of a computation whose all-reduce keeps a slice of the sum: the TPU compiler's reduce-scatter."""
@@ -38,6 +48,8 @@ def read_collectives(text: str, slice_of: Sequence[int]) -> dict[str, Collective
   A ring of n chips sends, per chip, (n - 1)/n of what is gathered or exchanged, (n - 1)/n of what is summed and
   scattered, and twice that of what is summed for all.
 
+  Between slices, a chip hands what it sends to its host, whose part of the ring is counted here as the chip's.
+
   Args:
     text: of `jax.stages.Compiled.as_text`.
     slice_of: number of the slice of each device, in the order of the mesh.
@@ -49,10 +61,13 @@ def read_collectives(text: str, slice_of: Sequence[int]) -> dict[str, Collective
   for kind, result, groups in _instructions(text, len(slice_of)):
     spanned = max(len({slice_of[device] for device in group}) for group in groups)
     largest = max(map(len, groups))
-    before = found[kind] if kind in found else Collective(0, 0, 0)
+    before = found.get(kind, Collective(0, 0, 0))
     network = _sent(kind, result, spanned, largest) if spanned > 1 else 0.0
     within = _sent(kind, result, largest, largest) if largest > spanned or spanned == 1 else 0.0
     found[kind] = Collective(before.count + 1, before.link_bytes + within, before.network_bytes + network)
+  for kind, network in _transfers(text, len(set(slice_of))):
+    before = found.get(kind, Collective(0, 0, 0))
+    found[kind] = before._replace(count=before.count + 1, network_bytes=before.network_bytes + network)
   return found
 
 
@@ -80,6 +95,16 @@ def _instructions(text: str, num_devices: int) -> Iterator[tuple[str, int, list[
         yield found["kind"], result, groups
 
 
+def _transfers(text: str, num_slices: int) -> Iterator[tuple[str, float]]:
+  """Kind, and bytes over the network, of what each slice exchanges with all others by its hosts."""
+  for found in _BETWEEN_SLICES.finditer(text):
+    kind = found["kind"].lower().replace("_", "-")
+    operand = max(_bytes(*shape) for shape in _SHAPE.findall(found["result"]))
+    result = operand * num_slices if kind == "all-gather" else operand
+    result = operand // num_slices if kind == "reduce-scatter" else result
+    yield kind, _sent(kind, result, num_slices, num_slices)
+
+
 def _sent(kind: str, result: int, chips: int, group: int) -> float:
   """Bytes that a chip sends in a ring of `chips`, for a collective of `group` chips."""
   share = (chips - 1) / chips
@@ -95,7 +120,37 @@ def _groups(line: str, num_devices: int) -> list[list[int]]:
     axes = [int(axis) for axis in found[3].split(",")]
     order = [int(axis) for axis in found[4].split(",")] if found[4] else range(len(axes))
     return np.arange(math.prod(axes)).reshape(axes).transpose(order).reshape(count, size).tolist()
+  if found := _MESH.search(line):
+    return _groups_of_mesh(found["axes"], found["ids"] or "", found["named"])
   return [list(range(num_devices))]
+
+
+def _groups_of_mesh(axes: str, ids: str, named: str) -> list[list[int]]:
+  """Groups along some axes of a mesh, as 'a'=2,'b'=8 and 'b':(2)4: of b's two blocks of four, each of four."""
+  sizes = {name: int(size) for name, size in _AXIS.findall(axes)}
+  parts = [(name, int(before or 1), int(size or sizes[name])) for name, before, size in _NAMED.findall(named)]
+  factors, group = [], {}
+  for axis, size in sizes.items():
+    mine = [(before, before * count) for name, before, count in parts if name == axis]
+    cuts = sorted({1, size, *(cut for span in mine for cut in span)})
+    for low, high in itertools.pairwise(cuts):
+      for start, stop in mine:
+        if start <= low < stop:
+          group[(parts.index((axis, start, stop // start)), low)] = len(factors)
+      factors.append(high // low)
+  within = [group[key] for key in sorted(group)]
+  others = [place for place in range(len(factors)) if place not in within]
+  devices = _device_ids(ids, math.prod(sizes.values())).reshape(factors).transpose(others + within)
+  return devices.reshape(-1, math.prod(factors[place] for place in within)).tolist()
+
+
+def _device_ids(text: str, count: int) -> np.ndarray:
+  """The devices of a mesh in its order: all in a row, a transposed grid as [4,2]T(1,0), or one by one."""
+  if found := _RESHAPED.search(text):
+    axes = [int(axis) for axis in found[1].split(",")]
+    order = [int(axis) for axis in found[2].split(",")] if found[2] else range(len(axes))
+    return np.arange(count).reshape(axes).transpose(order).reshape(-1)
+  return np.asarray([int(one) for one in text.split(",")]) if text else np.arange(count)
 
 
 def _bytes(kind: str, sizes: str) -> int:

@@ -1,5 +1,6 @@
 import pytest
 
+from amopo_jax.plan import collectives
 from amopo_jax.plan.collectives import Collective, combine, read_collectives
 
 PROGRAM = """
@@ -44,3 +45,33 @@ def test_weighted_sums_go_kind_by_kind():
     {"all-gather": Collective(2, 30, 0), "all-reduce": Collective(1, 4, 2)},
   )
   assert combine([(1, two), (-1, one)]) == {"all-reduce": Collective(1, 4, 2), "all-gather": Collective(1, 20, 0)}
+
+
+@pytest.mark.parametrize(
+  "written, groups",
+  [
+    ("{{0,1},{2,3}}", [[0, 1], [2, 3]]),
+    ("[2,2]<=[2,2]T(1,0)", [[0, 2], [1, 3]]),
+    ("mesh['a'=2,'b'=2] {'b'}", [[0, 1], [2, 3]]),
+    ("mesh['a'=2,'b'=2] {'a'}", [[0, 2], [1, 3]]),
+    ("mesh['a'=2,'b'=2] {'a','b'}", [[0, 1, 2, 3]]),
+    ("mesh['a'=2,'b'=2] {'b','a'}", [[0, 2, 1, 3]]),
+    ("mesh[a=2,b=2] {a}", [[0, 2], [1, 3]]),
+    ("mesh['a'=8] {'a':(2)4}", [[0, 1, 2, 3], [4, 5, 6, 7]]),
+    ("mesh['a'=8] {'a':(1)2}", [[0, 4], [1, 5], [2, 6], [3, 7]]),
+    ("mesh['a'=8] {'a':(2)2}", [[0, 2], [1, 3], [4, 6], [5, 7]]),
+    ("mesh['a'=2,'b'=2], device_ids=([2,2]T(1,0)) {'b'}", [[0, 2], [1, 3]]),
+    ("mesh['x'=2,'y'=2], device_ids=(0,2,1,3) {'x'}", [[0, 1], [2, 3]]),
+  ],
+)
+def test_groups_of_devices_in_every_spelling(written, groups):
+  line = f"  %sum = f32[16]{{0}} all-reduce(%a), channel_id=1, replica_groups={written}, to_apply=%add"
+  assert collectives._groups(line, 8) == groups
+
+
+def test_what_the_hosts_exchange_between_slices_is_of_the_network():
+  send = '  %s = ({}, u32[], token[]) send(%x, %t), frontend_attributes={{_xla_megascale_transfer_type="{}"}}\n'
+  program = send.format("f32[100]{0}", "ALL_REDUCE") + send.format("bf16[8]{0}", "ALL_GATHER")
+  found = read_collectives(program, [0, 0, 1, 1])
+  assert found["all-reduce"] == Collective(1, 0, 2 * 400 / 2)
+  assert found["all-gather"] == Collective(1, 0, 16)
