@@ -14,6 +14,7 @@ import json
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
@@ -22,8 +23,11 @@ from jax._src.distributed import global_state  # the runtime's texts have no pub
 
 from amopo_jax.types import InputError
 
-_FAULT, _GONE = "amopo/fault", "amopo/gone"
+_FAULT, _GONE, _ALIVE, _LEFT = "amopo/fault", "amopo/gone", "amopo/alive", "left"
 _LISTENING_MS = 1_000
+_SIGN_SECONDS, _SILENT_SECONDS = 5.0, 40.0
+"""How often a process gives a sign of life, and how long one may be without before process 0 ends the run: sooner
+than JAX's runtime would, which aborts without a line that helps."""
 _PARTING_SECONDS, _LAST_SECONDS = 5.0, 1.0
 _EXCHANGE_MS = 3_600_000
 """A process may load and check its data for long; one that is gone is noticed by its missing heartbeats."""
@@ -130,7 +134,7 @@ def meet() -> None:
 
 
 class Listener:
-  """A thread that waits for the line of a process that failed, and then ends this one."""
+  """A thread that waits for the line of a process that failed, or is gone, and then ends this one."""
 
   def __init__(self):
     self._is_over = threading.Event()
@@ -144,12 +148,17 @@ class Listener:
     """Ends the thread, before the runtime that it asks goes away."""
     self._is_over.set()
     self._thread.join()
+    _sign(_LEFT)
 
   def _listen(self) -> None:
+    signs = _Signs()
     while not self._is_over.is_set():
       try:
         text = _client().blocking_key_value_get(_FAULT, _LISTENING_MS)
-      except jax.errors.JaxRuntimeError:  # nothing yet; a lost coordinator is the runtime's to report
+      except jax.errors.JaxRuntimeError:  # nothing yet; where process 0 is gone, the runtime aborts this one at once
+        signs.give()
+        if gone := signs.missing():
+          _stop_silent(gone)
         self._is_over.wait(0.1)
         continue
       process, line, status = json.loads(text)
@@ -157,6 +166,49 @@ class Listener:
         print(f"process {process} stopped: {line}", file=sys.stderr, flush=True)
         _part(status)
       return
+
+
+class _Signs:
+  """Signs of life of the processes; process 0 looks whether others still give theirs."""
+
+  def __init__(self):
+    self._count, self._given = 0, -_SIGN_SECONDS
+    self._seen: dict[int, tuple[str, float]] = {}
+
+  def give(self) -> None:
+    """Gives one, unless the last one is young."""
+    if time.monotonic() - self._given >= _SIGN_SECONDS:
+      self._count, self._given = self._count + 1, time.monotonic()
+      _sign(str(self._count))
+
+  def missing(self) -> list[int]:
+    """The processes that have been silent for too long, on process 0."""
+    if global_state.process_id or self._given + _LISTENING_MS / 1000 < time.monotonic():
+      return []
+    with contextlib.suppress(jax.errors.JaxRuntimeError):
+      for key, sign in _client().key_value_dir_get(_ALIVE):
+        process = int(key.rsplit("/", 1)[1])
+        if self._seen.get(process, ("", 0.0))[0] != sign:
+          self._seen[process] = (sign, time.monotonic())
+    late = time.monotonic() - _SILENT_SECONDS
+    return [process for process, (sign, at) in self._seen.items() if sign != _LEFT and at < late]
+
+
+def _sign(text: str) -> None:
+  with contextlib.suppress(jax.errors.JaxRuntimeError):
+    _client().key_value_set(f"{_ALIVE}/{global_state.process_id}", text, allow_overwrite=True)
+
+
+def _stop_silent(gone: list[int]) -> NoReturn:
+  """Ends all processes, since some are gone without a word."""
+  names = ", ".join(map(str, sorted(gone)))
+  line = (
+    f"process {names} gave no sign of life for {_SILENT_SECONDS:.0f} s; it was killed, or its machine is gone; "
+    "start all of them again with the same command"
+  )
+  print(line, file=sys.stderr, flush=True)
+  stop_others(line, 1)
+  os._exit(1)
 
 
 @functools.cache
