@@ -1,10 +1,11 @@
 """Import and export of a sharded model: seconds against those of its bare files, and peak host memory against its size.
 
-    python -m benchmarks.files [--json=FILE] [--gib=2] [--devices=8] [--rounds=5] [--dtype=bfloat16] [--folder=FOLDER]
+    python -m benchmarks.files [--json=FILE] [--gib=2] [--devices=8] [--rounds=5] [--dtype=bfloat16] [--warm]
 
 Each figure is of a process of its own: one reads the files into a buffer, one loads them onto virtual devices that
 split them by fsdp, one writes as many bytes, one exports what it has loaded. On a CPU the devices' arrays are host
-memory too, so an import cannot take less than the model's size. Memory is what the process grows by, at its highest:
+memory too, so an import cannot take less than the model's size. Before every cell the system forgets the files'
+pages, so that both sides read from the disk; --warm leaves them. Memory is what the process grows by, at its highest:
 all that is resident, the mapped pages of the files with it.
 """
 
@@ -142,6 +143,14 @@ def _resident() -> list[float]:
   return [int(lines[name].split()[0]) / 2**20 for name in ("VmRSS", "RssAnon")]
 
 
+def forget(folder: Path) -> None:
+  """Has the system drop the pages of the weights from its cache."""
+  for file in _weights(folder):
+    with file.open("rb") as stream:
+      os.fsync(stream.fileno())
+      os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 def _weights(folder: Path) -> list[Path]:
   return sorted(folder.glob("*.safetensors"))
 
@@ -150,6 +159,8 @@ def _apart(args: argparse.Namespace, cell: str, folder: Path, out: Path) -> dict
   """A cell in a fresh process."""
   call = [sys.executable, "-m", "benchmarks.files", f"--cell={cell}", f"--folder={folder}", f"--out={out}"]
   call += [f"--dtype={args.dtype}", f"--gib={args.gib}"]
+  if not args.warm:
+    forget(folder)
   flags = f"--xla_force_host_platform_device_count={args.devices}"
   environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
   done = subprocess.run(
@@ -208,6 +219,7 @@ def main() -> None:
   parser.add_argument("--rounds", type=int, default=5)
   parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
   parser.add_argument("--folder", default="")
+  parser.add_argument("--warm", action="store_true")
   parser.add_argument("--cell", default="", help=argparse.SUPPRESS)
   parser.add_argument("--out", default="", help=argparse.SUPPRESS)
   args = parser.parse_args()

@@ -3,7 +3,7 @@ import pytest
 from safetensors import safe_open
 
 from amopo_jax.models.hf_import import check_model_dir
-from benchmarks.files import fields_of, read, write, write_model
+from benchmarks.files import fields_of, forget, read, write, write_model
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +25,7 @@ def size_of(layers):
 
 
 def test_bare_files_are_read_and_written_whole(model, tmp_path):
+  forget(model)
   assert read(model)["seconds"] > 0
   assert write(model, tmp_path / "out")["seconds"] > 0
   (file,) = model.glob("*.safetensors")
