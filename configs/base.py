@@ -83,9 +83,7 @@ def get_config() -> ConfigDict:
   config.objective = ConfigDict()
   config.objective.name = "amopo"  # or sft, simpo, orpo, cpo, slic, rrhf, which refuse what they do not use
   config.objective.beta = 0.8  # nats per token -> reward
-  config.objective.target_margin = (
-    2.0  # gamma, in units of reward; delta of slic; others accept any, as configs inherit it
-  )
+  config.objective.target_margin = 2.0  # gamma, in units of reward; delta of slic; the others accept any value
   config.objective.alpha = "gaussian"  # weights over contexts: a name of objective.alpha.ALPHAS, or fixed
   config.objective.fixed_alpha = ()  # one weight per context, where alpha is fixed
   config.objective.ties = "keep"  # terms whose dimension does not order the pair: keep, mask_ties, follow_dimension
