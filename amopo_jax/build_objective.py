@@ -17,8 +17,26 @@ from amopo_jax.objective import (
 from amopo_jax.run_spec import ObjectiveSpec, check_name
 from amopo_jax.types import InputError
 
-AMOPO_ONLY = {"alpha": "gaussian", "fixed_alpha": (), "ties": "keep", "gap_margin": 0.0, "sft_weight": 0.0}
-"""Keys that the baselines do not use, with the value of `configs/base.py` that they must be left at."""
+DEFAULTS = {
+  "alpha": "gaussian",
+  "fixed_alpha": (),
+  "ties": "keep",
+  "gap_margin": 0.0,
+  "sft_weight": 0.0,
+  "ratio_weight": 0.1,
+}
+"""Keys that not every objective uses, with the value of `configs/base.py` that they must be left at elsewhere."""
+
+USED = {
+  "amopo": ("alpha", "fixed_alpha", "ties", "gap_margin", "sft_weight"),
+  "sft": (),
+  "simpo": ("target_margin",),
+  "orpo": ("ratio_weight",),
+  "cpo": ("sft_weight",),
+  "slic": ("target_margin", "sft_weight"),
+  "rrhf": ("sft_weight",),
+}
+"""What each objective uses besides beta."""
 
 
 def build_objective(spec: ObjectiveSpec, num_contexts: int, *, parts: int) -> Objective:
@@ -36,6 +54,7 @@ def build_objective(spec: ObjectiveSpec, num_contexts: int, *, parts: int) -> Ob
   _named("alpha", spec.alpha, ALPHAS | {"fixed": fixed})
   tie_policy = _named("ties", spec.ties, TIE_POLICIES)
   _check_numbers(spec)
+  _check_unused(spec)
   if spec.name == "amopo":
     return make_amopo(
       alpha_fn=_alpha_fn(spec, num_contexts, parts),
@@ -45,15 +64,13 @@ def build_objective(spec: ObjectiveSpec, num_contexts: int, *, parts: int) -> Ob
       gap_margin=spec.gap_margin,
       sft_weight=spec.sft_weight,
     )
-  _check_unused(spec)
-  arguments = {"beta": spec.beta} | ({"target_margin": spec.target_margin} if spec.name != "sft" else {})
-  return maker(**arguments)
+  return maker(beta=spec.beta, **{key: getattr(spec, key) for key in USED[spec.name]})
 
 
 def _check_numbers(spec: ObjectiveSpec) -> None:
   if not 0 < spec.beta < math.inf:
     raise InputError(f"config.objective.beta: {spec.beta} is not positive; the paper uses 0.8")
-  for key in ("target_margin", "gap_margin", "sft_weight"):
+  for key in ("target_margin", "gap_margin", "sft_weight", "ratio_weight"):
     value = getattr(spec, key)
     if not 0 <= value < math.inf:
       raise InputError(f"config.objective.{key}: {value} is not a finite number of at least 0; correct it")
@@ -62,11 +79,13 @@ def _check_numbers(spec: ObjectiveSpec) -> None:
 
 
 def _check_unused(spec: ObjectiveSpec) -> None:
-  for key, default in AMOPO_ONLY.items():
+  for key, default in DEFAULTS.items():
     value = getattr(spec, key)
-    if value != default:
+    if value != default and key not in USED[spec.name]:
+      users = " or ".join(name for name, used in USED.items() if key in used)
       raise InputError(
-        f"config.objective.{key}: {value!r} has no effect on {spec.name}; leave it at {default!r}, or set name to amopo"
+        f"config.objective.{key}: {value!r} has no effect on {spec.name}; leave it at {default!r}, "
+        f"or set name to {users}"
       )
 
 

@@ -85,6 +85,7 @@ class ObjectiveSpec:
   ties: str
   gap_margin: float
   sft_weight: float
+  ratio_weight: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,6 +161,7 @@ AT_LEAST = {
   "config.objective.target_margin": 0,
   "config.objective.gap_margin": 0,
   "config.objective.sft_weight": 0,
+  "config.objective.ratio_weight": 0,
   "config.optim.learning_rate": 0,
   "config.optim.clip": 0,
   "config.optim.weight_decay": 0,

@@ -2,8 +2,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from amopo_jax.build_objective import AMOPO_ONLY, build_objective
-from amopo_jax.objective import ALPHAS, TIE_POLICIES, fixed, keep, make_amopo, make_sft, make_simpo
+from amopo_jax.build_objective import DEFAULTS, USED, build_objective
+from amopo_jax.objective import (
+  ALPHAS,
+  BASELINES,
+  TIE_POLICIES,
+  fixed,
+  keep,
+  make_amopo,
+  make_cpo,
+  make_orpo,
+  make_rrhf,
+  make_sft,
+  make_simpo,
+  make_slic,
+)
 from amopo_jax.types import InputError, PairInfo, ResponseMoments
 from configs import base
 
@@ -42,18 +55,29 @@ def test_fixed_weights_come_from_the_config(make_spec, example):
 
 
 @pytest.mark.parametrize(
-  "name, expected",
-  [("sft", make_sft(beta=0.8)), ("simpo", make_simpo(beta=0.8, target_margin=2.0))],
+  "name, keys, expected",
+  [
+    ("sft", {}, make_sft(beta=0.8)),
+    ("simpo", {}, make_simpo(beta=0.8, target_margin=2.0)),
+    ("orpo", {"ratio_weight": 0.4}, make_orpo(beta=0.8, ratio_weight=0.4)),
+    ("cpo", {"sft_weight": 0.3}, make_cpo(beta=0.8, sft_weight=0.3)),
+    ("slic", {"sft_weight": 0.3}, make_slic(beta=0.8, target_margin=2.0, sft_weight=0.3)),
+    ("rrhf", {"sft_weight": 0.3}, make_rrhf(beta=0.8, sft_weight=0.3)),
+  ],
 )
-def test_the_baselines_by_name(make_spec, example, name, expected):
-  objective = build_objective(spec_of(make_spec, name=name), 2, parts=1)
+def test_the_baselines_by_name(make_spec, example, name, keys, expected):
+  objective = build_objective(spec_of(make_spec, name=name, **keys), 2, parts=1)
   assert loss(objective, example) == pytest.approx(loss(expected, example))
+
+
+def test_every_objective_says_what_it_uses():
+  assert set(USED) == {"amopo", *BASELINES}
 
 
 @pytest.mark.parametrize(
   "overrides, parts, message",
   [
-    ({"name": "dpo"}, 1, r"config\.objective\.name: 'dpo' is unknown; choose one of amopo, sft, simpo"),
+    ({"name": "dpo"}, 1, r"config\.objective\.name: 'dpo' is unknown; choose one of amopo, cpo, orpo, rrhf, sft"),
     ({"alpha": "softmax"}, 1, r"config\.objective\.alpha: 'softmax' is unknown; choose one of fixed, gaussian"),
     ({"ties": "drop"}, 1, r"config\.objective\.ties: 'drop' is unknown"),
     ({"alpha": "fixed"}, 1, "0 weights for 2 contexts"),
@@ -88,6 +112,7 @@ def test_names_and_arguments_that_cannot_be_are_refused(make_spec, overrides, pa
     ("ties", "mask_ties"),
     ("gap_margin", 0.5),
     ("sft_weight", 0.5),
+    ("ratio_weight", 0.5),
   ],
 )
 def test_a_baseline_refuses_what_it_would_ignore(make_spec, name, key, value):
@@ -95,9 +120,9 @@ def test_a_baseline_refuses_what_it_would_ignore(make_spec, name, key, value):
     build_objective(spec_of(make_spec, **{"name": name, key: value}), 2, parts=1)
 
 
-def test_the_keys_of_amopo_alone_have_the_defaults_of_the_base_config():
+def test_the_keys_of_some_have_the_defaults_of_the_base_config():
   objective = base.get_config().objective
-  assert {key: objective[key] for key in AMOPO_ONLY} == AMOPO_ONLY
+  assert {key: objective[key] for key in DEFAULTS} == DEFAULTS
 
 
 def test_sft_accepts_the_target_margin_that_configs_inherit(make_spec):

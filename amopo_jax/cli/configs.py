@@ -1,5 +1,6 @@
 """From `--config=FILE --config.a.b=v` to a `RunSpec`: the only place below configs/ that knows ConfigDict."""
 
+import dataclasses
 import importlib
 import importlib.util
 import sys
@@ -11,7 +12,7 @@ from ml_collections import ConfigDict, config_flags
 
 from amopo_jax.cli.config_errors import explain
 from amopo_jax.run_codec import from_dict
-from amopo_jax.run_spec import RunSpec
+from amopo_jax.run_spec import ContextEntry, RunSpec
 from amopo_jax.types import InputError
 
 BUNDLED = "amopo_jax.configs"
@@ -66,6 +67,30 @@ def spec_from_flags(values: flags.FlagValues) -> RunSpec:
 def spec_from_config(config: ConfigDict) -> RunSpec:
   """The run of a ConfigDict."""
   return from_dict(config.to_dict())
+
+
+def policy_spec(values: flags.FlagValues, model: str) -> RunSpec:
+  """The run by which a verb that does not train uses a policy: contexts, tokenizer, beta and mesh.
+
+  Args:
+    values: with `--config`, which comes first; else the run of a workdir counts, else configs/base.py.
+    model: Hugging Face directory or hub name, or a workdir; one without contexts is asked the bare question.
+
+  Raises:
+    InputError: a wrong key, or a broken record of a run.
+  """
+  from amopo_jax.policy import is_workdir, read_run
+
+  if values.config is not None:
+    spec = spec_from_flags(values)
+  elif is_workdir(model):
+    spec = read_run(model).spec
+    spec = dataclasses.replace(spec, mesh=dataclasses.replace(spec.mesh, data=1, fsdp=-1, tensor=1))
+  else:
+    spec = base_spec()
+  plain = {"plain": ContextEntry(dimension="", template="plain", low=0.0, high=0.0)}
+  data = dataclasses.replace(spec.data, contexts=spec.data.contexts or plain)
+  return dataclasses.replace(spec, data=data, model=dataclasses.replace(spec.model, path=model, arch={}))
 
 
 def base_spec() -> RunSpec:

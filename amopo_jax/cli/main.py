@@ -20,6 +20,7 @@ from absl import logging as absl_logging
 VERBS = {
   "train": "trains; reusing the workdir resumes",
   "score": "length, log-probability, probabilities and reward of every response in a file",
+  "generate": "answers prompts in every context, greedily or by chance; goes on where it was interrupted",
   "export": "a checkpoint as a Hugging Face directory",
   "doctor": "what the machine has; checks a config, a model or a data file",
   "plan": "compiles the step for TPUs that are not there: memory, operations, time; what would make it fit",

@@ -9,7 +9,7 @@ import sys
 
 from absl import flags
 
-from amopo_jax.cli.configs import base_spec, define_config, spec_from_flags
+from amopo_jax.cli.configs import define_config, policy_spec
 from amopo_jax.cli.joining import define_processes, joined
 from amopo_jax.cli.parse import require
 
@@ -45,18 +45,9 @@ def run(values: flags.FlagValues) -> int:
 
 
 def _spec(values: flags.FlagValues):
-  from amopo_jax.policy import is_workdir, read_run
-  from amopo_jax.run_spec import ContextEntry, SourceSpec
+  from amopo_jax.run_spec import SourceSpec
 
-  model = values.model
-  if values.config is not None:
-    spec = spec_from_flags(values)
-  elif is_workdir(model):
-    spec = read_run(model).spec
-    spec = dataclasses.replace(spec, mesh=dataclasses.replace(spec.mesh, data=1, fsdp=-1, tensor=1))
-  else:
-    spec = base_spec()
-  contexts = spec.data.contexts or {"plain": ContextEntry(dimension="", template="plain", low=0.0, high=0.0)}
+  spec = policy_spec(values, values.model)
   source = SourceSpec(path=values.data, format=values.format, weight=1.0)
-  data = dataclasses.replace(spec.data, train={"data": source}, heldout={}, heldout_fraction=0.0, contexts=contexts)
-  return dataclasses.replace(spec, data=data, model=dataclasses.replace(spec.model, path=model, arch={}))
+  data = dataclasses.replace(spec.data, train={"data": source}, heldout={}, heldout_fraction=0.0)
+  return dataclasses.replace(spec, data=data)

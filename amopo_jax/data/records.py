@@ -63,7 +63,7 @@ class Record:
   origin: str
 
   def __post_init__(self):
-    _check_prompt(self.prompt, self.origin)
+    check_prompt(self.prompt, self.origin)
     if len(self.responses) < 2:
       raise InputError(f"{self.origin}: {len(self.responses)} response(s); a preference needs at least two")
     for number, response in enumerate(self.responses):
@@ -122,7 +122,12 @@ def score_in_range(response: Response, dimension: str, low: Number, high: Number
   return float(score)
 
 
-def _check_prompt(prompt: tuple[Message, ...], origin: str):
+def check_prompt(prompt: tuple[Message, ...], origin: str) -> None:
+  """Refuses a dialogue to which there is nothing to respond.
+
+  Raises:
+    InputError: empty, an unknown role, or it does not end with what the user said.
+  """
   if not prompt:
     raise InputError(f"{origin}: no prompt; give a text or a list of messages")
   for place, message in enumerate(prompt):

@@ -125,8 +125,7 @@ def hidden_states(
     constrain: called with every new residual stream, and the rotation of its tokens, and the kind "residual";
       before that with the embedded tokens and the kind "embedded".
   """
-  model = nnx.merge(_structure(config, *_lora_parts(params)), params)
-  return model(
+  return bind(params, config)(
     rows,
     compute_dtype=compute_dtype,
     remat=remat,
@@ -134,6 +133,11 @@ def hidden_states(
     attend=partial(attend, chunk=attention_chunk),
     constrain=constrain,
   )
+
+
+def bind(params: Params, config: ModelConfig) -> Transformer:
+  """The decoder as a module with these parameters, as `init_params` makes them or as `lora.join` does."""
+  return nnx.merge(_structure(config, *_lora_parts(params)), params)
 
 
 def output_embedding(params: Params, config: ModelConfig) -> Float[Array, "V D"]:

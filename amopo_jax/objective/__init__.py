@@ -19,7 +19,17 @@ from amopo_jax.objective.alpha import (
   uniform,
 )
 from amopo_jax.objective.amopo import make_amopo
-from amopo_jax.objective.baselines import BASELINES, PairLosses, make_sft, make_simpo, uniform_objective
+from amopo_jax.objective.baselines import (
+  BASELINES,
+  PairLosses,
+  make_cpo,
+  make_orpo,
+  make_rrhf,
+  make_sft,
+  make_simpo,
+  make_slic,
+  uniform_objective,
+)
 from amopo_jax.objective.moments import mean_logps, mean_probs, std_probs
 from amopo_jax.objective.preference import (
   TIE_POLICIES,
@@ -54,8 +64,12 @@ __all__ = [
   "jitter",
   "keep",
   "make_amopo",
+  "make_cpo",
+  "make_orpo",
+  "make_rrhf",
   "make_sft",
   "make_simpo",
+  "make_slic",
   "margins",
   "mask_ties",
   "mean_logps",

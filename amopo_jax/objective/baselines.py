@@ -5,7 +5,7 @@ The pattern: a baseline is its unreduced losses, `(moments, pair_info) -> losses
 (β, γ, reference log-probabilities) are keyword arguments of the baseline's `make_…` function, which closes
 over them:
 
-    def make_slic(*, delta: float) -> Objective:
+    def make_hinge(*, delta: float) -> Objective:
       def losses(moments: ResponseMoments, pair_info: PairInfo) -> Float[Array, "B K"]:
         return jax.nn.relu(delta - margins(mean_logps(moments)))
       return uniform_objective(losses, beta=1.0)
@@ -13,10 +13,13 @@ over them:
 
 from collections.abc import Callable
 
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from amopo_jax.objective import preference
 from amopo_jax.objective.alpha import uniform
+from amopo_jax.objective.moments import mean_logps
 from amopo_jax.objective.reduction import Aux, Objective, reduce_losses
 from amopo_jax.types import Noise, PairInfo, ResponseMoments, Scalar
 
@@ -88,5 +91,118 @@ def make_simpo(*, beta: float | Scalar, target_margin: float | Scalar) -> Object
   return uniform_objective(losses, beta=beta)
 
 
-BASELINES: dict[str, Callable[..., Objective]] = {"sft": make_sft, "simpo": make_simpo}
+def make_orpo(*, ratio_weight: float | Scalar, beta: float | Scalar = 1.0) -> Objective:
+  """ORPO (arXiv 2403.07691): supervised learning, and a Bradley-Terry term of the log odds of mean probabilities.
+
+      L = Σ_b weight_b (1/K) Σ_k [ −mean_logps_bk(y_w) − λ log σ( odds_bk(y_w) − odds_bk(y_l) ) ]
+      odds = mean_logps − log(1 − exp(mean_logps))
+
+  Args:
+    ratio_weight: λ, ≥ 0.
+    beta: reward per nat, > 0, of the reported rewards only.
+
+  Returns:
+    The objective; loss in nats.
+
+  Source: method.md §4.
+  """
+
+  def losses(moments: ResponseMoments, pair_info: PairInfo) -> Float[Array, "B K"]:
+    del pair_info
+    ratio = preference.margins(_log_odds(mean_logps(moments)))
+    return preference.sft_losses(moments) + ratio_weight * preference.preference_losses(ratio, 0.0)
+
+  return uniform_objective(losses, beta=beta)
+
+
+def make_cpo(*, beta: float | Scalar, sft_weight: float | Scalar) -> Objective:
+  """CPO (arXiv 2401.08417): DPO without a reference, and supervised learning of the chosen response.
+
+      L = Σ_b weight_b (1/K) Σ_k [ −log σ( β (log π(y_w) − log π(y_l)) ) − λ log π(y_w) ]
+
+  The supervised term is a mean over tokens, as TRL has it, so that λ does not depend on lengths.
+
+  Args:
+    beta: β, per nat of the sum of log-probabilities, > 0.
+    sft_weight: λ, ≥ 0.
+
+  Returns:
+    The objective; loss in nats.
+
+  Source: method.md §4.
+  """
+
+  def losses(moments: ResponseMoments, pair_info: PairInfo) -> Float[Array, "B K"]:
+    del pair_info
+    ahead = preference.margins(beta * moments.sum_logp)
+    return preference.preference_losses(ahead, 0.0) + sft_weight * preference.sft_losses(moments)
+
+  return uniform_objective(losses, beta=beta)
+
+
+def make_slic(*, beta: float | Scalar, target_margin: float | Scalar, sft_weight: float | Scalar) -> Objective:
+  """SLiC-HF (arXiv 2305.10425): a hinge on the difference of log-probabilities, and supervised learning.
+
+      L = Σ_b weight_b (1/K) Σ_k [ max(0, δ − β (log π(y_w) − log π(y_l))) − λ log π(y_w) ]
+
+  Args:
+    beta: β, per nat of the sum of log-probabilities, > 0; 1 in the paper.
+    target_margin: δ, ≥ 0.
+    sft_weight: λ, ≥ 0, of a mean over tokens.
+
+  Returns:
+    The objective.
+
+  Source: method.md §4.
+  """
+
+  def losses(moments: ResponseMoments, pair_info: PairInfo) -> Float[Array, "B K"]:
+    del pair_info
+    ahead = preference.margins(beta * moments.sum_logp)
+    return jax.nn.relu(target_margin - ahead) + sft_weight * preference.sft_losses(moments)
+
+  return uniform_objective(losses, beta=beta)
+
+
+def make_rrhf(*, sft_weight: float | Scalar, beta: float | Scalar = 1.0) -> Objective:
+  """RRHF (arXiv 2304.05302) of two responses: a hinge on the mean log-probabilities, and supervised learning.
+
+      L = Σ_b weight_b (1/K) Σ_k [ max(0, mean_logps_bk(y_l) − mean_logps_bk(y_w)) − λ log π(y_w) ]
+
+  Args:
+    sft_weight: λ, ≥ 0, of a mean over tokens.
+    beta: reward per nat, > 0, of the reported rewards only.
+
+  Returns:
+    The objective; loss in nats per token.
+
+  Source: method.md §4.
+  """
+
+  def losses(moments: ResponseMoments, pair_info: PairInfo) -> Float[Array, "B K"]:
+    del pair_info
+    behind = -preference.margins(mean_logps(moments))
+    return jax.nn.relu(behind) + sft_weight * preference.sft_losses(moments)
+
+  return uniform_objective(losses, beta=beta)
+
+
+def _log_odds(logp: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
+  """log(p / (1 − p)) of a log-probability; finite where p rounds to 1, also its gradient (an empty place has p = 1)."""
+  below_one = jnp.minimum(logp, -_LEAST_LOSS)
+  return below_one - jnp.log(-jnp.expm1(below_one))
+
+
+_LEAST_LOSS = 1e-6
+"""Nats per token below which a response counts as certain."""
+
+
+BASELINES: dict[str, Callable[..., Objective]] = {
+  "sft": make_sft,
+  "simpo": make_simpo,
+  "orpo": make_orpo,
+  "cpo": make_cpo,
+  "slic": make_slic,
+  "rrhf": make_rrhf,
+}
 """The makers by the name a config gives them."""

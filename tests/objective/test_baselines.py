@@ -8,14 +8,18 @@ import pytest
 from amopo_jax.objective import (
   BASELINES,
   make_amopo,
+  make_cpo,
+  make_orpo,
+  make_rrhf,
   make_sft,
   make_simpo,
+  make_slic,
   margins,
   mean_logps,
   uniform,
   uniform_objective,
 )
-from amopo_jax.types import ResponseMoments
+from amopo_jax.types import PairInfo, ResponseMoments
 
 
 @pytest.fixture(params=[(1, 1), (4, 3), (3, 8)], ids=str)
@@ -60,7 +64,60 @@ def test_simpo_is_amopo_with_uniform_weights(case):
     np.testing.assert_allclose(ours, theirs, rtol=1e-6)
 
 
-@pytest.mark.parametrize("objective", [make_sft(), make_simpo(beta=0.8, target_margin=1.5)], ids=("sft", "simpo"))
+def log_sigmoid(x):
+  return -np.log1p(np.exp(-x))
+
+
+def odds(mean):
+  return mean - np.log(1 - np.exp(mean))
+
+
+ORACLES = {
+  "orpo": (
+    make_orpo(ratio_weight=0.3),
+    lambda mean, _: -mean[..., 0] - 0.3 * log_sigmoid(odds(mean[..., 0]) - odds(mean[..., 1])),
+  ),
+  "cpo": (
+    make_cpo(beta=0.2, sft_weight=0.7),
+    lambda mean, total: -log_sigmoid(0.2 * (total[..., 0] - total[..., 1])) - 0.7 * mean[..., 0],
+  ),
+  "slic": (
+    make_slic(beta=0.5, target_margin=1.5, sft_weight=0.1),
+    lambda mean, total: np.maximum(0, 1.5 - 0.5 * (total[..., 0] - total[..., 1])) - 0.1 * mean[..., 0],
+  ),
+  "rrhf": (
+    make_rrhf(sft_weight=0.4),
+    lambda mean, _: np.maximum(0, mean[..., 1] - mean[..., 0]) - 0.4 * mean[..., 0],
+  ),
+}
+
+
+@pytest.mark.parametrize("name", ORACLES)
+def test_losses_agree_with_their_formula_on_the_tokens(case, name):
+  responses, noise, info = case
+  objective, formula = ORACLES[name]
+  expected = formula(responses.mean_logps, responses.each(np.sum))
+  loss, aux = objective(responses.moments(), noise, info)
+  np.testing.assert_allclose(aux.losses, expected, rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(loss, expected.mean(), rtol=1e-6)
+
+
+def test_odds_of_a_certain_response_are_finite_and_so_is_their_gradient():
+  moments = ResponseMoments(*(jnp.full((1, 1, 2), value) for value in (4.0, 0.0, 4.0, 4.0)))
+  info = PairInfo(jnp.ones((1, 1), bool), jnp.ones((1, 1)), jnp.ones(1))
+  loss = lambda sums: make_orpo(ratio_weight=1.0)(moments._replace(sum_logp=sums), jnp.zeros((1, 1, 2)), info)[0]
+  assert np.isfinite(loss(moments.sum_logp))
+  assert np.isfinite(jax.grad(loss)(moments.sum_logp)).all()
+
+
+ALL = {
+  "sft": make_sft(),
+  "simpo": make_simpo(beta=0.8, target_margin=1.5),
+  **{n: one for n, (one, _) in ORACLES.items()},
+}
+
+
+@pytest.mark.parametrize("objective", ALL.values(), ids=ALL)
 def test_gradient_agrees_with_finite_differences(
   objective, make_responses, make_pairs, make_noise, central_differences
 ):
@@ -78,7 +135,7 @@ def test_empty_places_leave_no_trace(make_responses, make_pairs, make_noise):
   moments, info = make_responses(2, 3, 2, empty=(1,)).moments(), make_pairs(2, 3, 2, empty=(1,))
   real = np.array([0, 2])
   some = ResponseMoments(*(field[real] for field in moments)), make_noise(2, 2, 2), make_pairs(2, 2, 2)
-  for objective in (make_sft(), make_simpo(beta=0.8, target_margin=1.5)):
+  for objective in ALL.values():
     loss, aux = objective(moments, make_noise(2, 3, 2), info)
     np.testing.assert_allclose(loss, objective(*some)[0], rtol=1e-6)
     assert all(np.all(np.asarray(field[1]) == 0.0) for field in aux)
@@ -88,7 +145,7 @@ def test_a_new_baseline_is_its_losses(case):
   """The pattern of the module's docstring."""
   responses, noise, info = case
 
-  def make_slic(*, delta: float):
+  def make_hinge(*, delta: float):
     def losses(moments, pair_info):
       return jax.nn.relu(delta - margins(mean_logps(moments)))
 
@@ -96,10 +153,11 @@ def test_a_new_baseline_is_its_losses(case):
 
   mean = responses.mean_logps
   expected = np.maximum(0, 1.0 - (mean[..., 0] - mean[..., 1])).mean()
-  loss, _ = make_slic(delta=1.0)(responses.moments(), noise, info)
+  loss, _ = make_hinge(delta=1.0)(responses.moments(), noise, info)
   np.testing.assert_allclose(loss, expected, rtol=1e-6)
   assert jnp.shape(loss) == ()
 
 
 def test_makers_are_found_by_name():
-  assert list(BASELINES.items()) == [("sft", make_sft), ("simpo", make_simpo)]
+  assert list(BASELINES) == list(ALL)
+  assert BASELINES["slic"] is make_slic

@@ -1,0 +1,284 @@
+"""`amopo generate`: responses to prompts in every context, one JSON line each, batch by batch."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from etils import epath
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from amopo_jax import build, build_data, processes
+from amopo_jax.data.contexts import Context, ContextSpec, condition
+from amopo_jax.data.prompts import Prompt, read_prompts
+from amopo_jax.data.tokenizer import TokenIds, Tokenizer
+from amopo_jax.load import load_policy
+from amopo_jax.mesh import ROW_AXES, jit_for, make_constrain, replicated, row_shards
+from amopo_jax.models.generate import Generated, make_generate_fn
+from amopo_jax.models.sampling import Sampling
+from amopo_jax.models.transformer import abstract_params
+from amopo_jax.policy import PolicySource, find_policy
+from amopo_jax.run_spec import RunSpec, check_name
+from amopo_jax.types import InputError, RunFailure
+
+_LEAST_LENGTH = 64
+"""Prompts are padded to this, or to the next 1.5 or 2 times a power of two of it: few shapes, few compilations."""
+
+
+class Request(NamedTuple):
+  """What is asked of a policy.
+
+  Attributes:
+    data: prompts, as `prompts.read_prompts` takes them.
+    format: of these.
+    contexts: names of the contexts to answer in; empty: all of the config.
+    score: that a context asks for; None: the highest of its range.
+    num_samples: responses to each prompt in each context.
+    max_new: most tokens of a response.
+    sampling: how tokens are chosen.
+    batch_size: responses at a time, rounded up to the devices.
+    seed: of the draws.
+  """
+
+  data: str
+  format: str = "native"
+  contexts: tuple[str, ...] = ()
+  score: float | None = None
+  num_samples: int = 1
+  max_new: int = 256
+  sampling: Sampling = Sampling()
+  batch_size: int = 64
+  seed: int = 0
+
+
+class _Item(NamedTuple):
+  """One response to be made."""
+
+  number: int
+  record: int
+  context: Context
+  sample: int
+
+
+def generate(
+  spec: RunSpec, request: Request, out: str, *, step: int | None = None, tell: Callable[[str], None] = lambda line: None
+) -> int:
+  """Answers prompts with the policy at `spec.model.path`.
+
+  What is done is kept beside `out`, a file per batch; the same call goes on from there. A response depends on its
+  prompt, the seed and its number alone, not on the batch that it is made in.
+
+  Args:
+    spec: says model, tokenizer, contexts and mesh; its training parts are not used.
+    request: what to answer, and how.
+    out: JSONL file, local or gs://; appears under its name when it is complete.
+    step: checkpoint of a workdir; None: the newest.
+    tell: hears of every batch.
+
+  Returns:
+    Number of lines: one per record, context and sample, in this order, with `record`, `context`, `score` (asked for),
+    `sample`, `response`, `num_tokens` (end of turn included), `has_ended`, `sum_logp` (nats), `prompt` and `origin`.
+
+  Raises:
+    InputError: anything wrong with the model, the prompts, the request or the place to write to.
+    RunFailure: the files cannot be written.
+  """
+  path = epath.Path(out)
+  _check(request, path)
+  mesh = build.build_mesh(spec)
+  source = find_policy(spec.model.path, dict(spec.model.arch), step=step)
+  tokenizer = build_data.build_tokenizer(spec.data, source)
+  contexts = build_data.build_contexts(spec.data.contexts, spec.data.place)
+  prompts = read_prompts(request.data, format=request.format)
+  items = _items(prompts, _chosen_contexts(contexts, request), request.num_samples)
+  size = -(-request.batch_size // row_shards(mesh)) * row_shards(mesh)
+  parts = _Parts(
+    path, {"model": source.path, "step": source.step, "size": size, "items": len(items), **_plain(request)}
+  )
+  done = processes.from_first(parts.open() if jax.process_index() == 0 else 0)
+  if done:
+    tell(f"{done} of {-(-len(items) // size)} batches are there already")
+  answer = _answerer(spec, source, request, tokenizer, mesh)
+  for number, batch in enumerate(_batches(items, size)):
+    if number >= done:
+      texts = [_prompt_text(prompts[item.record], item.context, contexts, request, tokenizer) for item in batch]
+      found = answer(tokenizer.encode(texts), [item.number for item in batch], size)
+      lines = [_line(prompts, request, tokenizer, item, found, row) for row, item in enumerate(batch)]
+      if jax.process_index() == 0:
+        parts.write(number, lines)
+      tell(f"{min((number + 1) * size, len(items))} of {len(items)} responses")
+  if jax.process_index() == 0:
+    parts.finish()
+  processes.meet()
+  return len(items)
+
+
+class _Parts:
+  """The finished batches of a request: files in a folder beside the result, each complete or not there."""
+
+  def __init__(self, path: epath.Path, settings: dict[str, Any]):
+    self._path, self._folder = path, path.with_name(path.name + ".partial")
+    self._settings = json.dumps(settings, sort_keys=True)
+
+  def open(self) -> int:
+    """How many batches are there; InputError if they are of another request."""
+    note = self._folder / "settings.json"
+    if not note.exists():
+      self._write(note, self._settings)
+      return 0
+    if note.read_text() != self._settings:
+      raise InputError(
+        f"{self._folder}: holds batches of another request; give its flags to go on with it, or delete the folder"
+      )
+    number = 0
+    while (self._folder / _part(number)).exists():
+      number += 1
+    return number
+
+  def write(self, number: int, lines: Sequence[dict[str, Any]]) -> None:
+    """Keeps a batch."""
+    self._write(self._folder / _part(number), "".join(json.dumps(line) + "\n" for line in lines))
+
+  def finish(self) -> None:
+    """Joins the batches under the name of the result."""
+    parts = sorted(file for file in self._folder.iterdir() if file.name.endswith(".jsonl"))
+    self._write(self._path, "".join(file.read_text() for file in parts))
+    self._folder.rmtree()
+
+  def _write(self, path: epath.Path, text: str) -> None:
+    fresh = path.with_name(path.name + ".new")
+    try:
+      path.parent.mkdir(exist_ok=True)
+      fresh.write_text(text)
+      fresh.replace(path)
+    except OSError as error:
+      raise RunFailure(f"{path}: cannot be written ({error.strerror or error}); make room and start again") from error
+
+
+def _part(number: int) -> str:
+  return f"{number:06d}.jsonl"
+
+
+def _check(request: Request, path: epath.Path) -> None:
+  if not path.parent.exists():
+    raise InputError(f"{path}: the folder {path.parent} does not exist; make it, or choose another --out")
+  if path.exists():
+    raise InputError(f"{path}: exists; delete it, or choose another --out")
+  for name in ("num_samples", "max_new", "batch_size"):
+    if getattr(request, name) < 1:
+      raise InputError(f"--{name}: {getattr(request, name)} is not at least 1")
+  how = request.sampling
+  if not 0 <= how.temperature < float("inf"):
+    raise InputError(f"--temperature: {how.temperature:g} is not a number from 0")
+  if how.top_k < 0:
+    raise InputError(f"--top_k: {how.top_k} is negative; 0 takes all tokens")
+  if not 0 < how.top_p <= 1:
+    raise InputError(f"--top_p: {how.top_p:g} is not in (0, 1]")
+  if request.num_samples > 1 and how.temperature == 0:
+    raise InputError("--num_samples: at temperature 0 all samples are the same; give --temperature")
+
+
+def _chosen_contexts(contexts: ContextSpec, request: Request) -> list[Context]:
+  by_name = dict(zip(contexts.names, contexts.contexts, strict=True))
+  for name in request.contexts:
+    check_name("--contexts", name, by_name)
+  chosen = [by_name[name] for name in request.contexts or contexts.names]
+  for context in chosen:
+    low, high = context.low, context.high
+    if request.score is not None and low is not None and high is not None and not low <= request.score <= high:
+      raise InputError(f"--score: {request.score:g} is outside {low:g} to {high:g}, the range of {context.name}")
+  return chosen
+
+
+def _items(prompts: Sequence[Prompt], contexts: Sequence[Context], num_samples: int) -> list[_Item]:
+  places = ((r, c, s) for r in range(len(prompts)) for c in contexts for s in range(num_samples))
+  return [_Item(number, *place) for number, place in enumerate(places)]
+
+
+def _batches(items: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:
+  for start in range(0, len(items), size):
+    yield items[start : start + size]
+
+
+def _asked(context: Context, request: Request) -> float | int | None:
+  return None if context.dimension is None else context.high if request.score is None else request.score
+
+
+def _prompt_text(
+  prompt: Prompt, context: Context, contexts: ContextSpec, request: Request, tokenizer: Tokenizer
+) -> str:
+  messages = condition(prompt.messages, context, _asked(context, request), contexts.place)
+  try:
+    return tokenizer.prompt_text(messages)
+  except InputError as error:
+    raise InputError(f"{prompt.origin}: {error}") from None
+
+
+def _answerer(
+  spec: RunSpec, source: PolicySource, request: Request, tokenizer: Tokenizer, mesh: Mesh
+) -> Callable[[Sequence[TokenIds], Sequence[int], int], Generated]:
+  """(prompts, their numbers, rows of a batch) -> responses, on the host."""
+  dtype = build.dtype("config.model.param_dtype", spec.model.param_dtype)
+  params = load_policy(
+    source, dtype=dtype, shardings=build.param_shardings(spec, abstract_params(source.config, dtype), mesh)
+  )
+  generate_fn = make_generate_fn(
+    source.config,
+    max_new=request.max_new,
+    end_tokens=[int(tokenizer.end[-1])],
+    sampling=request.sampling,
+    compute_dtype=build.dtype("config.model.compute_dtype", spec.model.compute_dtype),
+    attention_chunk=spec.model.attention_chunk,
+    attend=build.build_attention(spec.model, source.config, mesh).attend,
+    constrain=make_constrain(mesh),
+  )
+  run = jit_for(mesh, generate_fn, out_shardings=replicated(mesh))
+  rows = NamedSharding(mesh, PartitionSpec(ROW_AXES))
+  key_of = jax.jit(jax.vmap(partial(jax.random.fold_in, jax.random.key(request.seed))), out_shardings=rows)
+
+  def answer(prompts: Sequence[TokenIds], numbers: Sequence[int], size: int) -> Generated:
+    length = _padded_length(max(map(len, prompts)))
+    tokens, padding = np.zeros((size, length), np.int32), np.full(size, length - 1, np.int32)
+    for row, prompt in enumerate(prompts):
+      tokens[row, length - len(prompt) :], padding[row] = prompt, length - len(prompt)
+    of_row = np.resize(np.asarray(numbers, np.int32), size)
+    put = lambda x: jax.make_array_from_callback(x.shape, rows, lambda index: x[index])
+    return jax.tree.map(np.asarray, run(params, put(tokens), put(padding), key_of(put(of_row))))
+
+  return answer
+
+
+def _padded_length(longest: int) -> int:
+  length = _LEAST_LENGTH
+  while length < longest:
+    length = length * 3 // 2 if length & (length - 1) == 0 else length * 4 // 3
+  return length
+
+
+def _line(
+  prompts: Sequence[Prompt], request: Request, tokenizer: Tokenizer, item: _Item, found: Generated, row: int
+) -> dict[str, Any]:
+  length, has_ended = int(found.length[row]), bool(found.has_ended[row])
+  ids = np.asarray(found.tokens[row][:length])
+  end = tokenizer.end
+  if has_ended:
+    ids = ids[: -len(end)] if ids[-len(end) :].tolist() == end.tolist() else ids[:-1]
+  return {
+    "record": item.record,
+    "context": item.context.name,
+    "score": _asked(item.context, request),
+    "sample": item.sample,
+    "response": tokenizer.decode(ids),
+    "num_tokens": length,
+    "has_ended": has_ended,
+    "sum_logp": float(found.sum_logp[row]),
+    "prompt": [message.__dict__ for message in prompts[item.record].messages],
+    "origin": prompts[item.record].origin,
+  }
+
+
+def _plain(request: Request) -> dict[str, Any]:
+  """As JSON gives it back."""
+  return json.loads(json.dumps({**request._asdict(), "sampling": request.sampling._asdict()}))

@@ -1,0 +1,117 @@
+"""Whole responses from a policy: the prompt, then token after token until every sequence has ended."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from amopo_jax.models.attention import Attention, attention
+from amopo_jax.models.config import ModelConfig
+from amopo_jax.models.decode import Cache, decode, prefill
+from amopo_jax.models.layout import Constrain, identity
+from amopo_jax.models.sampling import Sampling, choose
+from amopo_jax.models.transformer import output_embedding
+from amopo_jax.types import Params
+
+
+class Generated(NamedTuple):
+  """Responses of a batch.
+
+  Attributes:
+    tokens: behind the end of a response: its last token again and again.
+    length: tokens of each, with the one that ended it.
+    has_ended: by a token that ends it, not for want of room.
+    sum_logp: nats, of the tokens under the policy, at temperature 1.
+  """
+
+  tokens: Int[Array, "B N"]
+  length: Int[Array, " B"]
+  has_ended: Bool[Array, " B"]
+  sum_logp: Float[Array, " B"]
+
+
+GenerateFn = Callable[[Params, Int[Array, "B P"], Int[Array, " B"], Key[Array, " B"]], Generated]
+"""`generate_fn(params, tokens, padding, keys)`; compiles once per shape of the tokens."""
+
+
+class _State(NamedTuple):
+  step: Int[Array, ""]
+  hidden: Float[Array, "B D"]
+  cache: Cache
+  out: Generated
+
+
+def make_generate_fn(
+  config: ModelConfig,
+  *,
+  max_new: int,
+  end_tokens: Sequence[int],
+  sampling: Sampling,
+  compute_dtype: Any,
+  attention_chunk: int,
+  attend: Attention = attention,
+  constrain: Constrain = identity,
+) -> GenerateFn:
+  """Builds the function that continues every prompt of a batch.
+
+  Args:
+    config: the decoder.
+    max_new: N, most tokens of a response, ≥ 1.
+    end_tokens: each of them ends a response.
+    sampling: how tokens are chosen.
+    compute_dtype: of matrix products and of the cache; logits are float32.
+    attention_chunk: queries that the reference attention takes at a time.
+    attend: the attention that reads the prompts.
+    constrain: hook for layouts, as of `transformer.hidden_states`.
+
+  Returns:
+    `generate_fn(params, tokens, padding, keys)`: prompts padded in front, how much of each is padding, and one key
+    per sequence. Pure; a response depends on its own prompt and key alone.
+  """
+  ends = jnp.asarray(list(end_tokens), jnp.int32)
+  read = {"compute_dtype": compute_dtype, "constrain": constrain}
+
+  def generate(params: Params, tokens: Array, padding: Array, keys: Array) -> Generated:
+    rows, length = tokens.shape
+    hidden, cache = prefill(
+      params, config, tokens, padding, room=max_new, attention_chunk=attention_chunk, attend=attend, **read
+    )
+    empty = jnp.zeros(rows, jnp.int32)
+    out = Generated(jnp.zeros((rows, max_new), jnp.int32), empty, empty > 0, jnp.zeros(rows, jnp.float32))
+    choose_next = partial(_choose_next, config, ends, sampling, params, keys)
+
+    def one_more(state: _State) -> _State:
+      last = jax.lax.dynamic_index_in_dim(state.out.tokens, state.step - 1, axis=1, keepdims=False)
+      hidden, cache = decode(params, config, last, length + state.step - 1, padding, state.cache, **read)
+      return choose_next(state._replace(hidden=hidden, cache=cache))
+
+    is_open = lambda state: (state.step < max_new) & ~jnp.all(state.out.has_ended)
+    first = choose_next(_State(jnp.zeros((), jnp.int32), hidden, cache, out))
+    return jax.lax.while_loop(is_open, one_more, first).out
+
+  return generate
+
+
+def _choose_next(
+  config: ModelConfig, ends: Array, sampling: Sampling, params: Params, keys: Array, state: _State
+) -> _State:
+  """Writes the next token of every sequence; one that has ended repeats its last."""
+  out, step = state.out, state.step
+  weight = output_embedding(params, config).astype(state.hidden.dtype)
+  logits = jnp.einsum("bd,vd->bv", state.hidden, weight, preferred_element_type=jnp.float32)
+  drawn = choose(logits, jax.vmap(jax.random.fold_in, (0, None))(keys, step), sampling)
+  before = jax.lax.dynamic_index_in_dim(out.tokens, jnp.maximum(step - 1, 0), axis=1, keepdims=False)
+  new = jnp.where(out.has_ended, before, drawn)
+  logp = jnp.take_along_axis(jax.nn.log_softmax(logits), new[:, None], axis=1)[:, 0]
+  return state._replace(
+    step=step + 1,
+    out=Generated(
+      tokens=jax.lax.dynamic_update_slice(out.tokens, new[:, None], (0, step)),
+      length=out.length + ~out.has_ended,
+      has_ended=out.has_ended | jnp.any(new[:, None] == ends[None, :], axis=1),
+      sum_logp=out.sum_logp + jnp.where(out.has_ended, 0.0, logp),
+    ),
+  )

@@ -1,0 +1,69 @@
+"""From logits to the next token: greedy, or by chance at a temperature, among the likeliest.
+
+Without a sort: the likeliest tokens are those above a threshold, which is found by bisection in the 31 bits of a
+positive float. The TPU's compiler takes minutes for a sort of thousands.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+
+_BITS_OF_ONE = 0x3F800000
+"""The bits of 1.0 as an integer; those of smaller positive floats are smaller, in the same order."""
+
+
+class Sampling(NamedTuple):
+  """How tokens are drawn, in this order: temperature, `top_k`, `top_p`.
+
+  Attributes:
+    temperature: of the softmax, ≥ 0; 0: the likeliest token, whatever the rest says.
+    top_k: among how many of the likeliest; 0: all.
+    top_p: among the fewest of the likeliest whose probabilities sum to this, in (0, 1].
+  """
+
+  temperature: float = 0.0
+  top_k: int = 0
+  top_p: float = 1.0
+
+
+GREEDY = Sampling()
+
+
+def choose(logits: Float[Array, "B V"], keys: Key[Array, " B"], how: Sampling) -> Int[Array, " B"]:
+  """The next token of every sequence.
+
+  Args:
+    logits: float32.
+    keys: one per sequence, so that a draw does not depend on the others in the batch.
+    how: static.
+
+  Returns:
+    Tokens; of several likeliest ones the first.
+  """
+  if how.temperature == 0:
+    return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+  p = jax.nn.softmax(logits / how.temperature)
+  if how.top_k:
+    p = _keep(p, lambda is_kept: jnp.sum(is_kept, axis=-1) >= how.top_k)
+  if how.top_p < 1:
+    p = _keep(p, lambda is_kept: jnp.sum(jnp.where(is_kept, p, 0), axis=-1) >= how.top_p)
+  return jax.vmap(jax.random.categorical)(keys, jnp.log(p)).astype(jnp.int32)
+
+
+def _keep(p: Float[Array, "B V"], is_enough: Callable[[Bool[Array, "B V"]], Bool[Array, " B"]]) -> Float[Array, "B V"]:
+  """The fewest of the likeliest that are enough, with equally likely ones, renormalised."""
+  bits = jax.lax.bitcast_convert_type(p, jnp.int32)
+
+  def halve(_: Array, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+    low, high = ends
+    middle = low + (high - low) // 2
+    is_low = is_enough(bits >= middle[:, None])
+    return jnp.where(is_low, middle, low), jnp.where(is_low, high, middle)
+
+  low = jnp.zeros(len(p), jnp.int32)  # from here on all are kept, which is enough, or all that can be had
+  low, _ = jax.lax.fori_loop(0, 31, halve, (low, jnp.full_like(low, _BITS_OF_ONE + 1)))
+  kept = jnp.where(bits >= low[:, None], p, 0)
+  return kept / jnp.sum(kept, axis=-1, keepdims=True)

@@ -1,0 +1,134 @@
+"""Tokens per second of greedy generation, ours against transformers, of the same random model and prompts.
+
+    python -m benchmarks.generate [--json=FILE] [--shape=tiny] [--batch=64] [--prompt=64] [--new=128] [--rounds=5]
+
+Both run in this process on the same devices, with a cache of keys and values, float32, no end of turn: every response
+has all its tokens. First both make one batch, whose tokens must be the same; then the paired rounds.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from amopo_jax.mesh import jit_for, make_mesh
+from amopo_jax.models.attention import choose_attention
+from amopo_jax.models.generate import make_generate_fn
+from amopo_jax.models.hf_import import load_config, load_params
+from amopo_jax.models.sampling import GREEDY
+from benchmarks import report
+
+_COMMON = {
+  "tie_word_embeddings": True,
+  "max_position_embeddings": 2048,
+  "use_sliding_window": False,
+  "initializer_range": 0.2,  # far from uniform, so that no two tokens are equally likely
+}
+SHAPES: dict[str, dict[str, Any]] = {
+  "tiny": {"hidden_size": 64, "intermediate_size": 176, "num_hidden_layers": 2, "vocab_size": 512},
+  "small": {"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 8, "vocab_size": 6400},
+}
+
+
+def save_random(shape: str, folder: Path, seed: int = 0) -> Any:
+  """A transformers model of random weights, saved; the model itself."""
+  import torch
+  import transformers
+
+  torch.manual_seed(seed)
+  sizes = SHAPES[shape] | _COMMON
+  heads = sizes["hidden_size"] // 32
+  config = transformers.Qwen2Config(**sizes, num_attention_heads=heads, num_key_value_heads=heads // 2)
+  model = transformers.Qwen2ForCausalLM(config).eval()
+  model.save_pretrained(folder)
+  return model
+
+
+def theirs(model: Any, prompts: np.ndarray, new: int) -> np.ndarray:
+  """Greedy tokens of transformers."""
+  import torch
+
+  tokens = torch.from_numpy(prompts.astype(np.int64))
+  settings = {"do_sample": False, "max_new_tokens": new, "min_new_tokens": new, "pad_token_id": 0}
+  with torch.no_grad():
+    found = model.generate(tokens, attention_mask=torch.ones_like(tokens), **settings)
+  return found[:, prompts.shape[1] :].numpy()
+
+
+def make_ours(folder: Path, new: int) -> Any:
+  """prompts -> greedy tokens, of the model in a folder."""
+  config, _ = load_config(folder)
+  params = load_params(folder, config, dtype=jnp.float32)
+  platform = jax.devices()[0].platform
+  attend = choose_attention("auto", config, platform=platform, tensor=1, compute_dtype=jnp.float32).attend
+  mesh = make_mesh(data=1, fsdp=1, tensor=1, devices=jax.devices()[:1])
+  generate = make_generate_fn(
+    config,
+    max_new=new,
+    end_tokens=[config.vocab_size],  # which never comes
+    sampling=GREEDY,
+    compute_dtype=jnp.float32,
+    attention_chunk=256,
+    attend=attend,
+  )
+  run = jit_for(mesh, generate)
+
+  def ours(prompts: np.ndarray) -> np.ndarray:
+    keys = jax.random.split(jax.random.key(0), len(prompts))
+    found = run(params, jnp.asarray(prompts), jnp.zeros(len(prompts), jnp.int32), keys)
+    return np.asarray(found.tokens)
+
+  return ours
+
+
+def measure(shape: str, *, batch: int, prompt: int, new: int, rounds: int) -> dict[str, Any]:
+  """Seconds of both, round by round.
+
+  Raises:
+    RuntimeError: the tokens differ.
+  """
+  with tempfile.TemporaryDirectory() as folder:
+    model = save_random(shape, Path(folder))
+    ours = make_ours(Path(folder), new)
+  prompts = np.random.default_rng(0).integers(1, SHAPES[shape]["vocab_size"], (batch, prompt)).astype(np.int32)
+  one, other = ours(prompts), theirs(model, prompts, new)
+  same = float(np.mean(one == other))
+  if not np.array_equal(one[:, 0], other[:, 0]) or same < 0.99:
+    raise RuntimeError(f"generate: {1 - same:.1%} of the tokens differ")
+  seconds: dict[str, list[float]] = {"ours": [], "transformers": []}
+  for _ in range(rounds):
+    for name, run in (("ours", ours), ("transformers", lambda p: theirs(model, p, new))):
+      began = time.perf_counter()
+      run(prompts)
+      seconds[name].append(time.perf_counter() - began)
+  times = statistics.median(b / a for a, b in zip(seconds["ours"], seconds["transformers"], strict=True))
+  rate = {name: batch * new / statistics.median(of) for name, of in seconds.items()}
+  return {"shape": shape, "same_tokens": same, "seconds": seconds, "tokens_per_second": rate, "times": times}
+
+
+def main() -> None:
+  """Prints a table."""
+  parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+  parser.add_argument("--json", metavar="FILE")
+  parser.add_argument("--shape", default="tiny", choices=SHAPES)
+  for name, default in (("batch", 64), ("prompt", 64), ("new", 128), ("rounds", 5)):
+    parser.add_argument(f"--{name}", type=int, default=default)
+  args = parser.parse_args()
+  found = measure(args.shape, batch=args.batch, prompt=args.prompt, new=args.new, rounds=args.rounds)
+  lines = [("greedy", "tokens/s", "s")]
+  for name, rate in found["tokens_per_second"].items():
+    lines.append((name, f"{rate:,.0f}", f"{statistics.median(found['seconds'][name]):.2f}"))
+  print(report.align(lines))
+  print(f"{found['times']:.1f} times as fast; {found['same_tokens']:.2%} of the tokens are the same")
+  if args.json:
+    report.write(args.json, found)
+
+
+if __name__ == "__main__":
+  main()

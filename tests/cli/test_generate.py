@@ -1,0 +1,31 @@
+import json
+
+import pytest
+
+
+@pytest.fixture
+def prompts(world, tmp_path):
+  path = tmp_path / "prompts.jsonl"
+  path.write_text("".join((world / "heldout.jsonl").read_text().splitlines(keepends=True)[:2]))
+  return path
+
+
+def test_a_workdir_brings_contexts_and_tokenizer(amopo, trained, prompts, tmp_path):
+  out = tmp_path / "out.jsonl"
+  arguments = (f"--model={trained[0]}", f"--data={prompts}", f"--out={out}", "--max_new=4", "--contexts=correctness")
+  status, text, err = amopo("generate", *arguments, "--num_samples=2", "--temperature=0.8", "--top_p=0.9")
+  assert (status, err) == (0, "")
+  lines = [json.loads(line) for line in out.read_text().splitlines()]
+  assert [line["sample"] for line in lines] == [0, 1, 0, 1]
+  assert {line["context"] for line in lines} == {"correctness"}
+  assert "4 of 4 responses" in text
+  assert text.endswith(f"{out}: 4 lines\n")
+
+
+def test_a_mistake_is_one_line(amopo, trained, prompts, tmp_path):
+  out = f"--out={tmp_path}/out.jsonl"
+  status, _, err = amopo("generate", f"--model={trained[0]}", f"--data={prompts}", out, "--top_p=2")
+  assert (status, err) == (2, "amopo generate: --top_p: 2 is not in (0, 1]\n")
+  status, _, err = amopo("generate", f"--model={trained[0]}", out)
+  assert status == 2
+  assert "--data" in err

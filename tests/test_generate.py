@@ -1,0 +1,137 @@
+"""The tool around the loop: lines, contexts, batches, and going on after an interruption."""
+
+import json
+
+import pytest
+
+from amopo_jax import generate as module
+from amopo_jax.generate import Request, generate
+from amopo_jax.models.sampling import Sampling
+from amopo_jax.types import InputError, RunFailure
+
+NEW = 12
+
+
+@pytest.fixture(scope="module")
+def spec(trained, make_spec):
+  return make_spec(model__path=str(trained[0]), model__arch={}, data__tokenizer="")
+
+
+@pytest.fixture(scope="module")
+def prompts(world, tmp_path_factory):
+  path = tmp_path_factory.mktemp("prompts") / "prompts.jsonl"
+  rows = [json.loads(line) for line in (world / "heldout.jsonl").read_text().splitlines()[:5]]
+  path.write_text("".join(json.dumps({"prompt": row["prompt"]}) + "\n" for row in rows))
+  return path
+
+
+@pytest.fixture
+def made(spec, prompts, tmp_path):
+  """Generates into a file, and gives its lines."""
+
+  def run(name="out.jsonl", **changes):
+    request = Request(str(prompts), max_new=NEW, **{"batch_size": 8, **changes})
+    count = generate(spec, request, str(tmp_path / name))
+    lines = [json.loads(line) for line in (tmp_path / name).read_text().splitlines()]
+    assert len(lines) == count
+    return lines
+
+  return run
+
+
+def responses(lines):
+  return {(line["record"], line["context"], line["sample"]): line["response"] for line in lines}
+
+
+def test_there_is_a_line_per_record_context_and_sample(made, spec, prompts):
+  lines = made(num_samples=2, sampling=Sampling(1.0))
+  names = list(spec.data.contexts)
+  assert [(x["record"], x["context"], x["sample"]) for x in lines] == [
+    (record, context, sample) for record in range(5) for context in names for sample in range(2)
+  ]
+  assert {line["score"] for line in lines} == {4.0}
+  assert lines[0]["origin"] == f"{prompts}:1"
+  assert lines[0]["prompt"] == json.loads(prompts.read_text().splitlines()[0])["prompt"]
+  for line in lines:
+    assert 1 <= line["num_tokens"] <= NEW
+    assert line["has_ended"] or line["num_tokens"] == NEW
+    assert "<|im_end|>" not in line["response"]
+    assert line["sum_logp"] < 0
+
+
+def test_responses_do_not_depend_on_the_batches(made):
+  sampling = Sampling(1.0, top_k=20)
+  assert responses(made("a", sampling=sampling)) == responses(made("b", sampling=sampling, batch_size=16))
+
+
+def test_contexts_and_scores_can_be_chosen(made):
+  lines = made(contexts=("correctness",), score=1.0)
+  assert {(line["context"], line["score"]) for line in lines} == {("correctness", 1.0)}
+
+
+def test_it_goes_on_after_an_interruption_and_repeats_nothing(made, spec, prompts, tmp_path, monkeypatch):
+  whole = made("whole", num_samples=2, sampling=Sampling(1.0))
+  write, written = module._Parts.write, []
+
+  def counted(self, number, lines):
+    written.append(number)
+    write(self, number, lines)
+
+  def interrupted(self, number, lines):
+    if number == 1:
+      raise KeyboardInterrupt
+    counted(self, number, lines)
+
+  monkeypatch.setattr(module._Parts, "write", interrupted)
+  with pytest.raises(KeyboardInterrupt):
+    made("out", num_samples=2, sampling=Sampling(1.0))
+  assert written == [0]
+  assert not (tmp_path / "out").exists()
+  other = Request(str(prompts), max_new=NEW, batch_size=8, num_samples=2, sampling=Sampling(0.5))
+  with pytest.raises(InputError, match=r"out\.partial: holds batches of another request"):
+    generate(spec, other, str(tmp_path / "out"))
+  monkeypatch.setattr(module._Parts, "write", counted)
+  assert made("out", num_samples=2, sampling=Sampling(1.0)) == whole
+  assert written == [0, 1, 2]
+  assert not (tmp_path / "out.partial").exists()
+
+
+@pytest.mark.parametrize(
+  "changes, message",
+  [
+    ({"max_new": 0}, "--max_new: 0 is not at least 1"),
+    ({"sampling": Sampling(-1.0)}, "--temperature: -1 is not"),
+    ({"sampling": Sampling(1.0, top_k=-1)}, "--top_k: -1 is negative"),
+    ({"sampling": Sampling(1.0, top_p=0.0)}, r"--top_p: 0 is not in \(0, 1\]"),
+    ({"num_samples": 2}, "--num_samples: at temperature 0 all samples are the same"),
+    ({"contexts": ("honesty",)}, "--contexts: 'honesty' is unknown"),
+    ({"score": 9.0}, "--score: 9 is outside 0 to 4, the range of helpfulness"),
+    ({"data": "no/such.jsonl"}, "no/such.jsonl: no such file"),
+  ],
+)
+def test_what_cannot_be_asked_is_refused(spec, prompts, tmp_path, changes, message):
+  request = Request(**{"data": str(prompts), **changes})
+  with pytest.raises(InputError, match=message):
+    generate(spec, request, str(tmp_path / "out.jsonl"))
+
+
+def test_a_result_is_never_overwritten(spec, prompts, tmp_path):
+  (tmp_path / "out.jsonl").touch()
+  with pytest.raises(InputError, match=r"out\.jsonl: exists; delete it"):
+    generate(spec, Request(str(prompts)), str(tmp_path / "out.jsonl"))
+  with pytest.raises(InputError, match=r"the folder .* does not exist"):
+    generate(spec, Request(str(prompts)), str(tmp_path / "no" / "out.jsonl"))
+
+
+def test_a_disk_that_refuses_is_a_line(spec, prompts, tmp_path, monkeypatch):
+  def refuse(self, text):
+    raise OSError(28, "No space left on device")
+
+  monkeypatch.setattr(module.epath.Path("x").__class__, "write_text", refuse)
+  with pytest.raises(RunFailure, match="cannot be written"):
+    generate(spec, Request(str(prompts)), str(tmp_path / "out.jsonl"))
+
+
+@pytest.mark.parametrize("longest, length", [(1, 64), (64, 64), (65, 96), (97, 128), (129, 192), (193, 256)])
+def test_prompts_are_padded_to_few_lengths(longest, length):
+  assert module._padded_length(longest) == length
