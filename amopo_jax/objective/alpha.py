@@ -7,6 +7,7 @@ code.
 
 `gaussian` is the method; `softmax_mean` is it without the sampling, `jitter` without the signal, `uniform`
 without either: the four together say which part of it matters (method.md, "How adaptive are the weights?").
+`matched_beta`, `logistic_normal` and `truncated_normal` draw from distributions on [0, 1] instead.
 """
 
 import math
@@ -16,7 +17,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from amopo_jax.objective.moments import mean_probs, std_probs
+from amopo_jax.objective import draws
+from amopo_jax.objective.moments import mean_logps, mean_probs, std_probs
 from amopo_jax.types import Alpha, InputError, Noise, ResponseMoments
 
 AlphaFn = Callable[[ResponseMoments, Noise], Alpha]
@@ -40,7 +42,7 @@ def gaussian(moments: ResponseMoments, noise: Noise) -> Alpha:
 
   Source: method.md §1, "Weights"; per pair, not over the micro-batch (§2, row 3).
   """
-  return _softmax(_draws(moments, noise))
+  return _softmax(jnp.sum(draws.gaussian_draws(moments, noise), axis=-1))
 
 
 def gaussian_flat(moments: ResponseMoments, noise: Noise) -> Alpha:
@@ -61,7 +63,7 @@ def gaussian_flat(moments: ResponseMoments, noise: Noise) -> Alpha:
 
   Source: method.md §2, rows 3 and 4.
   """
-  scores = jax.lax.stop_gradient(_draws(moments, noise))
+  scores = jax.lax.stop_gradient(jnp.sum(draws.gaussian_draws(moments, noise), axis=-1))
   is_real = jnp.any(moments.length > 0, axis=-1)
   top = jnp.max(scores, where=is_real, initial=-jnp.inf)
   terms = jnp.where(is_real, jnp.exp(scores - top), 0.0)
@@ -119,22 +121,46 @@ def jitter(moments: ResponseMoments, noise: Noise) -> Alpha:
   return _softmax(jnp.sum(std_probs(moments) * noise, axis=-1))
 
 
+def matched_beta(moments: ResponseMoments, noise: Noise) -> Alpha:
+  """`gaussian` with a Beta distribution of the same mean and deviation: `draws.beta_draws`."""
+  return _softmax(jnp.sum(draws.beta_draws(moments, noise), axis=-1))
+
+
+def logistic_normal(moments: ResponseMoments, noise: Noise) -> Alpha:
+  """`gaussian` with a Gaussian of the log odds: `draws.logistic_normal_draws`."""
+  return _softmax(jnp.sum(draws.logistic_normal_draws(moments, noise), axis=-1))
+
+
+def truncated_normal(moments: ResponseMoments, noise: Noise) -> Alpha:
+  """`gaussian` without what lies outside of [0, 1]: `draws.truncated_normal_draws`."""
+  return _softmax(jnp.sum(draws.truncated_normal_draws(moments, noise), axis=-1))
+
+
+def entropy(moments: ResponseMoments, noise: Noise) -> Alpha:
+  """Confidence in nats: `α_b = softmax_k Σ_p mean_logps_bkp`. The noise is not used.
+
+  −mean_logps is what one response says of the policy's entropy in that context; unlike a probability it tells 1e-2
+  from 1e-4. A context in which the policy is more certain of the two responses gets more weight.
+  """
+  del noise
+  return _softmax(jnp.sum(mean_logps(moments), axis=-1))
+
+
 ALPHAS: dict[str, AlphaFn] = {
   "gaussian": gaussian,
   "gaussian_flat": gaussian_flat,
   "uniform": uniform,
   "softmax_mean": softmax_mean,
   "jitter": jitter,
+  "matched_beta": matched_beta,
+  "logistic_normal": logistic_normal,
+  "truncated_normal": truncated_normal,
+  "entropy": entropy,
 }
 """The alpha functions by the name a config gives them; `fixed` is made from its weights."""
 
 WHOLE_BATCH = frozenset({"gaussian_flat"})
 """Names of those whose value for a pair depends on the other pairs: no accumulation, no data parallelism."""
-
-
-def _draws(moments: ResponseMoments, noise: Noise) -> Float[Array, "B K"]:
-  """Σ_p (μ_p + σ_p ε_p): the two responses' draws of each context, added."""
-  return jnp.sum(mean_probs(moments) + std_probs(moments) * noise, axis=-1)
 
 
 def _softmax(scores: Float[Array, "B K"]) -> Alpha:
