@@ -13,6 +13,9 @@ quickstart: $(VENV)/.runtime  ## trains a small model on three dimensions and sh
 	$(BIN)/amopo lab world --out=$(RUNS)/world
 	$(BIN)/amopo train --config=configs/quickstart_sft.py --workdir=$(RUNS)/sft
 	$(BIN)/amopo train --config=configs/quickstart.py --workdir=$(RUNS)/amopo
+	for run in sft amopo; do test -f $(RUNS)/$$run.jsonl || $(BIN)/amopo generate --config=configs/quickstart.py \
+	  --model=$(RUNS)/$$run --data=$(RUNS)/world/heldout.jsonl --out=$(RUNS)/$$run.jsonl --max_new=48 || exit 1; done
+	$(BIN)/amopo lab grade --responses=$(RUNS)/sft.jsonl,$(RUNS)/amopo.jsonl
 
 test: $(VENV)/.dev  ## runs the tests that need no more than a few minutes
 	$(BIN)/python -m pytest -n 2 --dist loadfile

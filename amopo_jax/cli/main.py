@@ -25,7 +25,7 @@ VERBS = {
   "doctor": "what the machine has; checks a config, a model or a data file",
   "plan": "compiles the step for TPUs that are not there: memory, operations, time; what would make it fit",
   "convert": "turns a data set in a format of its own into native records, or into a TFDS data set",
-  "lab": "writes the synthetic world's records and tokenizer",
+  "lab": "writes the synthetic world's records and tokenizer; grades responses to its questions",
 }
 USAGE = "usage: amopo VERB [--flags]        amopo VERB --help lists the flags\n\n" + "\n".join(
   f"  {verb:8} {text}" for verb, text in VERBS.items()
@@ -69,9 +69,9 @@ def _run(verb: str, arguments: list[str]) -> int:
     return 0
   from amopo_jax.cli.parse import parse
 
-  parse(values, arguments, subjects=getattr(module, "SUBJECTS", ()))
+  subject = parse(values, arguments, subjects=getattr(module, "SUBJECTS", ()))
   _use_compilation_cache()
-  return module.run(values)
+  return module.run(values, subject) if subject else module.run(values)
 
 
 def _help(module: ModuleType, values: flags.FlagValues) -> str:

@@ -9,13 +9,16 @@ from amopo_jax.cli.configs import config_arguments
 from amopo_jax.types import InputError
 
 
-def parse(values: flags.FlagValues, arguments: Sequence[str], *, subjects: Sequence[str] = ()) -> None:
+def parse(values: flags.FlagValues, arguments: Sequence[str], *, subjects: Sequence[str] = ()) -> str:
   """Fills in the flags.
 
   Args:
     values: the verb's flags; they receive what the user gave.
     arguments: all that follows the verb.
     subjects: what may follow the verb without being a flag; one of them must.
+
+  Returns:
+    That one; "" where there are none.
 
   Raises:
     InputError: an unknown flag, a value of the wrong type, a config that fails, something that is not a flag.
@@ -33,6 +36,7 @@ def parse(values: flags.FlagValues, arguments: Sequence[str], *, subjects: Seque
     _check_subject(rest, subjects)
   elif rest:
     raise InputError(f"unexpected argument {rest[0]!r}; flags are written --name=value")
+  return rest[0] if subjects else ""
 
 
 def require(values: flags.FlagValues, *names: str) -> None:

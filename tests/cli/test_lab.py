@@ -10,3 +10,20 @@ def test_it_writes_a_world_and_says_what_is_in_it(amopo, tmp_path):
   assert f"{out}/train.jsonl: 12 records (" in text
   assert f"{out}/heldout.jsonl: 4 records (" in text
   assert "at the optimum" in text
+
+
+def test_it_grades_responses(amopo, world, tmp_path):
+  line = json.loads((world / "heldout.jsonl").read_text().splitlines()[0])
+  responses = [{"prompt": line["prompt"], "context": "c", "response": r["content"]} for r in line["responses"]]
+  path = tmp_path / "responses.jsonl"
+  path.write_text("".join(json.dumps(one) + "\n" for one in responses))
+  status, text, err = amopo("lab", "grade", f"--responses={path},{path}")
+  assert (status, err) == (0, "")
+  first, second = (response["scores"] for response in line["responses"])
+  mean = (first["correctness"] + second["correctness"]) / 2
+  assert f"{mean:.2f} → {mean:.2f}" in text
+  assert "| optimum |" in text
+
+
+def test_what_is_missing_is_named(amopo):
+  assert amopo("lab", "grade")[2].startswith("amopo lab: --responses is missing: grade: files of amopo generate")

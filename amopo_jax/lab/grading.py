@@ -1,0 +1,95 @@
+"""True scores of generated responses: what the graders say of the lines of `amopo generate`."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from amopo_jax.lab.graders import grade
+from amopo_jax.lab.responders import optimum
+from amopo_jax.lab.tasks import parse
+from amopo_jax.lab.world import DIMENSIONS
+from amopo_jax.types import InputError
+
+Scores = dict[str, dict[str, float]]
+"""Context -> dimension -> mean grade, 0 to 4, and "mean" over the dimensions."""
+
+MEAN = "mean"
+
+
+def read_scores(path: str | Path) -> Scores:
+  """Grades the responses of a file.
+
+  Args:
+    path: written by `amopo generate` for questions of the world.
+
+  Returns:
+    Contexts in the order of the file.
+
+  Raises:
+    InputError: no such file, no lines, or a line that is no response to a question of the world.
+  """
+  file = Path(path)
+  if not file.is_file():
+    raise InputError(f"{path}: no such file; write it with amopo generate")
+  lines = []
+  for number, text in enumerate(file.read_text().splitlines(), start=1):
+    try:
+      line = json.loads(text)
+      question, response, context = line["prompt"][-1]["content"], line["response"], line["context"]
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+      raise InputError(f"{path}:{number}: not a line of amopo generate ({error}); give a file that it wrote") from error
+    try:
+      lines.append({"context": context, **grade(parse(question), response)})
+    except InputError as error:
+      raise InputError(f"{path}:{number}: {error}") from None
+  if not lines:
+    raise InputError(f"{path}: no responses; is the file empty?")
+  return mean_scores(lines)
+
+
+def mean_scores(lines: Sequence[Mapping[str, Any]]) -> Scores:
+  """Means by context.
+
+  Args:
+    lines: each with its `context` and a grade per dimension.
+  """
+  found: Scores = {}
+  for context in dict.fromkeys(line["context"] for line in lines):
+    mine = [line for line in lines if line["context"] == context]
+    means = {dimension: _mean(line[dimension] for line in mine) for dimension in DIMENSIONS}
+    found[context] = means | {MEAN: _mean(means.values())}
+  return found
+
+
+def best_scores(path: str | Path) -> dict[str, float]:
+  """What the responses with the highest sum of grades score, on the questions of a file."""
+  lines = map(json.loads, Path(path).read_text().splitlines())
+  tasks = dict.fromkeys(parse(line["prompt"][-1]["content"]) for line in lines)
+  grades = [grade(task, optimum(task)) for task in tasks]
+  means = {dimension: _mean(one[dimension] for one in grades) for dimension in DIMENSIONS}
+  return means | {MEAN: _mean(means.values())}
+
+
+def table_rows(files: Sequence[Scores], best: Mapping[str, float]) -> list[list[str]]:
+  """Rows of a table: a head, a row per context of the last file, the optimum; several files are joined by arrows.
+
+  Args:
+    files: one or more, such as before and after training.
+    best: of `best_scores`.
+  """
+  columns = [*DIMENSIONS, MEAN]
+  rows = [["asked for", *columns]]
+  for context in files[-1]:
+    cell = lambda column, context=context: " → ".join(_show(scores, context, column) for scores in files)
+    rows.append([context, *map(cell, columns)])
+  return [*rows, ["optimum", *(f"{best[column]:.2f}" for column in columns)]]
+
+
+def _show(scores: Scores, context: str, column: str) -> str:
+  return f"{scores[context][column]:.2f}" if context in scores else "–"
+
+
+def _mean(values: Iterable[float]) -> float:
+  listed = list(values)
+  return sum(listed) / len(listed)

@@ -1,0 +1,76 @@
+import json
+
+import pytest
+
+from amopo_jax.lab.graders import grade
+from amopo_jax.lab.grading import best_scores, mean_scores, read_scores, table_rows
+from amopo_jax.lab.responders import optimum
+from amopo_jax.lab.spec import DEFAULT_SPEC
+from amopo_jax.lab.tasks import parse
+from amopo_jax.lab.world import make_records
+from amopo_jax.types import InputError
+
+
+@pytest.fixture
+def write(tmp_path):
+  """Writes lines as `amopo generate` does, each response made of its task."""
+
+  def run(name, respond, contexts=("a", "b")):
+    path = tmp_path / name
+    with path.open("w") as file:
+      for record in make_records(DEFAULT_SPEC, 0, "heldout", 6):
+        for context in contexts:
+          response = respond(parse(record["prompt"][-1]["content"]))
+          file.write(json.dumps({"prompt": record["prompt"], "context": context, "response": response}) + "\n")
+    return path
+
+  return run
+
+
+def test_the_optimum_scores_as_the_optimum_and_nothing_as_nothing(write):
+  path = write("best", optimum)
+  assert read_scores(path)["a"] == pytest.approx(best_scores(path))
+  nothing = read_scores(write("none", lambda task: "?"))
+  assert nothing["b"]["correctness"] == 0
+  assert nothing["b"]["helpfulness"] == 0
+
+
+def test_scores_are_means_of_the_graders(write):
+  path = write("some", lambda task: " , ".join(task.answer), contexts=("a",))
+  tasks = [parse(json.loads(line)["prompt"][-1]["content"]) for line in path.read_text().splitlines()]
+  expected = [grade(task, " , ".join(task.answer)) for task in tasks]
+  found = read_scores(path)["a"]
+  for dimension in expected[0]:
+    assert found[dimension] == pytest.approx(sum(one[dimension] for one in expected) / len(expected))
+  assert found["mean"] == pytest.approx(sum(found[dimension] for dimension in expected[0]) / 3)
+
+
+def test_contexts_keep_their_order_and_files_are_joined_by_arrows():
+  one = {"helpfulness": 1, "correctness": 2, "instruction_following": 3}
+  two = {name: value + 1 for name, value in one.items()}
+  before = mean_scores([{"context": "b", **one}, {"context": "a", **two}])
+  after = mean_scores([{"context": "b", **two}, {"context": "c", **one}])
+  assert list(before) == ["b", "a"]
+  best = {"helpfulness": 3.0, "correctness": 4.0, "instruction_following": 3.5, "mean": 3.5}
+  assert table_rows([before, after], best) == [
+    ["asked for", "helpfulness", "correctness", "instruction_following", "mean"],
+    ["b", "1.00 → 2.00", "2.00 → 3.00", "3.00 → 4.00", "2.00 → 3.00"],
+    ["c", "– → 1.00", "– → 2.00", "– → 3.00", "– → 2.00"],
+    ["optimum", "3.00", "4.00", "3.50", "3.50"],
+  ]
+
+
+@pytest.mark.parametrize(
+  "text, message",
+  [
+    ("", "no responses; is the file empty"),
+    ("{}\n", r"x\.jsonl:1: not a line of amopo generate"),
+    ('{"prompt": [{"content": "how are you?"}], "response": "fine", "context": "a"}\n', r"x\.jsonl:1: "),
+  ],
+)
+def test_other_files_are_refused(tmp_path, text, message):
+  (tmp_path / "x.jsonl").write_text(text)
+  with pytest.raises(InputError, match=message):
+    read_scores(tmp_path / "x.jsonl")
+  with pytest.raises(InputError, match="no such file"):
+    read_scores(tmp_path / "y.jsonl")
