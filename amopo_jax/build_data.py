@@ -117,6 +117,9 @@ def build_data(spec: RunSpec, source: PolicySource, *, rules: Mapping[str, Rule]
   for name, entry in spec.data.heldout.items():
     dataset, surveys[f"heldout {name}"] = _open(recipe(entry), spec)
     heldout.append(dataset)
+  first = 0
+  for dataset in (*train, *heldout):
+    dataset.first, first = first, first + len(dataset)
   weights = [entry.weight for entry in spec.data.train.values()] if len(train) > 1 else None
   return Data(train, weights, heldout, surveys, tokenizer, plan.contexts, plan.pack)
 

@@ -7,6 +7,7 @@ from typing import Any
 from amopo_jax.objective import (
   ALPHAS,
   BASELINES,
+  REFERENCED,
   TIE_POLICIES,
   WHOLE_BATCH,
   AlphaFn,
@@ -24,6 +25,7 @@ DEFAULTS = {
   "gap_margin": 0.0,
   "sft_weight": 0.0,
   "ratio_weight": 0.1,
+  "length_weight": 0.0,
 }
 """Keys that not every objective uses, with the value of `configs/base.py` that they must be left at elsewhere."""
 
@@ -35,6 +37,10 @@ USED = {
   "cpo": ("sft_weight",),
   "slic": ("target_margin", "sft_weight"),
   "rrhf": ("sft_weight",),
+  "dpo": (),
+  "ipo": (),
+  "kto": (),
+  "r_dpo": ("length_weight",),
 }
 """What each objective uses besides beta."""
 
@@ -50,7 +56,7 @@ def build_objective(spec: ObjectiveSpec, num_contexts: int, *, parts: int) -> Ob
   Raises:
     InputError: unknown name, a number that is not finite, or an argument that the named objective would ignore.
   """
-  maker = _named("name", spec.name, {**BASELINES, "amopo": make_amopo})
+  maker = _named("name", spec.name, {**BASELINES, **REFERENCED, "amopo": make_amopo})
   _named("alpha", spec.alpha, ALPHAS | {"fixed": fixed})
   tie_policy = _named("ties", spec.ties, TIE_POLICIES)
   _check_numbers(spec)
@@ -67,10 +73,15 @@ def build_objective(spec: ObjectiveSpec, num_contexts: int, *, parts: int) -> Ob
   return maker(beta=spec.beta, **{key: getattr(spec, key) for key in USED[spec.name]})
 
 
+def needs_reference(spec: ObjectiveSpec) -> bool:
+  """Whether the pairs have to bring the log-probabilities of a reference policy."""
+  return spec.name in REFERENCED
+
+
 def _check_numbers(spec: ObjectiveSpec) -> None:
   if not 0 < spec.beta < math.inf:
     raise InputError(f"config.objective.beta: {spec.beta} is not positive; the paper uses 0.8")
-  for key in ("target_margin", "gap_margin", "sft_weight", "ratio_weight"):
+  for key in ("target_margin", "gap_margin", "sft_weight", "ratio_weight", "length_weight"):
     value = getattr(spec, key)
     if not 0 <= value < math.inf:
       raise InputError(f"config.objective.{key}: {value} is not a finite number of at least 0; correct it")

@@ -24,7 +24,8 @@ from amopo_jax.objective import Objective
 from amopo_jax.optim import kept_on_host, make_optimizer, make_schedule
 from amopo_jax.run_spec import RunSpec
 from amopo_jax.state import TrainState, abstract_state
-from amopo_jax.step import StepMetrics, jit_train_step, make_eval_step, make_train_step
+from amopo_jax.step import StepMetrics, jit_train_step, make_eval_step, make_moments_step, make_train_step
+from amopo_jax.types import ResponseMoments
 
 
 class StepParts(NamedTuple):
@@ -122,6 +123,11 @@ def evaluation(parts: StepParts) -> Callable[..., MetricSums]:
   """The evaluation step, not jitted; its last argument is as that of the train step."""
   make = lambda score_fn: make_eval_step(score_fn, parts.objective)
   return with_base(make, parts.score_fn, parts.split.join)
+
+
+def scoring(parts: StepParts) -> Callable[..., ResponseMoments]:
+  """The moments of a batch, not jitted; its last argument is as that of the train step."""
+  return with_base(make_moments_step, parts.score_fn, parts.split.join)
 
 
 def place_state(spec: RunSpec, split: Split, mesh: meshes.AnyMesh, tx: optax.GradientTransformation) -> TrainState:

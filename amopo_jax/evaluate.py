@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
+import numpy as np
 
 from amopo_jax.data.dataset import PairDataset
 from amopo_jax.data.pack import PackSpec
@@ -35,6 +36,7 @@ def evaluate(
   layout: FeedSpec,
   stop: StopRequest,
   most: int = 0,
+  reference: np.ndarray | None = None,
 ) -> Evaluated:
   """One pass over every held-out pair, each exactly once.
 
@@ -45,6 +47,7 @@ def evaluate(
     pack, layout: shape of a batch and of the step, those of training, so that nothing compiles anew.
     stop: looked at before every batch.
     most: batches to look at; 0: all.
+    reference: of all pairs, as of `collate`.
   """
   total, count = None, 0
   for dataset in datasets:
@@ -58,7 +61,7 @@ def evaluate(
       num_workers=0,
       shuffle=False,
     )
-    feed = Feed(stream, layout, stop)
+    feed = Feed(stream, layout, stop, reference)
     for batch in feed:
       if most and count == most:
         break

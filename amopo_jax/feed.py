@@ -100,6 +100,7 @@ class Feed(Iterator[Batch]):
     stream: of this process, with the streams `layout.owned`.
     layout: of `make_feed_spec`.
     stop: the request that this process may receive.
+    reference: of all pairs, as of `collate`.
 
   Attributes:
     state: of the stream after the batch handed out last.
@@ -107,9 +108,9 @@ class Feed(Iterator[Batch]):
     is_stopped: whether it ended because a process was asked to stop; the same on all of them.
   """
 
-  def __init__(self, stream: Stream, layout: FeedSpec, stop: StopRequest):
+  def __init__(self, stream: Stream, layout: FeedSpec, stop: StopRequest, reference: np.ndarray | None = None):
     self.state, self.num_pairs, self.is_stopped = stream.get_state(), 0, False
-    self._stream, self._layout, self._stop = stream, layout, stop
+    self._stream, self._layout, self._stop, self._reference = stream, layout, stop, reference
     self._sum = _make_sum(layout.mesh) if processes.is_several() else None
     self._ahead: _Drawn | None = None
 
@@ -121,7 +122,13 @@ class Feed(Iterator[Batch]):
       raise StopIteration
     self.state = drawn.state
     accumulation, share = self._layout.accumulation, self._layout.share
-    batch = collate(drawn.groups, accumulation=accumulation, num_pairs=self.num_pairs, places=share.groups)
+    batch = collate(
+      drawn.groups,
+      accumulation=accumulation,
+      num_pairs=self.num_pairs,
+      places=share.groups,
+      reference=self._reference,
+    )
     self._ahead = self._draw() if self._sum else None
     return place_batch(batch, self._layout.mesh, share)
 

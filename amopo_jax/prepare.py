@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 
 from amopo_jax import build, build_data, processes
 from amopo_jax import mesh as meshes
-from amopo_jax.build_step import BuiltStep, StepParts, build_parts, build_step, evaluation
+from amopo_jax.build_step import BuiltStep, StepParts, build_parts, build_step, evaluation, scoring
 from amopo_jax.checkpoint import Checkpoints, Restored
 from amopo_jax.data.collate import count_pairs
 from amopo_jax.data.pipeline import Stream, make_stream
@@ -63,6 +63,7 @@ class Run(NamedTuple):
     init: () -> the state before the first step.
     load_base: () -> the frozen base.
     train_step, eval_step: jitted; their last argument is what `load_base` gives, None without a base.
+    score_step: (params, batch, base) -> numbers of the pairs, and the sums of log-probabilities; likewise.
   """
 
   spec: RunSpec
@@ -77,6 +78,7 @@ class Run(NamedTuple):
   load_base: Callable[[], Base]
   train_step: Callable[..., tuple[TrainState, StepMetrics]]
   eval_step: Callable[..., MetricSums]
+  score_step: Callable[..., tuple[jax.Array, jax.Array]]
 
 
 def prepare(spec: RunSpec, workdir: str | None) -> Run:
@@ -105,7 +107,9 @@ def prepare(spec: RunSpec, workdir: str | None) -> Run:
   dtype = build.dtype("config.model.param_dtype", spec.model.param_dtype)
   base = partial(load_base, source, parts.split, spec.lora, dtype=dtype, placed=parts.placed, seed=spec.seed)
   init = _initializer(parts, step, source)
-  steps = step.train_step, eval_step
+  moments = scoring(parts)
+  sums = lambda params, batch, base: (batch.index, moments(params, batch, base).sum_logp)
+  steps = step.train_step, eval_step, meshes.jit_for(mesh, sums, out_shardings=meshes.replicated(mesh))
   return Run(spec, source, data, mesh, parts.attention, feed, num_steps, step.target, init, base, *steps)
 
 

@@ -86,6 +86,7 @@ class ObjectiveSpec:
   gap_margin: float
   sft_weight: float
   ratio_weight: float
+  length_weight: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,6 +163,7 @@ AT_LEAST = {
   "config.objective.gap_margin": 0,
   "config.objective.sft_weight": 0,
   "config.objective.ratio_weight": 0,
+  "config.objective.length_weight": 0,
   "config.optim.learning_rate": 0,
   "config.optim.clip": 0,
   "config.optim.weight_decay": 0,

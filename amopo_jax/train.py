@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from rich.console import Console
 
 from amopo_jax import processes
@@ -23,14 +22,16 @@ from amopo_jax.evaluate import evaluate
 from amopo_jax.feed import Feed
 from amopo_jax.lock import hold_workdir
 from amopo_jax.lora import Base, check_base
-from amopo_jax.metrics import MetricSums, add, finite, summarize
+from amopo_jax.metrics import MetricSums, finite, summarize
 from amopo_jax.prepare import Run, identify, open_workdir, prepare, start_or_resume, train_stream
+from amopo_jax.reference import Table, reference_of
 from amopo_jax.run_codec import to_dict
 from amopo_jax.run_spec import RunSpec
 from amopo_jax.state import TrainState, digests
 from amopo_jax.stopping import StopRequest, stop_on_signals
 from amopo_jax.summary import show_summary
 from amopo_jax.types import Batch, RunFailure
+from amopo_jax.window import Window
 from amopo_jax.writers import MetricWriter, last_evaluation
 
 
@@ -75,8 +76,9 @@ def train(spec: RunSpec, workdir: str, console: Console) -> Outcome:
 
 def _train(run: Run, workdir: str, console: Console, stop: StopRequest, launched: float) -> Outcome:
   checkpoints = open_workdir(run, workdir)
-  step, state, meta = start_or_resume(run, checkpoints)
   base = run.load_base()
+  reference = reference_of(run, workdir, base)
+  step, state, meta = start_or_resume(run, checkpoints)
   if step:
     check_base(base.fingerprint, meta.get("base", ""), workdir, run.spec.model.path)
     console.print(f"resumed at step {step}")
@@ -88,7 +90,7 @@ def _train(run: Run, workdir: str, console: Console, stop: StopRequest, launched
     config=to_dict(run.spec),
   )
   with RunProgress(console, total=run.num_steps, done=step, launched=launched) as progress:
-    loop = _Loop(run, base, checkpoints, writer, progress, stop)
+    loop = _Loop(run, (base, reference), checkpoints, writer, progress, stop)
     outcome = loop.go_on(step, state, meta, processes.from_first(last_evaluation(workdir)))
   writer.close()
   checkpoints.close()
@@ -108,12 +110,19 @@ class _Loop:
   """The loop and what it reports to; the state passes through and is never kept."""
 
   def __init__(
-    self, run: Run, base: Base, checkpoints: Checkpoints, writer: MetricWriter, progress: RunProgress, stop: StopRequest
+    self,
+    run: Run,
+    frozen: tuple[Base, Table | None],
+    checkpoints: Checkpoints,
+    writer: MetricWriter,
+    progress: RunProgress,
+    stop: StopRequest,
   ):
-    self.run, self.base, self.checkpoints = run, base, checkpoints
+    self.run, self.checkpoints = run, checkpoints
+    self.base, self.reference = frozen
     self.writer, self.progress, self.stop = writer, progress, stop
     self._contexts = run.data.contexts.names
-    self._sums, self._since, self._num_steps = None, time.monotonic(), 0
+    self._window = Window(self._contexts)
     self._is_going = self._is_stopped = False
 
   def go_on(self, step: int, state: TrainState, meta: dict[str, Any], evaluated_at: int) -> Outcome:
@@ -122,14 +131,15 @@ class _Loop:
     stream = train_stream(spec, self.run.data, self.run.feed.owned, num_workers=spec.data.workers)
     if meta:
       stream.set_state(meta["stream"])
-      self._restore_window(meta["window"])
+      self._window.set_state(meta["window"])
     if evaluated_at < step and (step == 0 or _is_due(step, spec.train.eval_every)):
       evaluated_at = step if self._evaluate(step, state) else evaluated_at
     else:
       self._held_out_sums(state, most=2)  # compiled here, as is their sum, not when one is due
     digests(state)  # and this not at the first save
-    feed = Feed(stream, self.run.feed, self.stop)
-    pending, values, self._since = None, None, time.monotonic()
+    feed = Feed(stream, self.run.feed, self.stop, self.reference)
+    pending, values = None, None
+    self._window.restart_clock()
     while (batch := self._next_batch(feed, step)) is not None:
       state, metrics = self.run.train_step(state, batch, self.base.params)
       self._report(pending)
@@ -167,7 +177,7 @@ class _Loop:
     values = self._evaluate(step, state) if _is_due(step, loop.eval_every) else None
     if _is_due(step, loop.save_every) and not self._is_stopped:
       self._save(state, feed, values)
-    self._since = time.monotonic()
+    self._window.restart_clock()
     return values
 
   def _report(self, pending: _Pending | None) -> None:
@@ -179,23 +189,14 @@ class _Loop:
       self._is_going = True
       self.progress.first_step()
     sums = values.pop("sums")
-    self._sums, self._num_steps = (add(self._sums, sums) if self._sums else sums), self._num_steps + 1
+    self._window.add(sums)
     line = summarize(sums, self._contexts) | {name: float(value) for name, value in values.items()}
     if not finite(line, ("loss", "grad_norm", "param_norm")):
       self._raise_diverged(pending.step, line)
     if _is_due(pending.step, self.run.spec.train.log_every):
-      line |= summarize(self._sums, self._contexts) | self._throughput(self._sums)
+      line |= self._window.close()
       self.writer.write(pending.step, line)
       self.progress.update(pending.step, line)
-      self._sums, self._num_steps, self._since = None, 0, time.monotonic()
-
-  def _throughput(self, sums: MetricSums) -> dict[str, float]:
-    seconds = max(time.monotonic() - self._since, 1e-9)
-    return {
-      "throughput/pairs_per_second": float(sums.pairs) / seconds,
-      "throughput/tokens_per_second": float(sums.tokens) / seconds,
-      "throughput/seconds_per_step": seconds / self._num_steps,
-    }
 
   def _evaluate(self, step: int, state: TrainState) -> dict[str, float] | None:
     """Held-out metrics, written; None if there are no held-out pairs or it was asked to stop."""
@@ -216,6 +217,7 @@ class _Loop:
       layout=self.run.feed,
       stop=self.stop,
       most=most,
+      reference=self.reference,
     )
     self._is_stopped |= found.is_stopped
     return found.sums
@@ -226,15 +228,10 @@ class _Loop:
       "config": to_dict(self.run.spec),
       "tokenizer": self.run.data.tokenizer.fingerprint,
       **({"base": self.base.fingerprint} if self.base.fingerprint else {}),
-      "window": {"num_steps": self._num_steps, "sums": [np.asarray(x).tolist() for x in self._sums or ()]},
+      "window": self._window.state,
     }
     best = self.run.spec.train.best_metric
     self.checkpoints.save(state, meta, values if values and finite(values, (best,) if best else ()) else None)
-
-  def _restore_window(self, window: dict[str, Any]) -> None:
-    """The steps since the last logged one, so that the next line is what it would have been."""
-    self._num_steps = window["num_steps"]
-    self._sums = MetricSums._make(np.asarray(x, np.float32) for x in window["sums"]) if window["sums"] else None
 
   def _raise_diverged(self, step: int, line: dict[str, float]) -> None:
     self.checkpoints.wait()

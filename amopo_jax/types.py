@@ -59,18 +59,21 @@ class PackedRows(NamedTuple):
 
 
 class PairInfo(NamedTuple):
-  """What the annotators said of each pair; nothing of this depends on the policy.
+  """What is known of each pair beforehand; nothing of this depends on the policy that is trained.
 
   Attributes:
     is_ordered: the dimension's scores agree that chosen > rejected; True for a context without a dimension.
     score_gap: (chosen score - rejected score) / (high - low), in [-1, 1]; 1 for a context without a dimension.
     weight: share of the pair in the loss: 1 / (pairs of the whole step), 0 for an empty place. Sums to 1 over a
       step, so that a sum over micro-batches of weighted sums is the mean over pairs.
+    reference: sum of the log-probabilities of each response under a reference policy, nats; None where the objective
+      needs none, 0 at an empty place.
   """
 
   is_ordered: Bool[Array, "*A B K"]
   score_gap: Float[Array, "*A B K"]
   weight: Float[Array, "*A B"]
+  reference: Float[Array, "*A B K P"] | None = None
 
 
 class Batch(NamedTuple):

@@ -6,6 +6,7 @@ from amopo_jax.build_objective import DEFAULTS, USED, build_objective
 from amopo_jax.objective import (
   ALPHAS,
   BASELINES,
+  REFERENCED,
   TIE_POLICIES,
   fixed,
   keep,
@@ -71,13 +72,13 @@ def test_the_baselines_by_name(make_spec, example, name, keys, expected):
 
 
 def test_every_objective_says_what_it_uses():
-  assert set(USED) == {"amopo", *BASELINES}
+  assert set(USED) == {"amopo", *BASELINES, *REFERENCED}
 
 
 @pytest.mark.parametrize(
   "overrides, parts, message",
   [
-    ({"name": "dpo"}, 1, r"config\.objective\.name: 'dpo' is unknown; choose one of amopo, cpo, orpo, rrhf, sft"),
+    ({"name": "ppo"}, 1, r"config\.objective\.name: 'ppo' is unknown; choose one of amopo, cpo, dpo, ipo, kto"),
     ({"alpha": "softmax"}, 1, r"config\.objective\.alpha: 'softmax' is unknown; choose one of fixed, gaussian"),
     ({"ties": "drop"}, 1, r"config\.objective\.ties: 'drop' is unknown"),
     ({"alpha": "fixed"}, 1, "0 weights for 2 contexts"),
@@ -113,6 +114,7 @@ def test_names_and_arguments_that_cannot_be_are_refused(make_spec, overrides, pa
     ("gap_margin", 0.5),
     ("sft_weight", 0.5),
     ("ratio_weight", 0.5),
+    ("length_weight", 0.5),
   ],
 )
 def test_a_baseline_refuses_what_it_would_ignore(make_spec, name, key, value):

@@ -4,12 +4,20 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float32
 
 from amopo_jax.data.pack import EMPTY_PLACE, Group
 from amopo_jax.types import NO_SLOT, Batch, InputError, PackedRows, PairInfo
 
 
-def collate(groups: Sequence[Group], *, accumulation: int, num_pairs: int, places: Sequence[int] = ()) -> Batch:
+def collate(
+  groups: Sequence[Group],
+  *,
+  accumulation: int,
+  num_pairs: int,
+  places: Sequence[int] = (),
+  reference: Float32[np.ndarray, "N K P"] | None = None,
+) -> Batch:
   """Stacks the groups of a step, stream by stream: micro-batch a holds the groups a G/A to (a+1) G/A - 1.
 
   A group's slots are moved by the slots of the groups before it in its micro-batch, so that slot
@@ -20,6 +28,7 @@ def collate(groups: Sequence[Group], *, accumulation: int, num_pairs: int, place
     accumulation: micro-batches A; divides G.
     num_pairs: pairs in the whole step, over all processes (`count_pairs` of all their groups); at least 1.
     places: which groups of a micro-batch of the whole step these are, where other processes have others.
+    reference: of all pairs of the run, by their numbers, where the objective needs it.
 
   Returns:
     numpy arrays: rows [A, G/A * rows, S], pairs [A, G/A * max_pairs, ...].
@@ -45,6 +54,7 @@ def collate(groups: Sequence[Group], *, accumulation: int, num_pairs: int, place
     is_ordered=stack([group.is_ordered for group in groups]),
     score_gap=stack([group.score_gap for group in groups]),
     weight=weight,
+    reference=None if reference is None else _look_up(reference, index),
   )
   return Batch(PackedRows(*(stack(field) for field in zip(*rows, strict=True))), pairs, index)
 
@@ -59,6 +69,10 @@ def count_pairs(groups: Sequence[Group]) -> int:
     Places that are not empty.
   """
   return sum(int((group.index != EMPTY_PLACE).sum()) for group in groups)
+
+
+def _look_up(reference: Float32[np.ndarray, "N K P"], index: Any) -> Any:
+  return np.where((index == EMPTY_PLACE)[..., None, None], np.float32(0), reference[index])
 
 
 def _shift_slots(rows: PackedRows, shift: int) -> PackedRows:

@@ -19,10 +19,11 @@ class PairDataset:
   Attributes:
     recipe: how they are made.
     table: see `Survey`.
+    first: number of the first pair among those of all data sets of a run, where there are several.
   """
 
-  def __init__(self, recipe: Recipe, table: Int32[np.ndarray, "N 2"]):
-    self.recipe, self.table = recipe, table
+  def __init__(self, recipe: Recipe, table: Int32[np.ndarray, "N 2"], first: int = 0):
+    self.recipe, self.table, self.first = recipe, table, first
 
   def __len__(self) -> int:
     return len(self.table)
@@ -33,7 +34,7 @@ class PairDataset:
     return self.recipe.pairs(int(record))[int(number)]
 
   def __getitem__(self, index: int) -> EncodedPair:
-    encoded = self.recipe.encode(self.pair(index), index)
+    encoded = self.recipe.encode(self.pair(index), self.first + index)
     if isinstance(encoded, Dropped):
       raise InputError(f"{encoded.origin}: {encoded.reason}; the file has changed since it was surveyed, start again")
     return encoded

@@ -49,10 +49,12 @@ from amopo_jax.objective.preference import (
   target_margins,
 )
 from amopo_jax.objective.reduction import Aux, Objective, reduce_losses
+from amopo_jax.objective.reference import REFERENCED, log_ratios, make_dpo, make_ipo, make_kto, make_r_dpo
 
 __all__ = [
   "ALPHAS",
   "BASELINES",
+  "REFERENCED",
   "TIE_POLICIES",
   "WHOLE_BATCH",
   "AlphaFn",
@@ -68,10 +70,15 @@ __all__ = [
   "gaussian_flat",
   "jitter",
   "keep",
+  "log_ratios",
   "logistic_normal",
   "make_amopo",
   "make_cpo",
+  "make_dpo",
+  "make_ipo",
+  "make_kto",
   "make_orpo",
+  "make_r_dpo",
   "make_rrhf",
   "make_sft",
   "make_simpo",

@@ -10,6 +10,7 @@ import numpy as np
 
 from amopo_jax import build_data
 from amopo_jax import mesh as meshes
+from amopo_jax.build_objective import needs_reference
 from amopo_jax.build_step import StepParts, build_step
 from amopo_jax.plan.chips import GIB
 from amopo_jax.run_spec import RunSpec
@@ -126,6 +127,7 @@ def abstract_batch(spec: RunSpec, mesh: meshes.AnyMesh, num_contexts: int) -> Ba
       put(by_pair, jnp.bool_, pairs, num_contexts),
       put(by_pair, jnp.float32, pairs, num_contexts),
       put(by_pair, jnp.float32, pairs),
+      put(by_pair, jnp.float32, pairs, num_contexts, 2) if needs_reference(spec.objective) else None,
     ),
     put(by_pair, jnp.int32, pairs),
   )

@@ -1,0 +1,119 @@
+"""Objectives that compare the policy with a reference policy, whose log-probabilities come with the pairs.
+
+In a context k, ρ_k(y) = log π(y | x*_k) − log π_ref(y | x*_k), of the whole response. The reference is the policy that
+training started from; its sums are computed once (`amopo_jax.reference`).
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from amopo_jax.objective import preference
+from amopo_jax.objective.baselines import uniform_objective
+from amopo_jax.objective.reduction import Objective
+from amopo_jax.types import PairInfo, ResponseMoments, Scalar
+
+
+def log_ratios(moments: ResponseMoments, pair_info: PairInfo) -> Float[Array, "B K P"]:
+  """ρ of every response, nats; 0 for an empty place.
+
+  Raises:
+    ValueError: the pairs come without their reference log-probabilities.
+  """
+  if pair_info.reference is None:
+    raise ValueError("objective: the pairs have no reference log-probabilities; see amopo_jax.reference")
+  return moments.sum_logp - pair_info.reference
+
+
+def make_dpo(*, beta: float | Scalar) -> Objective:
+  """DPO (arXiv 2305.18290) in every context: −log σ( β (ρ(y_w) − ρ(y_l)) ).
+
+  Args:
+    beta: β, per nat of ρ, > 0; rewards are reported as β × the mean log-probability, as for all objectives.
+
+  Returns:
+    The objective; loss in nats.
+
+  Source: method.md §4.
+  """
+
+  def losses(moments: ResponseMoments, pair_info: PairInfo) -> Float[Array, "B K"]:
+    return preference.preference_losses(beta * preference.margins(log_ratios(moments, pair_info)), 0.0)
+
+  return uniform_objective(losses, beta=beta)
+
+
+def make_ipo(*, beta: float | Scalar) -> Objective:
+  """IPO (arXiv 2310.12036) in every context: ( ρ(y_w) − ρ(y_l) − 1/(2τ) )².
+
+  Args:
+    beta: τ, > 0; also reward per nat in the report.
+
+  Returns:
+    The objective; loss in nats².
+
+  Source: method.md §4.
+  """
+
+  def losses(moments: ResponseMoments, pair_info: PairInfo) -> Float[Array, "B K"]:
+    return jnp.square(preference.margins(log_ratios(moments, pair_info)) - 1 / (2 * beta))
+
+  return uniform_objective(losses, beta=beta)
+
+
+def make_kto(*, beta: float | Scalar) -> Objective:
+  """KTO (arXiv 2402.01306) of the two responses of a pair, one desirable and one not, in every context.
+
+      ½ [ 1 − σ( β (ρ(y_w) − z) ) ] + ½ [ 1 − σ( β (z − ρ(y_l)) ) ],   z = max(0, (ρ(y_w) + ρ(y_l))/2), constant
+
+  The paper's z is a mean over unrelated pairs of the micro-batch, so that the loss would depend on how a step is
+  split; here it is that of the pair itself.
+
+  Args:
+    beta: β, per nat of ρ, > 0.
+
+  Returns:
+    The objective; loss between 0 and 1.
+
+  Source: method.md §4.
+  """
+
+  def losses(moments: ResponseMoments, pair_info: PairInfo) -> Float[Array, "B K"]:
+    ratio = log_ratios(moments, pair_info)
+    base = jax.lax.stop_gradient(jnp.maximum(jnp.mean(ratio, axis=-1), 0.0))
+    sign = jnp.asarray([1.0, -1.0], ratio.dtype)
+    value = jax.nn.sigmoid(beta * sign * (ratio - base[..., None]))
+    return jnp.mean(1 - value, axis=-1)
+
+  return uniform_objective(losses, beta=beta)
+
+
+def make_r_dpo(*, beta: float | Scalar, length_weight: float | Scalar) -> Objective:
+  """R-DPO (arXiv 2403.19159) in every context: −log σ( β (ρ(y_w) − ρ(y_l)) − α (|y_w| − |y_l|) ).
+
+  Args:
+    beta: β, per nat of ρ, > 0.
+    length_weight: α, per token, ≥ 0: a longer chosen response has to be further ahead.
+
+  Returns:
+    The objective; loss in nats.
+
+  Source: method.md §4.
+  """
+
+  def losses(moments: ResponseMoments, pair_info: PairInfo) -> Float[Array, "B K"]:
+    ahead = beta * preference.margins(log_ratios(moments, pair_info))
+    return preference.preference_losses(ahead - length_weight * preference.margins(moments.length), 0.0)
+
+  return uniform_objective(losses, beta=beta)
+
+
+REFERENCED: dict[str, Callable[..., Objective]] = {
+  "dpo": make_dpo,
+  "ipo": make_ipo,
+  "kto": make_kto,
+  "r_dpo": make_r_dpo,
+}
+"""The makers by the name a config gives them."""

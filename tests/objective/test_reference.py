@@ -1,0 +1,89 @@
+"""reference.py: each loss against its formula on the tokens, and its gradient."""
+
+import jax
+import numpy as np
+import pytest
+
+from amopo_jax.objective import REFERENCED, make_dpo, make_ipo, make_kto, make_r_dpo
+
+
+def sigmoid(x):
+  return 1 / (1 + np.exp(-x))
+
+
+def kto(ratio, _):
+  base = np.maximum(ratio.mean(-1), 0)
+  chosen, rejected = sigmoid(0.3 * (ratio[..., 0] - base)), sigmoid(0.3 * (base - ratio[..., 1]))
+  return ((1 - chosen) + (1 - rejected)) / 2
+
+
+ORACLES = {
+  "dpo": (make_dpo(beta=0.3), lambda ratio, _: -np.log(sigmoid(0.3 * (ratio[..., 0] - ratio[..., 1])))),
+  "ipo": (make_ipo(beta=0.4), lambda ratio, _: (ratio[..., 0] - ratio[..., 1] - 1 / 0.8) ** 2),
+  "kto": (make_kto(beta=0.3), kto),
+  "r_dpo": (
+    make_r_dpo(beta=0.3, length_weight=0.05),
+    lambda ratio, n: -np.log(sigmoid(0.3 * (ratio[..., 0] - ratio[..., 1]) - 0.05 * (n[..., 0] - n[..., 1]))),
+  ),
+}
+
+
+def referenced(responses, info, seed=0):
+  """The pairs with the sums of some other policy."""
+  total = responses.each(np.sum)
+  other = np.where(total == 0, 0, total + np.random.default_rng(seed).normal(size=total.shape))
+  return info._replace(reference=jax.numpy.asarray(other, info.weight.dtype)), total - other
+
+
+@pytest.fixture(params=[(1, 1), (4, 3), (3, 8)], ids=str)
+def case(request, make_responses, make_pairs, make_noise):
+  size = (0, *request.param)
+  responses = make_responses(*size)
+  return responses, make_noise(*size), *referenced(responses, make_pairs(*size))
+
+
+@pytest.mark.parametrize("name", ORACLES)
+def test_losses_agree_with_their_formula_on_the_tokens(case, name):
+  responses, noise, info, ratio = case
+  objective, formula = ORACLES[name]
+  expected = formula(ratio, responses.each(len))
+  loss, aux = objective(responses.moments(), noise, info)
+  np.testing.assert_allclose(aux.losses, expected, rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(loss, expected.mean(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", set(ORACLES) - {"kto"})
+def test_gradient_agrees_with_finite_differences(name, make_responses, make_pairs, make_noise, central_differences):
+  responses = make_responses(1, 2, 3)
+  moments, noise = responses.moments(np.float64), make_noise(1, 2, 3, np.float64)
+  info, _ = referenced(responses, make_pairs(1, 2, 3, dtype=np.float64))
+
+  def loss(sum_logp):
+    return ORACLES[name][0](moments._replace(sum_logp=sum_logp), noise, info)[0]
+
+  numeric = central_differences(loss, moments.sum_logp)
+  np.testing.assert_allclose(jax.grad(loss)(moments.sum_logp), numeric, rtol=1e-6, atol=1e-10)
+
+
+def test_where_the_policy_is_its_reference_dpo_is_log_two(make_responses, make_pairs, make_noise):
+  moments = make_responses(2, 3, 2).moments()
+  info = make_pairs(2, 3, 2)._replace(reference=moments.sum_logp)
+  np.testing.assert_allclose(make_dpo(beta=0.1)(moments, make_noise(2, 3, 2), info)[0], np.log(2), rtol=1e-6)
+
+
+def test_empty_places_leave_no_trace(make_responses, make_pairs, make_noise):
+  responses = make_responses(2, 3, 2, empty=(1,))
+  info, _ = referenced(responses, make_pairs(2, 3, 2, empty=(1,)))
+  for objective, _ in ORACLES.values():
+    loss, aux = objective(responses.moments(), make_noise(2, 3, 2), info)
+    assert np.isfinite(loss)
+    assert all(np.all(np.asarray(field[1]) == 0.0) for field in aux)
+
+
+def test_pairs_without_a_reference_are_an_error(make_responses, make_pairs, make_noise):
+  with pytest.raises(ValueError, match="no reference log-probabilities"):
+    make_dpo(beta=0.1)(make_responses(0, 1, 1).moments(), make_noise(0, 1, 1), make_pairs(0, 1, 1))
+
+
+def test_makers_are_found_by_name():
+  assert list(REFERENCED) == list(ORACLES)

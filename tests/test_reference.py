@@ -1,0 +1,62 @@
+"""The sums against `amopo score`'s, what is kept where, and a run that trains on them."""
+
+import shutil
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from amopo_jax import reference as module
+from amopo_jax.prepare import prepare
+from amopo_jax.reference import reference_of
+from amopo_jax.train import train
+from amopo_jax.writers import read_metrics
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch, tmp_path):
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+  return tmp_path / "cache" / "amopo_jax" / "reference"
+
+
+@pytest.fixture(scope="module")
+def run(make_spec):
+  return prepare(make_spec(objective__name="dpo", objective__beta=0.1), None)
+
+
+def test_other_objectives_need_none(make_spec, tmp_path):
+  run = prepare(make_spec(), None)
+  assert reference_of(run, str(tmp_path), run.load_base()) is None
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_every_pair_has_its_sums_and_they_are_kept(run, tmp_path, cache, monkeypatch):
+  table = reference_of(run, str(tmp_path / "one"), run.load_base())
+  datasets = (*run.data.train, *run.data.heldout)
+  assert table.shape == (sum(map(len, datasets)), 2, 2)
+  assert np.all(table < 0)
+  assert [dataset.first for dataset in datasets] == [0, len(datasets[0])]
+  monkeypatch.setattr(module, "_compute", None)
+  np.testing.assert_array_equal(reference_of(run, str(tmp_path / "one"), run.load_base()), table)
+  np.testing.assert_array_equal(reference_of(run, str(tmp_path / "two"), run.load_base()), table)  # of the machine
+  assert len(list(cache.iterdir())) == 1
+  shutil.rmtree(cache)
+  np.testing.assert_array_equal(reference_of(run, str(tmp_path / "two"), run.load_base()), table)
+
+
+def test_another_policy_or_other_pairs_have_another_name(run, make_spec):
+  others = [{"seed": 5}, {"data__heldout_fraction": 0.0, "data__place": "before"}, {"model__compute_dtype": "bfloat16"}]
+  names = {module._key(run)}
+  for changes in others:
+    names.add(module._key(prepare(make_spec(objective__name="dpo", **changes), None)))
+  assert len(names) == 1 + len(others)
+
+
+def test_dpo_starts_at_log_two_and_learns(make_spec, tmp_path):
+  spec = make_spec(objective__name="dpo", objective__beta=0.5, train__epochs=2, train__log_every=1)
+  train(spec, str(tmp_path / "run"), Console(quiet=True))
+  lines = [line for line in read_metrics(str(tmp_path / "run")) if "loss" in line]
+  assert lines[0]["loss"] == pytest.approx(np.log(2), abs=1e-4)
+  assert lines[-1]["loss"] < lines[0]["loss"]
+  evaluations = [line["eval_loss"] for line in read_metrics(str(tmp_path / "run")) if "eval_loss" in line]
+  assert evaluations[0] == pytest.approx(np.log(2), abs=1e-4)
