@@ -88,6 +88,8 @@ def generate(
   path = epath.Path(out)
   _check(request, path)
   mesh = build.build_mesh(spec)
+  if mesh.shape["context"] > 1:
+    raise InputError("config.mesh.context: one new token at a time cannot be split; set it to 1")
   source = find_policy(spec.model.path, dict(spec.model.arch), step=step)
   tokenizer = build_data.build_tokenizer(spec.data, source)
   contexts = build_data.build_contexts(spec.data.contexts, spec.data.place)

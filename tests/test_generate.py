@@ -115,6 +115,12 @@ def test_what_cannot_be_asked_is_refused(spec, prompts, tmp_path, changes, messa
     generate(spec, request, str(tmp_path / "out.jsonl"))
 
 
+def test_tokens_are_not_split(make_spec, trained, prompts, tmp_path):
+  spec = make_spec(model__path=str(trained[0]), model__arch={}, data__tokenizer="", mesh__context=2)
+  with pytest.raises(InputError, match=r"config\.mesh\.context: one new token at a time cannot be split"):
+    generate(spec, Request(str(prompts)), str(tmp_path / "out.jsonl"))
+
+
 def test_a_result_is_never_overwritten(spec, prompts, tmp_path):
   (tmp_path / "out.jsonl").touch()
   with pytest.raises(InputError, match=r"out\.jsonl: exists; delete it"):

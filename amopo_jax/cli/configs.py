@@ -85,7 +85,9 @@ def policy_spec(values: flags.FlagValues, model: str) -> RunSpec:
     spec = spec_from_flags(values)
   elif is_workdir(model):
     spec = read_run(model).spec
-    spec = dataclasses.replace(spec, mesh=dataclasses.replace(spec.mesh, data=1, fsdp=-1, tensor=1))
+    spec = dataclasses.replace(
+      spec, mesh=dataclasses.replace(spec.mesh, data=1, fsdp=-1, context=1, tensor=1, slices=1)
+    )
   else:
     spec = base_spec()
   plain = {"plain": ContextEntry(dimension="", template="plain", low=0.0, high=0.0)}
