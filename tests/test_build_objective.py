@@ -79,7 +79,11 @@ def test_every_objective_says_what_it_uses():
   "overrides, parts, message",
   [
     ({"name": "ppo"}, 1, r"config\.objective\.name: 'ppo' is unknown; choose one of amopo, cpo, dpo, ipo, kto"),
-    ({"alpha": "softmax"}, 1, r"config\.objective\.alpha: 'softmax' is unknown; choose one of fixed, gaussian"),
+    (
+      {"alpha": "softmax"},
+      1,
+      r"config\.objective\.alpha: 'softmax' is unknown; choose one of entropy, fixed, gaussian",
+    ),
     ({"ties": "drop"}, 1, r"config\.objective\.ties: 'drop' is unknown"),
     ({"alpha": "fixed"}, 1, "0 weights for 2 contexts"),
     ({"alpha": "fixed", "fixed_alpha": (1.0, 1.0, 1.0)}, 1, "3 weights for 2 contexts"),

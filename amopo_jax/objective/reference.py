@@ -84,7 +84,7 @@ def make_kto(*, beta: float | Scalar) -> Objective:
     ratio = log_ratios(moments, pair_info)
     base = jax.lax.stop_gradient(jnp.maximum(jnp.mean(ratio, axis=-1), 0.0))
     sign = jnp.asarray([1.0, -1.0], ratio.dtype)
-    value = jax.nn.sigmoid(beta * sign * (ratio - base[..., None]))
+    value = jax.nn.sigmoid(beta * sign[None, None, :] * (ratio - base[..., None]))
     return jnp.mean(1 - value, axis=-1)
 
   return uniform_objective(losses, beta=beta)

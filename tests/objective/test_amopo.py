@@ -180,7 +180,7 @@ def test_micro_batches_add_up(seed, cut, policy, make_responses, make_pairs, mak
   objective = make_amopo(alpha_fn=gaussian, tie_policy=TIE_POLICIES[policy], sft_weight=0.1, **RECIPE)
   parts = []
   for part in (slice(None, cut), slice(cut, None)):
-    some = ResponseMoments(*(field[part] for field in moments)), PairInfo(*(field[part] for field in info))
+    some = ResponseMoments(*(field[part] for field in moments)), jax.tree.map(lambda x, part=part: x[part], info)
     parts.append(objective(some[0], noise[part], some[1])[0])
   np.testing.assert_allclose(sum(parts), objective(moments, noise, info)[0], rtol=1e-5)
 
@@ -205,7 +205,7 @@ def test_empty_places_leave_no_trace(name, policy, make_responses, make_pairs, m
   )
   (loss, aux), gradient = jax.value_and_grad(lambda m: objective(m, noise, info), has_aux=True)(moments)
   real = np.array([1, 3])
-  some = ResponseMoments(*(f[real] for f in moments)), PairInfo(*(f[real] for f in info))
+  some = ResponseMoments(*(f[real] for f in moments)), jax.tree.map(lambda x: x[real], info)
   np.testing.assert_allclose(loss, objective(some[0], noise[real], some[1])[0], rtol=1e-6)
   for field in (*aux, *gradient):
     assert np.all(np.isfinite(field))

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amopo_jax.objective import gaussian_flat, reduce_losses
-from amopo_jax.types import PairInfo, ResponseMoments
+from amopo_jax.types import ResponseMoments
 
 
 def arrays(seed: int, batch: int = 4, contexts: int = 3) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -82,7 +82,7 @@ def test_micro_batches_add_up(seed, cut, make_responses, make_pairs):
   whole, _ = reduced(losses, alpha, counts, moments, info)
   parts = []
   for part in (slice(None, cut), slice(cut, None)):
-    some = ResponseMoments(*(field[part] for field in moments)), PairInfo(*(field[part] for field in info))
+    some = ResponseMoments(*(field[part] for field in moments)), jax.tree.map(lambda x, part=part: x[part], info)
     parts.append(reduced(losses[part], alpha[part], counts[part], *some)[0])
   np.testing.assert_allclose(sum(parts), whole, rtol=1e-5)
 

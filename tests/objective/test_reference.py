@@ -52,7 +52,7 @@ def test_losses_agree_with_their_formula_on_the_tokens(case, name):
   np.testing.assert_allclose(loss, expected.mean(), rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", set(ORACLES) - {"kto"})
+@pytest.mark.parametrize("name", ["dpo", "ipo", "r_dpo"])
 def test_gradient_agrees_with_finite_differences(name, make_responses, make_pairs, make_noise, central_differences):
   responses = make_responses(1, 2, 3)
   moments, noise = responses.moments(np.float64), make_noise(1, 2, 3, np.float64)
