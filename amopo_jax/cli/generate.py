@@ -42,9 +42,13 @@ def run(values: flags.FlagValues) -> int:
   from amopo_jax.models.sampling import Sampling
 
   request = Request(
-    **{
-      name: values[name].value for name in ("data", "format", "score", "num_samples", "max_new", "batch_size", "seed")
-    },
+    data=values.data,
+    format=values.format,
+    score=values.score,
+    num_samples=values.num_samples,
+    max_new=values.max_new,
+    batch_size=values.batch_size,
+    seed=values.seed,
     contexts=tuple(name for name in values.contexts.split(",") if name),
     sampling=Sampling(values.temperature, values.top_k, values.top_p),
   )
