@@ -28,7 +28,7 @@ def test_nothing_is_computed(make_spec):
 @pytest.mark.parametrize(
   "overrides, message",
   [
-    ({"objective__name": "dpo"}, r"config\.objective\.name"),
+    ({"objective__name": "ppo"}, r"config\.objective\.name"),
     ({"model__remat": "some"}, r"config\.model\.remat"),
     ({"optim__name": "adam"}, r"config\.optim\.name"),
     ({"model__param_dtype": "float16"}, r"config\.model\.param_dtype"),
