@@ -132,7 +132,7 @@ CONFIG = {
   "no number": (in_config("optim.clip", float("nan")), r"config\.optim\.clip: nan cannot be; the least is 0"),
   "alpha": (in_config("objective.alpha", "gausian"), r"config\.objective\.alpha: 'gausian' is unknown; choose one of"),
   "ties": (in_config("objective.ties", "drop"), r"config\.objective\.ties: 'drop' is unknown; choose one of"),
-  "objective": (in_config("objective.name", "dpo"), r"config\.objective\.name: 'dpo' is unknown; choose one of amopo"),
+  "objective": (in_config("objective.name", "ppo"), r"config\.objective\.name: 'ppo' is unknown; choose one of amopo"),
   "rule": (in_config("data.rule", "best"), r"config\.data\.rule: 'best' is unknown; choose one of"),
   "remat": (in_config("model.remat", "some"), r"config\.model\.remat: 'some' is unknown; choose one of"),
   "optimizer": (in_config("optim.name", "adam"), r"config\.optim\.name: 'adam' is unknown; choose one of adamw"),
