@@ -14,9 +14,7 @@ if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", "")
 
 import io
 import pathlib
-import shutil
 import sys
-import tempfile
 from typing import ClassVar
 
 import fsspec
@@ -39,19 +37,6 @@ from configs import base
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 give_virtual_devices_threads()  # `make_mesh` comes too late where a test has used the devices before
-
-
-def pytest_configure(config):
-  """Programs are compiled once for all tests and workers: a cache of this session alone."""
-  if not hasattr(config, "workerinput"):
-    os.environ["AMOPO_TESTS_XLA"] = tempfile.mkdtemp(prefix="amopo-tests-xla-")
-  jax.config.update("jax_compilation_cache_dir", os.environ["AMOPO_TESTS_XLA"])
-  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-
-
-def pytest_unconfigure(config):
-  if not hasattr(config, "workerinput"):
-    shutil.rmtree(os.environ["AMOPO_TESTS_XLA"], ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items):
