@@ -19,9 +19,10 @@ from amopo_jax.mesh import ROW_AXES, jit_for, make_constrain, replicated, row_sh
 from amopo_jax.models.generate import Generated, make_generate_fn
 from amopo_jax.models.sampling import Sampling
 from amopo_jax.models.transformer import abstract_params
+from amopo_jax.parts import Parts
 from amopo_jax.policy import PolicySource, find_policy
 from amopo_jax.run_spec import RunSpec, check_name
-from amopo_jax.types import InputError, RunFailure
+from amopo_jax.types import InputError
 
 _LEAST_LENGTH = 64
 """Prompts are padded to this, or to the next 1.5 or 2 times a power of two of it: few shapes, few compilations."""
@@ -96,9 +97,7 @@ def generate(
   prompts = read_prompts(request.data, format=request.format)
   items = _items(prompts, _chosen_contexts(contexts, request), request.num_samples)
   size = -(-request.batch_size // row_shards(mesh)) * row_shards(mesh)
-  parts = _Parts(
-    path, {"model": source.path, "step": source.step, "size": size, "items": len(items), **_plain(request)}
-  )
+  parts = Parts(path, {"model": source.path, "step": source.step, "size": size, "items": len(items), **_plain(request)})
   done = processes.from_first(parts.open() if jax.process_index() == 0 else 0)
   if done:
     tell(f"{done} of {-(-len(items) // size)} batches are there already")
@@ -115,52 +114,6 @@ def generate(
     parts.finish()
   processes.meet()
   return len(items)
-
-
-class _Parts:
-  """The finished batches of a request: files in a folder beside the result, each complete or not there."""
-
-  def __init__(self, path: epath.Path, settings: dict[str, Any]):
-    self._path, self._folder = path, path.with_name(path.name + ".partial")
-    self._settings = json.dumps(settings, sort_keys=True)
-
-  def open(self) -> int:
-    """How many batches are there; InputError if they are of another request."""
-    note = self._folder / "settings.json"
-    if not note.exists():
-      self._write(note, self._settings)
-      return 0
-    if note.read_text() != self._settings:
-      raise InputError(
-        f"{self._folder}: holds batches of another request; give its flags to go on with it, or delete the folder"
-      )
-    number = 0
-    while (self._folder / _part(number)).exists():
-      number += 1
-    return number
-
-  def write(self, number: int, lines: Sequence[dict[str, Any]]) -> None:
-    """Keeps a batch."""
-    self._write(self._folder / _part(number), "".join(json.dumps(line) + "\n" for line in lines))
-
-  def finish(self) -> None:
-    """Joins the batches under the name of the result."""
-    parts = sorted(file for file in self._folder.iterdir() if file.name.endswith(".jsonl"))
-    self._write(self._path, "".join(file.read_text() for file in parts))
-    self._folder.rmtree()
-
-  def _write(self, path: epath.Path, text: str) -> None:
-    fresh = path.with_name(path.name + ".new")
-    try:
-      path.parent.mkdir(exist_ok=True)
-      fresh.write_text(text)
-      fresh.replace(path)
-    except OSError as error:
-      raise RunFailure(f"{path}: cannot be written ({error.strerror or error}); make room and start again") from error
-
-
-def _part(number: int) -> str:
-  return f"{number:06d}.jsonl"
 
 
 def _check(request: Request, path: epath.Path) -> None:

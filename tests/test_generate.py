@@ -71,7 +71,7 @@ def test_contexts_and_scores_can_be_chosen(made):
 
 def test_it_goes_on_after_an_interruption_and_repeats_nothing(made, spec, prompts, tmp_path, monkeypatch):
   whole = made("whole", num_samples=2, sampling=Sampling(1.0))
-  write, written = module._Parts.write, []
+  write, written = module.Parts.write, []
 
   def counted(self, number, lines):
     written.append(number)
@@ -82,7 +82,7 @@ def test_it_goes_on_after_an_interruption_and_repeats_nothing(made, spec, prompt
       raise KeyboardInterrupt
     counted(self, number, lines)
 
-  monkeypatch.setattr(module._Parts, "write", interrupted)
+  monkeypatch.setattr(module.Parts, "write", interrupted)
   with pytest.raises(KeyboardInterrupt):
     made("out", num_samples=2, sampling=Sampling(1.0))
   assert written == [0]
@@ -90,7 +90,7 @@ def test_it_goes_on_after_an_interruption_and_repeats_nothing(made, spec, prompt
   other = Request(str(prompts), max_new=NEW, batch_size=8, num_samples=2, sampling=Sampling(0.5))
   with pytest.raises(InputError, match=r"out\.partial: holds batches of another request"):
     generate(spec, other, str(tmp_path / "out"))
-  monkeypatch.setattr(module._Parts, "write", counted)
+  monkeypatch.setattr(module.Parts, "write", counted)
   assert made("out", num_samples=2, sampling=Sampling(1.0)) == whole
   assert written == [0, 1, 2]
   assert not (tmp_path / "out.partial").exists()
