@@ -1,7 +1,8 @@
 """From a config's data, batch and contexts to pairs that can be packed; everything that can be wrong is found here."""
 
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from amopo_jax.data.adapters import ADAPTERS
@@ -117,11 +118,15 @@ def build_data(spec: RunSpec, source: PolicySource, *, rules: Mapping[str, Rule]
   for name, entry in spec.data.heldout.items():
     dataset, surveys[f"heldout {name}"] = _open(recipe(entry), spec)
     heldout.append(dataset)
-  first = 0
-  for dataset in (*train, *heldout):
-    dataset.first, first = first, first + len(dataset)
+  train, heldout = _numbered(train, 0), _numbered(heldout, sum(map(len, train)))
   weights = [entry.weight for entry in spec.data.train.values()] if len(train) > 1 else None
   return Data(train, weights, heldout, surveys, tokenizer, plan.contexts, plan.pack)
+
+
+def _numbered(datasets: Sequence[PairDataset], first: int) -> list[PairDataset]:
+  """The same data sets with pairs that are numbered through, from `first` on."""
+  starts = itertools.accumulate(map(len, datasets), initial=first)
+  return [PairDataset(one.recipe, one.table, start) for one, start in zip(datasets, starts, strict=False)]
 
 
 def build_tokenizer(spec: DataSpec, source: PolicySource) -> Tokenizer:

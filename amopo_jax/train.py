@@ -90,7 +90,7 @@ def _train(run: Run, workdir: str, console: Console, stop: StopRequest, launched
     config=to_dict(run.spec),
   )
   with RunProgress(console, total=run.num_steps, done=step, launched=launched) as progress:
-    loop = _Loop(run, (base, reference), checkpoints, writer, progress, stop)
+    loop = _Loop(run, base, reference, checkpoints=checkpoints, writer=writer, progress=progress, stop=stop)
     outcome = loop.go_on(step, state, meta, processes.from_first(last_evaluation(workdir)))
   writer.close()
   checkpoints.close()
@@ -112,15 +112,16 @@ class _Loop:
   def __init__(
     self,
     run: Run,
-    frozen: tuple[Base, Table | None],
+    base: Base,
+    reference: Table | None,
+    *,
     checkpoints: Checkpoints,
     writer: MetricWriter,
     progress: RunProgress,
     stop: StopRequest,
   ):
-    self.run, self.checkpoints = run, checkpoints
-    self.base, self.reference = frozen
-    self.writer, self.progress, self.stop = writer, progress, stop
+    self.run, self.base, self.reference = run, base, reference
+    self.checkpoints, self.writer, self.progress, self.stop = checkpoints, writer, progress, stop
     self._contexts = run.data.contexts.names
     self._window = Window(self._contexts)
     self._is_going = self._is_stopped = False

@@ -129,19 +129,16 @@ def _groups_of_mesh(axes: str, ids: str, named: str) -> list[list[int]]:
   """Groups along some axes of a mesh, as 'a'=2,'b'=8 and 'b':(2)4: of b's two blocks of four, each of four."""
   sizes = {name: int(size) for name, size in _AXIS.findall(axes)}
   parts = [(name, int(before or 1), int(size or sizes[name])) for name, before, size in _NAMED.findall(named)]
-  factors, group = [], {}
-  for axis, size in sizes.items():
-    mine = [(before, before * count) for name, before, count in parts if name == axis]
-    cuts = sorted({1, size, *(cut for span in mine for cut in span)})
-    for low, high in itertools.pairwise(cuts):
-      for start, stop in mine:
-        if start <= low < stop:
-          group[(parts.index((axis, start, stop // start)), low)] = len(factors)
-      factors.append(high // low)
-  within = [group[key] for key in sorted(group)]
+  spans = {axis: [(before, before * count) for name, before, count in parts if name == axis] for axis in sizes}
+  cuts = {axis: sorted({1, size, *itertools.chain(*spans[axis])}) for axis, size in sizes.items()}
+  # Every axis falls into factors where a part begins or ends: (axis, blocks before the factor, blocks after it).
+  factors = [(axis, *ends) for axis in sizes for ends in itertools.pairwise(cuts[axis])]
+  holds = lambda part, factor: part[0] == factor[0] and part[1] <= factor[1] < part[1] * part[2]
+  within = [place for part in parts for place, factor in enumerate(factors) if holds(part, factor)]
   others = [place for place in range(len(factors)) if place not in within]
-  devices = _device_ids(ids, math.prod(sizes.values())).reshape(factors).transpose(others + within)
-  return devices.reshape(-1, math.prod(factors[place] for place in within)).tolist()
+  shape = [high // low for _, low, high in factors]
+  devices = _device_ids(ids, math.prod(shape)).reshape(shape).transpose(others + within)
+  return devices.reshape(-1, math.prod(shape[place] for place in within)).tolist()
 
 
 def _device_ids(text: str, count: int) -> np.ndarray:
