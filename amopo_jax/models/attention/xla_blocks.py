@@ -4,6 +4,9 @@ The algorithms are 1 and 2 of FlashAttention-2 (arXiv 2307.08691) with the list 
 a block of queries meets the blocks of keys that some of its tokens see, so time grows with the area of the tries.
 A turn of the loop is a handful of matrix products that stay in a core's cache. On an accelerator a turn would be too
 short; there the same list drives kernels.
+
+Everything lies on its side, tokens last and scores as [keys, queries]: these are the products that XLA multiplies
+fastest on a CPU, and a softmax over the first axis is arithmetic on whole rows (docs/decisions/0012).
 """
 
 from collections.abc import Callable
@@ -19,6 +22,9 @@ from amopo_jax.models.attention.fused import HIDDEN, Kernel, Operands, Pull, Sha
 _SIZE = 128
 """Tokens of a block: smaller ones skip more, and make matrix products that are slow."""
 
+_MOST_QUERIES = 1024
+"""Members times queries of a block for which two blocks of queries are taken at a time: what a cache holds."""
+
 _State = TypeVar("_State")
 
 
@@ -28,24 +34,25 @@ def xla_blocks() -> Kernel:
 
 
 def choose_blocks(shape: Shape) -> Blocks:
-  """128 tokens, or a short row whole."""
-  size = min(_SIZE, shape.length)
-  return Blocks(size, size)
+  """128 keys and as many queries, or twice as many of few members; a short row whole."""
+  if shape.length <= _SIZE:
+    return Blocks(shape.length, shape.length)
+  return Blocks(2 * _SIZE if 2 * _SIZE * shape.members <= _MOST_QUERIES else _SIZE, _SIZE)
 
 
 class _Queries(NamedTuple):
-  """A block of queries, its members folded into rows of one matrix per key head."""
+  """A block of queries times `scale`, its members side by side for each key head."""
 
   index: Array
-  q: Float[Array, "G queries Dh"]
+  q: Float[Array, "G Dh queries"]
 
 
 class _Keys(NamedTuple):
   """A block of keys."""
 
   start: Array
-  k: Float[Array, "G keys Dh"]
-  v: Float[Array, "G keys Dh"]
+  k: Float[Array, "G Dh keys"]
+  v: Float[Array, "G Dh keys"]
 
 
 class _Softmax(NamedTuple):
@@ -53,7 +60,7 @@ class _Softmax(NamedTuple):
 
   top: Float32[Array, "G queries"]
   total: Float32[Array, "G queries"]
-  summed: Float32[Array, "G queries Dh"]
+  summed: Float32[Array, "G Dh queries"]
 
 
 def _forward(x: Operands, blocks: Blocks) -> tuple[Array, Array]:
@@ -65,16 +72,16 @@ def _forward(x: Operands, blocks: Blocks) -> tuple[Array, Array]:
 
     def add(keys: _Keys, state: _Softmax) -> _Softmax:
       scores = _scores(x, queries, keys, blocks)
-      top = jnp.maximum(state.top, jnp.max(scores, axis=-1))
-      shares, shrink = jnp.exp(scores - top[..., None]), jnp.exp(state.top - top)
-      summed = state.summed * shrink[..., None] + _product("gqk,gkd->gqd", shares.astype(x.v.dtype), keys.v)
-      return _Softmax(top, state.total * shrink + jnp.sum(shares, axis=-1), summed)
+      top = jnp.maximum(state.top, jnp.max(scores, axis=1))
+      shares, shrink = jnp.exp(scores - top[:, None]), jnp.exp(state.top - top)
+      summed = state.summed * shrink[:, None] + _product("gdk,gkq->gdq", keys.v, shares.astype(x.v.dtype))
+      return _Softmax(top, state.total * shrink + jnp.sum(shares, axis=1), summed)
 
     zeros = jnp.zeros((groups, members * blocks.queries), jnp.float32)
-    nothing = _Softmax(jnp.full_like(zeros, HIDDEN), zeros, jnp.zeros((*zeros.shape, size), jnp.float32))
+    nothing = _Softmax(jnp.full_like(zeros, HIDDEN), zeros, jnp.zeros((groups, size, zeros.shape[1]), jnp.float32))
     state = each_key_block(i, add, nothing)
-    output = (state.summed / state.total[..., None]).astype(x.q.dtype)
-    return _put(done[0], output, i, blocks), _put(done[1], state.top + jnp.log(state.total), i, blocks)
+    output = (state.summed / state.total[:, None]).astype(x.q.dtype)
+    return _put(done[0], _turn(output), i, blocks), _put(done[1], state.top + jnp.log(state.total), i, blocks)
 
   zeros = jnp.zeros_like(x.q), jnp.zeros((groups, members, tokens), jnp.float32)
   return jax.lax.fori_loop(0, tokens // blocks.queries, one_block, zeros)
@@ -87,33 +94,35 @@ def _backward(x: Operands, pull: Pull, blocks: Blocks) -> tuple[Array, Array, Ar
   def one_block(i: Array, done: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
     queries = _queries(x, i, blocks)
     d_out, lse, delta = (_fold(part, i, blocks) for part in pull)
+    d_out = _turn(d_out)
 
     def add(keys: _Keys, grads: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
       d_q, d_k, d_v = grads
-      shares = jnp.exp(_scores(x, queries, keys, blocks) - lse[..., None])
-      d_shares = _product("gqd,gkd->gqk", d_out, keys.v)
-      d_scores = (shares * (d_shares - delta[..., None]) * x.scale).astype(x.q.dtype)
-      d_q = d_q + _product("gqk,gkd->gqd", d_scores, keys.k)
-      d_k = _add_at(d_k, _product("gqk,gqd->gkd", d_scores, queries.q), keys.start)
-      d_v = _add_at(d_v, _product("gqk,gqd->gkd", shares.astype(x.q.dtype), d_out), keys.start)
+      shares = jnp.exp(_scores(x, queries, keys, blocks) - lse[:, None])
+      d_shares = _product("gdk,gdq->gkq", keys.v, d_out)
+      d_scores = (shares * (d_shares - delta[:, None])).astype(x.q.dtype)
+      d_q = d_q + _product("gdk,gkq->gdq", keys.k, d_scores)
+      d_k = _add_at(d_k, _product("gdq,gkq->gdk", queries.q, d_scores), keys.start)
+      d_v = _add_at(d_v, _product("gdq,gkq->gdk", d_out, shares.astype(x.q.dtype)), keys.start)
       return d_q, d_k, d_v
 
     d_q, d_k, d_v = each_key_block(i, add, (jnp.zeros(queries.q.shape, jnp.float32), *done[1:]))
-    return _put(done[0], d_q.astype(x.q.dtype), i, blocks), d_k, d_v
+    return _put(done[0], _turn((d_q * x.scale).astype(x.q.dtype)), i, blocks), d_k, d_v
 
-  zeros = jnp.zeros_like(x.q), *(jnp.zeros(y.shape, jnp.float32) for y in (x.k, x.v))
+  zeros = jnp.zeros_like(x.q), *(jnp.zeros_like(_turn(y), jnp.float32) for y in (x.k, x.v))
   d_q, d_k, d_v = jax.lax.fori_loop(0, tokens // blocks.queries, one_block, zeros)
-  return d_q, d_k.astype(x.k.dtype), d_v.astype(x.v.dtype)
+  return d_q, _turn(d_k).astype(x.k.dtype), _turn(d_v).astype(x.v.dtype)
 
 
 def _walk(x: Operands, blocks: Blocks) -> Callable[[Array, Callable[[_Keys, _State], _State], _State], _State]:
   """Makes `(i, add, state)`, which folds `add` over the live blocks of keys of query block i."""
   live = list_by_queries(x.live(blocks), blocks)
+  turned = _turn(x.k), _turn(x.v)
 
   def each_key_block(i: Array, add: Callable[[_Keys, _State], _State], state: _State) -> _State:
     def one(entry: Array, state: _State) -> _State:
       start = inner(live.entries[entry]) * blocks.keys
-      keys, values = (jax.lax.dynamic_slice_in_dim(y, start, blocks.keys, axis=1) for y in (x.k, x.v))
+      keys, values = (jax.lax.dynamic_slice_in_dim(y, start, blocks.keys, axis=2) for y in turned)
       return add(_Keys(start, keys, values), state)
 
     return jax.lax.fori_loop(live.starts[i], live.starts[i + 1], one, state)
@@ -122,24 +131,25 @@ def _walk(x: Operands, blocks: Blocks) -> Callable[[Array, Callable[[_Keys, _Sta
 
 
 def _queries(x: Operands, i: Array, blocks: Blocks) -> _Queries:
-  return _Queries(x.query_starts(blocks)[i] + jnp.arange(blocks.queries), _fold(x.q, i, blocks))
+  index = x.query_starts(blocks)[i] + jnp.arange(blocks.queries)
+  return _Queries(index, (_turn(_fold(x.q, i, blocks)) * x.scale).astype(x.q.dtype))
 
 
-def _scores(x: Operands, queries: _Queries, keys: _Keys, blocks: Blocks) -> Float32[Array, "G queries keys"]:
-  groups, members = x.q.shape[:2]
-  scores = _product("gqd,gkd->gqk", queries.q, keys.k) * x.scale
-  visible = _visible(x, queries.index, keys.start, blocks)[None, None]
-  apart = scores.reshape(groups, members, blocks.queries, blocks.keys)
-  return jnp.where(visible, apart, HIDDEN).reshape(scores.shape)
+def _scores(x: Operands, queries: _Queries, keys: _Keys, blocks: Blocks) -> Float32[Array, "G keys queries"]:
+  """Scores, hidden where a query does not see a key; most blocks are seen whole, and adding a mask takes time."""
+  scores = _product("gdk,gdq->gkq", keys.k, queries.q)
+  visible = _visible(x, queries.index, keys.start, blocks)
+  mask = lambda scores: jnp.where(jnp.tile(visible, (1, x.q.shape[1]))[None], scores, HIDDEN)
+  return jax.lax.cond(jnp.all(visible), lambda scores: scores, mask, scores)
 
 
-def _visible(x: Operands, query: Array, start: Array, blocks: Blocks) -> Bool[Array, "queries keys"]:
-  mine = lambda y: jax.lax.dynamic_slice_in_dim(y, start, blocks.keys)[None, :]
-  key = start + jnp.arange(blocks.keys)[None, :]
-  visible = (key <= query[:, None]) & (query[:, None] < mine(x.end))
+def _visible(x: Operands, query: Array, start: Array, blocks: Blocks) -> Bool[Array, "keys queries"]:
+  mine = lambda y: jax.lax.dynamic_slice_in_dim(y, start, blocks.keys)[:, None]
+  key = start + jnp.arange(blocks.keys)[:, None]
+  visible = (key <= query[None, :]) & (query[None, :] < mine(x.end))
   if x.window is None or x.positions is None:
     return visible
-  return visible & (x.positions[query][:, None] - mine(x.positions) < x.window)
+  return visible & (x.positions[query][None, :] - mine(x.positions) < x.window)
 
 
 def _fold(y: Float[Array, "G M T ..."], i: Array, blocks: Blocks) -> Float[Array, "G queries ..."]:
@@ -153,9 +163,13 @@ def _put(into: Float[Array, "G M T ..."], y: Float[Array, "G queries ..."], i: A
   return jax.lax.dynamic_update_slice_in_dim(into, apart, i * blocks.queries, axis=2)
 
 
-def _add_at(into: Array, y: Array, start: Array) -> Array:
-  before = jax.lax.dynamic_slice_in_dim(into, start, y.shape[1], axis=1)
-  return jax.lax.dynamic_update_slice_in_dim(into, before + y, start, axis=1)
+def _add_at(into: Float[Array, "G Dh T"], y: Float[Array, "G Dh keys"], start: Array) -> Array:
+  before = jax.lax.dynamic_slice_in_dim(into, start, y.shape[2], axis=2)
+  return jax.lax.dynamic_update_slice_in_dim(into, before + y, start, axis=2)
+
+
+def _turn(y: Float[Array, "G one other"]) -> Float[Array, "G other one"]:
+  return y.transpose(0, 2, 1)
 
 
 def _product(spec: str, x: Array, y: Array) -> Array:
