@@ -13,9 +13,19 @@ from amopo_jax.models.attention.reference import attention
 from amopo_jax.models.attention.xla_blocks import choose_blocks, xla_blocks
 
 
-@pytest.mark.parametrize("length, size", [(8192, 128), (128, 128), (40, 40)])
-def test_a_short_row_is_one_block(length, size):
-  assert choose_blocks(Shape(length=length, members=2, head_dim=64, itemsize=4)) == Blocks(size, size)
+@pytest.mark.parametrize(
+  "length, members, blocks", [(8192, 7, (128, 128)), (8192, 4, (256, 128)), (128, 2, (128, 128)), (40, 7, (40, 40))]
+)
+def test_few_members_make_larger_blocks_and_a_short_row_is_one(length, members, blocks):
+  assert choose_blocks(Shape(length=length, members=members, head_dim=64, itemsize=4)) == Blocks(*blocks)
+
+
+@pytest.mark.parametrize("length", [129, 256, 300])
+def test_blocks_divide_a_row_of_any_length(length):
+  q, k = (jnp.ones((2, length, heads, 16)) for heads in (4, 2))
+  ends = jnp.full((2, length), length, jnp.int32)
+  found = fused_attention(xla_blocks(), q, k, k, ends, chunk=1)
+  np.testing.assert_allclose(found, jnp.ones_like(q), rtol=1e-6)
 
 
 def test_several_long_rows_with_a_window_are_as_the_reference_has_them(make_problem):
@@ -35,8 +45,8 @@ def test_a_head_keeps_its_size():
   wide = jax.ShapeDtypeStruct((1, 256, 2, 20), jnp.float32)
   ends = jax.ShapeDtypeStruct((1, 256), jnp.int32)
   traced = str(jax.make_jaxpr(partial(fused_attention, xla_blocks(), chunk=1))(wide, wide, wide, ends))
-  assert "128,20]" in traced
-  assert "128,64]" not in traced
+  assert "20,128]" in traced
+  assert "64,128]" not in traced
 
 
 def test_memory_grows_with_the_row_not_with_its_square():
