@@ -1,7 +1,7 @@
 """From the config's names to an objective; an argument that the named objective would ignore is refused."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from amopo_jax.objective import (
@@ -11,7 +11,9 @@ from amopo_jax.objective import (
   TIE_POLICIES,
   WHOLE_BATCH,
   AlphaFn,
+  Conflict,
   Objective,
+  check_radius,
   fixed,
   make_amopo,
 )
@@ -30,7 +32,7 @@ DEFAULTS = {
 """Keys that not every objective uses, with the value of `configs/base.py` that they must be left at elsewhere."""
 
 USED = {
-  "amopo": ("alpha", "fixed_alpha", "ties", "gap_margin", "sft_weight"),
+  "amopo": ("target_margin", "alpha", "fixed_alpha", "ties", "gap_margin", "sft_weight"),
   "sft": (),
   "simpo": ("target_margin",),
   "orpo": ("ratio_weight",),
@@ -41,6 +43,8 @@ USED = {
   "ipo": (),
   "kto": (),
   "r_dpo": ("length_weight",),
+  "lambda_dpo": ("alpha", "fixed_alpha", "ties"),
+  "modpo": ("fixed_alpha", "gap_margin"),
 }
 """What each objective uses besides beta."""
 
@@ -58,24 +62,44 @@ def build_objective(spec: ObjectiveSpec, num_contexts: int, *, parts: int) -> Ob
   """
   maker = _named("name", spec.name, {**BASELINES, **REFERENCED, "amopo": make_amopo})
   _named("alpha", spec.alpha, ALPHAS | {"fixed": fixed})
-  tie_policy = _named("ties", spec.ties, TIE_POLICIES)
+  _named("ties", spec.ties, TIE_POLICIES)
   _check_numbers(spec)
   _check_unused(spec)
-  if spec.name == "amopo":
-    return make_amopo(
-      alpha_fn=_alpha_fn(spec, num_contexts, parts),
-      beta=spec.beta,
-      target_margin=spec.target_margin,
-      tie_policy=tie_policy,
-      gap_margin=spec.gap_margin,
-      sft_weight=spec.sft_weight,
-    )
-  return maker(beta=spec.beta, **{key: getattr(spec, key) for key in USED[spec.name]})
+  return maker(beta=spec.beta, **_arguments(spec, num_contexts, parts))
+
+
+def build_conflict(spec: ObjectiveSpec, num_contexts: int) -> Conflict | None:
+  """How the contexts' gradients become one; None where they are added.
+
+  Raises:
+    InputError: a radius outside of [0, 1), or weights of which one is 0.
+  """
+  check_radius(spec.conflict_radius, num_contexts)
+  if not spec.conflict_radius:
+    return None
+  weights = spec.fixed_alpha or (1.0,) * num_contexts
+  if min(weights) <= 0:
+    raise InputError("config.objective.fixed_alpha: with conflict_radius every weight has to be positive")
+  return Conflict(tuple(weight / sum(weights) for weight in weights), spec.conflict_radius)
 
 
 def needs_reference(spec: ObjectiveSpec) -> bool:
   """Whether the pairs have to bring the log-probabilities of a reference policy."""
   return spec.name in REFERENCED
+
+
+def _arguments(spec: ObjectiveSpec, num_contexts: int, parts: int) -> dict[str, Any]:
+  """What the maker takes besides beta."""
+  used = USED[spec.name]
+  found = {key: getattr(spec, key) for key in used if key not in ("alpha", "fixed_alpha", "ties")}
+  if "alpha" in used:
+    found["alpha_fn"] = _alpha_fn(spec, num_contexts, parts)
+  elif "fixed_alpha" in used:
+    found["weights"] = spec.fixed_alpha or (1.0,) * num_contexts
+    _check_count(found["weights"], num_contexts)
+  if "ties" in used:
+    found["tie_policy"] = TIE_POLICIES[spec.ties]
+  return found
 
 
 def _check_numbers(spec: ObjectiveSpec) -> None:
@@ -102,8 +126,7 @@ def _check_unused(spec: ObjectiveSpec) -> None:
 
 def _alpha_fn(spec: ObjectiveSpec, num_contexts: int, parts: int) -> AlphaFn:
   if spec.alpha == "fixed":
-    if len(spec.fixed_alpha) != num_contexts:
-      raise InputError(f"config.objective.fixed_alpha: {len(spec.fixed_alpha)} weights for {num_contexts} contexts")
+    _check_count(spec.fixed_alpha, num_contexts)
     return fixed(spec.fixed_alpha)
   if spec.fixed_alpha:
     raise InputError(
@@ -115,6 +138,11 @@ def _alpha_fn(spec: ObjectiveSpec, num_contexts: int, parts: int) -> AlphaFn:
       "and data parallelism; use one micro-batch on one device, or gaussian"
     )
   return ALPHAS[spec.alpha]
+
+
+def _check_count(weights: Sequence[float], num_contexts: int) -> None:
+  if len(weights) != num_contexts:
+    raise InputError(f"config.objective.fixed_alpha: {len(weights)} weights for {num_contexts} contexts")
 
 
 def _named(key: str, name: str, choices: Mapping[str, Any]) -> Any:

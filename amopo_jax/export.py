@@ -1,6 +1,8 @@
 """`amopo export`: a checkpoint as a directory that transformers and vLLM load."""
 
 import json
+from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -16,6 +18,7 @@ from amopo_jax.models.transformer import abstract_params
 from amopo_jax.policy import find_policy, is_workdir, read_run
 from amopo_jax.remote import local_folder, write_folder
 from amopo_jax.run_spec import RunSpec
+from amopo_jax.soup import check_alike, mix, soup_shares
 from amopo_jax.types import InputError, Params
 
 
@@ -32,32 +35,40 @@ class Exported(NamedTuple):
   has_standard_tokenizer: bool
 
 
-def export(workdir: str, out: str, *, step: int | None = None, dtype: str = "") -> Exported:
+def export(
+  workdir: str, out: str, *, step: int | None = None, dtype: str = "", weights: Sequence[float] = ()
+) -> Exported:
   """Writes config.json, safetensors and the tokenizer of a run's policy.
 
   Several processes hold the parameters together and write the files in turn; one alone holds them on its host.
 
   Args:
-    workdir: of the run.
+    workdir: of the run; of several, with commas, the weighted mean of their parameters (`amopo_jax.soup`).
     out: directory, local or gs://, that does not exist yet, or is empty.
     step: checkpoint; None: the newest.
     dtype: of the files: float32 or bfloat16; "": as it was trained.
+    weights: of several runs, one non-negative number each, up to a common factor; empty: all alike.
 
   Returns:
     What was exported, and whether transformers' AutoTokenizer reads its tokenizer.json as it is.
 
   Raises:
-    InputError: no such run or step, or `out` is in use.
+    InputError: no such run or step, or `out` is in use; runs whose models or tokenizers differ.
   """
-  if not is_workdir(workdir):
-    raise InputError(f"{workdir}: not a workdir; give the --workdir of a training run")
+  names = workdir.split(",")
+  for name in names:
+    if not is_workdir(name):
+      raise InputError(f"{name}: not a workdir; give the --workdir of a training run")
+  shares = soup_shares(weights, len(names))
   check_out_dir(out)
-  spec = read_run(workdir).spec
-  source = find_policy(workdir, {}, step=step)
+  spec = read_run(names[0]).spec
+  sources = [find_policy(name, {}, step=step) for name in names]
+  source, tokenizer = sources[0], load_tokenizer(sources[0].tokenizer)
+  check_alike(sources, tokenizer)
   trained = build.dtype("config.model.param_dtype", spec.model.param_dtype)
   written = build.dtype("--dtype", dtype) if dtype else trained
-  params = load_policy(source, dtype=trained, shardings=_shardings(spec, abstract_params(source.config, trained)))
-  tokenizer = load_tokenizer(source.tokenizer)
+  placed = _shardings(spec, abstract_params(source.config, trained))
+  params = mix(partial(load_policy, dtype=trained, shardings=placed), sources, shares)
 
   def add_files(folder: epath.Path) -> None:
     write_folder(str(folder), tokenizer.save)

@@ -87,6 +87,7 @@ class ObjectiveSpec:
   sft_weight: float
   ratio_weight: float
   length_weight: float
+  conflict_radius: float
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int, UInt32
 
 from amopo_jax.mesh import jit_for, replicated
 from amopo_jax.metrics import MetricSums, metric_sums
-from amopo_jax.objective.amopo import Objective
+from amopo_jax.objective import Conflict, Objective, resolve_conflict
 from amopo_jax.state import TrainState
 from amopo_jax.types import PAIR_MEMBERS, Batch, PackedRows, PairInfo, Params, ResponseMoments, Scalar
 
@@ -43,7 +43,12 @@ def draw_noise(
 
 
 def make_train_step(
-  score_fn: ScoreFn, objective: Objective, tx: optax.GradientTransformation, schedule: optax.Schedule
+  score_fn: ScoreFn,
+  objective: Objective,
+  tx: optax.GradientTransformation,
+  schedule: optax.Schedule,
+  *,
+  conflict: Conflict | None = None,
 ) -> TrainStep:
   """One optimizer step.
 
@@ -52,6 +57,7 @@ def make_train_step(
     objective: (moments, noise, pairs) -> (loss, aux).
     tx: optimizer.
     schedule: the learning rate it follows, reported in the metrics.
+    conflict: how the contexts' gradients become one; None: by their sum, in one backward pass instead of K.
 
   Returns:
     `train_step(state, batch) -> (state, metrics)`; metrics hold `sums` (`MetricSums`), `grad_norm` (before
@@ -63,14 +69,28 @@ def make_train_step(
     loss, aux = objective(moments, noise, pairs)
     return loss, metric_sums(loss, aux, moments, pairs)
 
+  def context_gradients(params: Params, rows: PackedRows, pairs: PairInfo, noise: Array) -> tuple[Params, MetricSums]:
+    """Gradients of the contexts' shares of the loss, stacked along a leading axis K; what is no context's is all's."""
+    contexts = noise.shape[1]
+
+    def shares(params: Params) -> tuple[Float[Array, " K"], MetricSums]:
+      moments = score_fn(params, rows, pairs.weight.shape[0])
+      loss, aux = objective(moments, noise, pairs)
+      terms = jnp.sum(pairs.weight[:, None] * aux.alpha * aux.losses, axis=0)
+      return terms + (loss - jnp.sum(terms)) / contexts, metric_sums(loss, aux, moments, pairs)
+
+    _, pull, sums = jax.vjp(shares, params, has_aux=True)
+    grads = [pull(one)[0] for one in jnp.eye(contexts, dtype=noise.dtype)]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *grads), sums
+
   def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
     micros, pairs, contexts = batch.pairs.is_ordered.shape
     noise = draw_noise(state.rng, state.step, (micros, pairs, contexts, len(PAIR_MEMBERS)))
-    gradient = jax.grad(micro_loss, has_aux=True)
-
+    gradient = context_gradients if conflict else jax.grad(micro_loss, has_aux=True)
     grads, sums = _sum_over_micro_batches(
       lambda micro: gradient(state.params, *micro), (batch.rows, batch.pairs, noise)
     )
+    grads = resolve_conflict(grads, conflict) if conflict else grads
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     metrics = {

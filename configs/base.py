@@ -81,7 +81,7 @@ def get_config() -> ConfigDict:
   config.batch.accumulation = 1  # micro-batches of one step; changes memory, not the result
 
   config.objective = ConfigDict()
-  config.objective.name = "amopo"  # or sft, simpo, orpo, cpo, slic, rrhf; with a reference: dpo, ipo, kto, r_dpo
+  config.objective.name = "amopo"  # or sft, simpo, orpo, cpo, slic, rrhf; with a reference those of docs/method.md
   config.objective.beta = 0.8  # nats per token -> reward
   config.objective.target_margin = 2.0  # gamma, in units of reward; delta of slic; the others accept any value
   config.objective.alpha = "gaussian"  # weights over contexts: a name of objective.alpha.ALPHAS, or fixed
@@ -91,6 +91,9 @@ def get_config() -> ConfigDict:
   config.objective.sft_weight = 0.0  # adds this times the chosen responses' mean negative log-probability
   config.objective.length_weight = 0.0  # alpha of r_dpo, per token
   config.objective.ratio_weight = 0.1  # lambda of orpo: weight of its odds ratio beside the supervised loss
+
+  # c of RACO's clipped CAGrad, in [0, 1): how far from their sum the contexts' gradients may meet; K backward passes.
+  config.objective.conflict_radius = 0.0
 
   config.optim = ConfigDict()
   config.optim.name = "adamw"  # adamw, adafactor or lion

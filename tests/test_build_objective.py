@@ -2,21 +2,25 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from amopo_jax.build_objective import DEFAULTS, USED, build_objective
+from amopo_jax.build_objective import DEFAULTS, USED, build_conflict, build_objective
 from amopo_jax.objective import (
   ALPHAS,
   BASELINES,
   REFERENCED,
   TIE_POLICIES,
+  Conflict,
   fixed,
   keep,
   make_amopo,
   make_cpo,
+  make_lambda_dpo,
+  make_modpo,
   make_orpo,
   make_rrhf,
   make_sft,
   make_simpo,
   make_slic,
+  simplex,
 )
 from amopo_jax.types import InputError, PairInfo, ResponseMoments
 from configs import base
@@ -69,6 +73,39 @@ def test_fixed_weights_come_from_the_config(make_spec, example):
 def test_the_baselines_by_name(make_spec, example, name, keys, expected):
   objective = build_objective(spec_of(make_spec, name=name, **keys), 2, parts=1)
   assert loss(objective, example) == pytest.approx(loss(expected, example))
+
+
+@pytest.mark.parametrize(
+  "name, keys, expected",
+  [
+    ("lambda_dpo", {"alpha": "simplex", "ties": "follow_dimension"}, make_lambda_dpo(beta=0.8, alpha_fn=simplex)),
+    ("modpo", {"fixed_alpha": (1.0, 2.0), "gap_margin": 0.5}, make_modpo(beta=0.8, weights=(1, 2), gap_margin=0.5)),
+    ("modpo", {}, make_modpo(beta=0.8, weights=(1, 1), gap_margin=0.0)),
+  ],
+)
+def test_baselines_of_several_dimensions_by_name(make_spec, example, name, keys, expected):
+  moments, noise, pairs = example
+  referenced = moments, noise, pairs._replace(reference=moments.sum_logp * 0.9)
+  objective = build_objective(spec_of(make_spec, name=name, **keys), 2, parts=1)
+  assert loss(objective, referenced) == pytest.approx(loss(expected, referenced))
+
+
+def test_modpo_wants_a_weight_for_every_context(make_spec):
+  with pytest.raises(InputError, match=r"config.objective.fixed_alpha: 3 weights for 2 contexts"):
+    build_objective(spec_of(make_spec, name="modpo", fixed_alpha=(1.0, 2.0, 3.0)), 2, parts=1)
+
+
+def test_a_compromise_takes_the_weights_of_the_contexts(make_spec):
+  assert build_conflict(spec_of(make_spec), 2) is None
+  assert build_conflict(spec_of(make_spec, conflict_radius=0.4), 2) == Conflict((0.5, 0.5), 0.4)
+  weighted = spec_of(make_spec, conflict_radius=0.4, alpha="fixed", fixed_alpha=(1.0, 3.0))
+  assert build_conflict(weighted, 2) == Conflict((0.25, 0.75), 0.4)
+
+
+def test_a_compromise_without_a_context_is_refused(make_spec):
+  spec = spec_of(make_spec, conflict_radius=0.4, alpha="fixed", fixed_alpha=(1.0, 0.0))
+  with pytest.raises(InputError, match="every weight has to be positive"):
+    build_conflict(spec, 2)
 
 
 def test_every_objective_says_what_it_uses():

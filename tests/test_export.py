@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -61,3 +62,14 @@ def test_a_folder_in_use_and_something_that_is_no_run_are_refused(exported, trai
     export(str(trained[0]), str(exported[0]))
   with pytest.raises(InputError, match="not a workdir"):
     export(str(tmp_path), str(tmp_path / "out"))
+
+
+def test_several_runs_are_averaged(exported, trained, tmp_path):
+  twin = tmp_path / "twin"
+  shutil.copytree(trained[0], twin)
+  export(f"{trained[0]},{twin}", str(tmp_path / "soup"), weights=(1.0, 3.0))
+  config, _ = load_config(exported[0])
+  ours, one = (load_params(folder, config, dtype=np.float32) for folder in (tmp_path / "soup", exported[0]))
+  jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6), ours, one)
+  with pytest.raises(InputError, match="--weights: 3 for 2 runs"):
+    export(f"{trained[0]},{twin}", str(tmp_path / "other"), weights=(1, 1, 1))

@@ -7,13 +7,14 @@ import optax
 import pytest
 
 from amopo_jax import build, build_data, mesh
-from amopo_jax.build_objective import build_objective
+from amopo_jax.build_objective import build_conflict, build_objective
 from amopo_jax.build_step import build_optimizer
 from amopo_jax.data.collate import collate, count_pairs
 from amopo_jax.data.pipeline import make_stream
 from amopo_jax.load import load_policy
 from amopo_jax.metrics import summarize
 from amopo_jax.models.transformer import abstract_params
+from amopo_jax.objective.conflict import conflict_coefficients
 from amopo_jax.policy import find_policy
 from amopo_jax.state import init_state
 from amopo_jax.step import draw_noise, make_eval_step, make_moments_step, make_train_step
@@ -86,7 +87,8 @@ def gradient(spec, groups, sizes, accumulation=1):
   placed = build.param_shardings(spec, abstract_params(source.config, jnp.float32), grid)
   score_fn = build.build_score_fn(spec.model, source.config, 2, grid)
   keep = optax.GradientTransformation(lambda params: params, lambda grads, *_: (grads, grads))
-  step = make_train_step(score_fn, build_objective(spec.objective, 2, parts=1), keep, optax.constant_schedule(1.0))
+  objective, conflict = build_objective(spec.objective, 2, parts=1), build_conflict(spec.objective, 2)
+  step = make_train_step(score_fn, objective, keep, optax.constant_schedule(1.0), conflict=conflict)
   state = init_state(load_policy(source, dtype=jnp.float32, shardings=placed), keep, seed=3)
   batch = mesh.place_batch(collate(groups, accumulation=accumulation, num_pairs=count_pairs(groups)), grid)
   return mesh.jit_for(grid, lambda state, batch: step(state, batch)[0].opt_state, out_shardings=placed), state, batch
@@ -101,6 +103,28 @@ def test_every_gradient_is_that_of_one_device_where_tokens_are_split(make_spec, 
   one, split = (gradient(spec, groups, sizes, 2) for sizes in ((1, 1, 1, 1), (1, 2, 2, 2)))
   for mine, theirs in zip(*(jax.tree.leaves(jax.device_get(run(*given))) for run, *given in (split, one)), strict=True):
     np.testing.assert_allclose(mine, theirs, rtol=0, atol=2e-6 * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize("sizes, accumulation", [((1, 1, 1, 1), 1), ((1, 2, 1, 2), 2)])
+def test_a_compromise_is_made_of_the_gradients_of_single_contexts(make_spec, groups, sizes, accumulation):
+  def run(weights, radius, *how):
+    spec = make_spec(
+      batch__group_rows=1,
+      batch__row_length=192,
+      objective__alpha="fixed",
+      objective__fixed_alpha=weights,
+      objective__conflict_radius=radius,
+    )
+    call, *given = gradient(spec, groups, *how)
+    return jax.device_get(call(*given))
+
+  alone = [jax.tree.leaves(run(weights, 0.0, (1, 1, 1, 1))) for weights in ((1.0, 0.0), (0.0, 1.0))]
+  flat = np.stack([np.concatenate([leaf.reshape(-1) for leaf in leaves]) for leaves in alone]).astype(np.float64)
+  factors = conflict_coefficients(jnp.asarray(flat @ flat.T, jnp.float32), jnp.asarray([0.25, 0.75]), 0.6)
+  found = jax.tree.leaves(run((1.0, 3.0), 0.6, sizes, accumulation))
+  together = np.concatenate([leaf.reshape(-1) for leaf in found])
+  assert not np.allclose(factors, [0.25, 0.75], rtol=1e-2)
+  np.testing.assert_allclose(together, np.asarray(factors) @ flat, rtol=0, atol=1e-5 * np.abs(together).max())
 
 
 def test_devices_that_share_a_row_share_its_work(make_spec, groups):

@@ -46,6 +46,14 @@ def require(values: flags.FlagValues, *names: str) -> None:
       raise InputError(f"--{name} is missing: {values[name].help}")
 
 
+def as_number(name: str, text: str) -> float:
+  """A number among several of a flag."""
+  try:
+    return float(text)
+  except ValueError:
+    raise InputError(f"{name}: {text!r} is no number") from None
+
+
 def _check_subject(rest: Sequence[str], subjects: Sequence[str]) -> None:
   choices = ", ".join(subjects)
   if not rest:

@@ -104,6 +104,25 @@ def dominance(record: Record, ranges: ScoreRanges) -> list[Pair]:
   return [pair for pair in all_pairs(record, ranges) if agrees(pair)]
 
 
+def both_ways(record: Record, ranges: ScoreRanges) -> list[Pair]:
+  """Every response as the chosen one in turn: for supervised fine-tuning that learns what each score looks like.
+
+  A context asks for the score of the pair's chosen response, so each response is learnt under its own scores
+  (SteerLM, arXiv 2310.05344). No objective of preferences makes sense of these pairs.
+
+  Args:
+    record: any record.
+    ranges: not used.
+
+  Returns:
+    As many pairs as the record has responses; the next different response is the rejected one.
+  """
+  count = len(record.responses)
+  text = lambda number: record.responses[number % count].content
+  following = lambda one: next((n % count for n in range(one + 1, one + count) if text(n) != text(one)), None)
+  return _pairs(record, [(one, other) for one in range(count) if (other := following(one)) is not None])
+
+
 def derived(record: Record, ranges: ScoreRanges) -> list[Pair]:
   """`annotated` where the record says what was chosen, else `mean_score`: the default.
 
@@ -126,6 +145,7 @@ RULES: dict[str, Rule] = {
   "mean_score": mean_score,
   "all_pairs": all_pairs,
   "dominance": dominance,
+  "both_ways": both_ways,
 }
 """The rules by their configuration names."""
 

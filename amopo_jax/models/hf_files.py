@@ -7,8 +7,10 @@ with the file's size it shows whether the file is whole.
 import json
 import os
 import re
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,13 @@ CONFIG, SINGLE, INDEX = "config.json", "model.safetensors", "model.safetensors.i
 _HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _SMALL_FILES = ["*.json", "*.jinja", "tokenizer*", "*.model", "merges.txt", "vocab.txt"]
 _DOWNLOAD_TIMEOUT_S = 10.0
+
+
+View = Callable[[str], Any]
+"""Name of a tensor -> the tensor, of which nothing is read until it is indexed."""
+
+Views = Callable[[], AbstractContextManager[View]]
+"""Opens the files."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +158,25 @@ def open_weights(file: AnyPath) -> AbstractContextManager:
     raise InputError(f"{file}: missing; fetch the file again") from error
   except (SafetensorError, OSError, ValueError) as error:
     raise InputError(f"{file}: truncated or corrupt ({error}); fetch the file again") from error
+
+
+def open_views(headers: dict[str, TensorHeader], stack: ExitStack) -> Views:
+  """Opens files as they are needed: on a disk for as long as a part is read, in an object store, where each opening
+  takes a request, until the stack ends."""
+
+  def open_in(scope: ExitStack) -> View:
+    open_once = cache(lambda file: scope.enter_context(open_weights(file)))
+    return lambda name: open_once(headers[name].file).get_slice(name)
+
+  @contextmanager
+  def mapped() -> Iterator[View]:
+    with ExitStack() as scope:
+      yield open_in(scope)
+
+  if any("://" in str(header.file) for header in headers.values()):
+    kept = open_in(stack)
+    return lambda: nullcontext(kept)
+  return mapped
 
 
 def _read_header(file: AnyPath) -> dict[str, TensorHeader]:

@@ -1,14 +1,12 @@
 """A Hugging Face model directory into (sharded) arrays, slice by slice.
 
-Each device's part of a parameter is read from the memory-mapped files, put onto the device and forgotten.
-So the host holds one part of one parameter at a time, and a process of a pod reads only what its own devices
-hold.
+Each device's part of a parameter is read from the memory-mapped files, put onto the device and forgotten, and so are
+the pages of the files: they are mapped anew for each part, since what is mapped and was read stays resident. So the
+host holds one part of one parameter at a time, and a process of a pod reads only what its own devices hold.
 """
 
 import os
-from collections.abc import Callable
 from contextlib import ExitStack
-from functools import cache
 from typing import Any
 
 import jax
@@ -23,7 +21,9 @@ from amopo_jax.models.hf_files import (
   CONFIG,
   AnyPath,
   TensorHeader,
-  open_weights,
+  View,
+  Views,
+  open_views,
   read_headers,
   read_json,
   resolve_model,
@@ -109,20 +109,17 @@ def load_params(
   check_headers(headers, config, directory)
   params: Params = {}
   with ExitStack() as stack:
-    open_once = cache(lambda file: stack.enter_context(open_weights(file)))
-
-    def view(name: str) -> Any:
-      return open_once(headers[name].file).get_slice(name)
-
+    views = open_views(headers, stack)
     if config.tie_embeddings and HEAD in headers:
-      _check_tied_head(view, headers[HEAD])
+      with views() as view:
+        _check_tied_head(view, headers[HEAD])
     for leaf in leaves(config):
       sharding = get_leaf(shardings, leaf.path) if shardings else SingleDeviceSharding(jax.local_devices()[0])
       name = kernel_type if leaf.path[-1] == "kernel" else ""
       if name in TYPES:
-        set_leaf(params, leaf.path, _place_quantized(leaf, view, name, sharding))
+        set_leaf(params, leaf.path, _place_quantized(leaf, views, name, sharding))
       else:
-        set_leaf(params, leaf.path, _place(leaf, view, np.dtype(name or dtype), sharding))
+        set_leaf(params, leaf.path, _place(leaf, views, np.dtype(name or dtype), sharding))
   return params
 
 
@@ -149,25 +146,28 @@ def check_headers(headers: dict[str, TensorHeader], config: ModelConfig, directo
       raise InputError(f"{header.file}: tensor {name} has type {header.dtype}; only {', '.join(_FLOATS)} are read")
 
 
-def _place(leaf: Leaf, view: Callable[[str], Any], dtype: np.dtype, sharding: Sharding) -> jax.Array:
+def _place(leaf: Leaf, views: Views, dtype: np.dtype, sharding: Sharding) -> jax.Array:
   """Reads each distinct part of a leaf once, and puts it onto every device that holds it.
 
   Not `jax.make_array_from_callback`: it holds the parts of all local devices before it places the first.
   """
   arrays: list[jax.Array] = []
   for bounds, devices in _holders(leaf, sharding).items():
-    arrays += _put(_read_part(leaf, view, dtype, bounds), devices, sharding.memory_kind)
+    with views() as view:
+      part = _read_part(leaf, view, dtype, bounds)
+    arrays += _put(part, devices, sharding.memory_kind)
   return jax.make_array_from_single_device_arrays(leaf.shape, sharding, arrays)
 
 
-def _place_quantized(leaf: Leaf, view: Callable[[str], Any], name: str, shardings: Any) -> dict[str, jax.Array]:
+def _place_quantized(leaf: Leaf, views: Views, name: str, shardings: Any) -> dict[str, jax.Array]:
   """Like `_place`, but each part is quantized on a device that holds it, one layer at a time."""
   whole = shardings if isinstance(shardings, Sharding) else shardings["qvalue"]
   arrays: dict[str, list[jax.Array]] = {}
   for bounds, devices in _holders(leaf, whole).items():
     layers = []
     for layer in range(*bounds[0]):
-      floats = _read_part(leaf, view, np.dtype(np.float32), ((layer, layer + 1), *bounds[1:]))
+      with views() as view:
+        floats = _read_part(leaf, view, np.dtype(np.float32), ((layer, layer + 1), *bounds[1:]))
       layers.append(_quantize(jax.device_put(floats, devices[0]), name))
     for key, part in jax.tree.map(lambda *parts: jnp.concatenate(parts), *layers).items():
       arrays.setdefault(key, []).extend(_put(part, devices, whole.memory_kind))
@@ -195,7 +195,7 @@ def _put(part: np.ndarray | jax.Array, devices: list[jax.Device], memory_kind: s
   return jax.block_until_ready([jax.device_put(part, place) for place in places])
 
 
-def _read_part(leaf: Leaf, view: Callable[[str], Any], dtype: np.dtype, bounds: Bounds) -> np.ndarray:
+def _read_part(leaf: Leaf, view: View, dtype: np.dtype, bounds: Bounds) -> np.ndarray:
   """Reads one rectangular part of a leaf, layer by layer."""
   part = np.empty([stop - start for start, stop in bounds], dtype)
   names, rows, inner = leaf.names, part[None], bounds
@@ -217,7 +217,7 @@ def _transpose_into(target: np.ndarray, source: np.ndarray) -> None:
     target[:, strip] = source[strip].T
 
 
-def _check_tied_head(view: Callable[[str], Any], header: TensorHeader) -> None:
+def _check_tied_head(view: View, header: TensorHeader) -> None:
   """Some files repeat the tied table; a different one would mean that the model is not tied at all."""
   head, embedding = view(HEAD), view(EMBEDDING)
   for start in range(0, header.shape[0], _COMPARED_ROWS):

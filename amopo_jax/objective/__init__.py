@@ -18,6 +18,7 @@ from amopo_jax.objective.alpha import (
   jitter,
   logistic_normal,
   matched_beta,
+  simplex,
   softmax_mean,
   truncated_normal,
   uniform,
@@ -34,6 +35,7 @@ from amopo_jax.objective.baselines import (
   make_slic,
   uniform_objective,
 )
+from amopo_jax.objective.conflict import Conflict, check_radius, resolve_conflict
 from amopo_jax.objective.moments import mean_logps, mean_probs, std_probs
 from amopo_jax.objective.preference import (
   TIE_POLICIES,
@@ -49,7 +51,16 @@ from amopo_jax.objective.preference import (
   target_margins,
 )
 from amopo_jax.objective.reduction import Aux, Objective, reduce_losses
-from amopo_jax.objective.reference import REFERENCED, log_ratios, make_dpo, make_ipo, make_kto, make_r_dpo
+from amopo_jax.objective.reference import (
+  REFERENCED,
+  log_ratios,
+  make_dpo,
+  make_ipo,
+  make_kto,
+  make_lambda_dpo,
+  make_modpo,
+  make_r_dpo,
+)
 
 __all__ = [
   "ALPHAS",
@@ -59,10 +70,12 @@ __all__ = [
   "WHOLE_BATCH",
   "AlphaFn",
   "Aux",
+  "Conflict",
   "Objective",
   "Order",
   "PairLosses",
   "TiePolicy",
+  "check_radius",
   "entropy",
   "fixed",
   "follow_dimension",
@@ -77,6 +90,8 @@ __all__ = [
   "make_dpo",
   "make_ipo",
   "make_kto",
+  "make_lambda_dpo",
+  "make_modpo",
   "make_orpo",
   "make_r_dpo",
   "make_rrhf",
@@ -90,8 +105,10 @@ __all__ = [
   "mean_probs",
   "preference_losses",
   "reduce_losses",
+  "resolve_conflict",
   "rewards",
   "sft_losses",
+  "simplex",
   "softmax_mean",
   "std_probs",
   "target_margins",

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.special import log_ndtr
 from jaxtyping import Array, Float
 
 from amopo_jax.objective import draws
@@ -146,6 +147,19 @@ def entropy(moments: ResponseMoments, noise: Noise) -> Alpha:
   return _softmax(jnp.sum(mean_logps(moments), axis=-1))
 
 
+def simplex(moments: ResponseMoments, noise: Noise) -> Alpha:
+  """Weights drawn evenly from all that sum to 1, whatever the policy does: the λ of λ-weighted DPO.
+
+      e_bk = −log Φ(ε_bk1),   α_bk = e_bk / Σ_j e_bj
+
+  −log of a uniform number is exponential, and exponentials over their sum are Dirichlet(1, …, 1). Zero noise gives
+  `uniform`. Only the first member's noise is used.
+  """
+  del moments
+  exponentials = jnp.maximum(-log_ndtr(noise[..., 0]), 1e-12)
+  return exponentials / jnp.sum(exponentials, axis=-1, keepdims=True)
+
+
 ALPHAS: dict[str, AlphaFn] = {
   "gaussian": gaussian,
   "gaussian_flat": gaussian_flat,
@@ -156,6 +170,7 @@ ALPHAS: dict[str, AlphaFn] = {
   "logistic_normal": logistic_normal,
   "truncated_normal": truncated_normal,
   "entropy": entropy,
+  "simplex": simplex,
 }
 """The alpha functions by the name a config gives them; `fixed` is made from its weights."""
 

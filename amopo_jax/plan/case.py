@@ -8,7 +8,7 @@ from jax.sharding import AbstractMesh, Mesh
 
 from amopo_jax import build, build_data
 from amopo_jax import mesh as meshes
-from amopo_jax.build_objective import build_objective
+from amopo_jax.build_objective import build_conflict, build_objective
 from amopo_jax.build_step import StepParts, build_optimizer, build_parts
 from amopo_jax.models.config import ModelConfig
 from amopo_jax.models.transformer import REMAT
@@ -86,6 +86,7 @@ def place(spec: RunSpec, config: ModelConfig, topology: Topology, rows_per_chip:
 def _check_step(spec: RunSpec, num_contexts: int, row_shards: int) -> None:
   """What building a step would have found, without devices."""
   build_objective(spec.objective, num_contexts, parts=spec.batch.accumulation * row_shards)
+  build_conflict(spec.objective, num_contexts)
   build_optimizer(spec, 1)
   check_name("config.model.remat", spec.model.remat, REMAT)
   for key in ("compute_dtype", "param_dtype"):

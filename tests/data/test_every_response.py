@@ -35,7 +35,7 @@ def test_every_response_has_one_place_and_the_preferred_one_is_first(scores, rul
   assert flat == [first, *(number for number in range(len(scores)) if number != first)]
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", sorted(RULES.keys() - {"both_ways"}))  # which makes two of them
 def test_two_responses_make_the_pair_of_the_rule_itself(rule):
   for record in (make_record(1, 3, chosen=0), make_record(1, 3, chosen=1), make_record(3, 1, chosen=1)):
     ((pair,), (scored,)) = RULES[rule](record, RANGES), SCORING_RULES[rule](record, RANGES)

@@ -55,6 +55,12 @@ def test_dominance_leaves_out_pairs_on_which_the_dimensions_disagree():
   assert letters("dominance", make_record((2, 0), (1, 1), (3, 1))) == ["ca", "cb"]
 
 
+def test_both_ways_takes_each_response_once_as_the_chosen_one():
+  assert letters("both_ways", make_record((1, 0), (5, 1), chosen=0)) == ["ab", "ba"]
+  assert letters("both_ways", make_record((1, 0), (5, 1), (2, 0))) == ["ab", "bc", "ca"]
+  assert letters("both_ways", make_record((1, 0), (5, 1), (2, 0), texts="aab")) == ["ab", "ab", "ba"]
+
+
 def test_derived_follows_the_annotation_where_there_is_one():
   assert letters("derived", make_record((1, 0), (5, 1), chosen=0)) == ["ab"]
   assert letters("derived", make_record((1, 0), (5, 1))) == ["ba"]

@@ -183,3 +183,13 @@ def test_how_adaptive_the_gaussian_is(make_noise):
   np.testing.assert_allclose(tilted.std(0), 0.10, atol=0.02)
   random = np.asarray(jitter(moments_with([0.6] * 4, 0.35, 40_000), noise))
   np.testing.assert_allclose(random.std(0), equal.std(0), rtol=1e-4)
+
+
+def test_simplex_draws_evenly_from_all_weights(make_responses):
+  noise = jnp.asarray(np.random.default_rng(0).normal(size=(4000, 3, 2)), jnp.float32)
+  moments = ResponseMoments(*(jnp.ones((4000, 3, 2)) for _ in range(4)))
+  alpha = np.asarray(ALPHAS["simplex"](moments, noise))
+  np.testing.assert_allclose(alpha.mean(0), 1 / 3, atol=0.02)
+  np.testing.assert_allclose(alpha.var(0), 1 / 18, atol=0.005)  # of Dirichlet(1, 1, 1)
+  # Each weight exceeds x with probability (1 - x)^2.
+  np.testing.assert_allclose((alpha > 0.5).mean(0), 0.25, atol=0.03)

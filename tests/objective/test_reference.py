@@ -4,7 +4,18 @@ import jax
 import numpy as np
 import pytest
 
-from amopo_jax.objective import REFERENCED, make_dpo, make_ipo, make_kto, make_r_dpo
+from amopo_jax.objective import (
+  REFERENCED,
+  fixed,
+  make_dpo,
+  make_ipo,
+  make_kto,
+  make_lambda_dpo,
+  make_modpo,
+  make_r_dpo,
+  simplex,
+)
+from amopo_jax.types import InputError
 
 
 def sigmoid(x):
@@ -85,5 +96,67 @@ def test_pairs_without_a_reference_are_an_error(make_responses, make_pairs, make
     make_dpo(beta=0.1)(make_responses(0, 1, 1).moments(), make_noise(0, 1, 1), make_pairs(0, 1, 1))
 
 
+def weighted_terms(ratio, gap, weight, term):
+  """Mean over pairs of the weighted mean over the contexts that order the pair."""
+  found = np.zeros(len(gap))
+  for b, row in enumerate(gap):
+    counted = [(weight[b][k], term(ratio[b, k, 0] - ratio[b, k, 1], b, k)) for k in range(len(row)) if row[k] != 0]
+    found[b] = sum(w * t for w, t in counted) / sum(w for w, _ in counted) if counted else 0.0
+  return found.mean()
+
+
+def test_lambda_dpo_weighs_the_dpo_of_every_dimension(case):
+  responses, noise, info, ratio = case
+  gap = np.asarray(info.score_gap, np.float64)
+  lambdas = np.asarray(simplex(responses.moments(), noise), np.float64)
+  expected = weighted_terms(ratio, gap, lambdas, lambda ahead, b, k: -np.log(sigmoid(np.sign(gap[b, k]) * 0.3 * ahead)))
+  objective = make_lambda_dpo(beta=0.3, alpha_fn=simplex)
+  np.testing.assert_allclose(objective(responses.moments(), noise, info)[0], expected, rtol=1e-5)
+
+
+def test_modpo_demands_more_where_the_other_dimensions_disagree(case):
+  responses, noise, info, ratio = case
+  gap = np.asarray(info.score_gap, np.float64)
+  given = np.arange(1.0, gap.shape[1] + 1)
+  share = given / given.sum()
+
+  def term(ahead, b, k):
+    others = sum(share[j] * 1.5 * gap[b, j] for j in range(len(share)) if j != k)
+    return np.logaddexp(0, -np.sign(gap[b, k]) * (0.3 * ahead - others) / share[k])
+
+  expected = weighted_terms(ratio, gap, np.ones_like(gap), term)
+  objective = make_modpo(beta=0.3, weights=tuple(given), gap_margin=1.5)
+  np.testing.assert_allclose(objective(responses.moments(), noise, info)[0], expected, rtol=1e-5)
+
+
+def test_modpo_of_one_dimension_is_dpo(make_responses, make_pairs, make_noise):
+  responses, noise = make_responses(3, 5, 1), make_noise(3, 5, 1)
+  info, _ = referenced(responses, make_pairs(3, 5, 1))
+  info = info._replace(score_gap=np.full((5, 1), 0.25, np.float32))
+  found = make_modpo(beta=0.3, weights=(7.0,), gap_margin=2.0)(responses.moments(), noise, info)[0]
+  np.testing.assert_allclose(found, make_dpo(beta=0.3)(responses.moments(), noise, info)[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("weights", [(), (1.0, 0.0), (1.0, float("nan")), (-1.0, 2.0)])
+def test_modpo_refuses_weights_that_are_not_positive(weights):
+  with pytest.raises(InputError, match=r"modpo: weights .* one per context"):
+    make_modpo(beta=0.3, weights=weights, gap_margin=1.0)
+
+
+def test_modpo_refuses_another_number_of_contexts(make_responses, make_pairs, make_noise):
+  with pytest.raises(InputError, match="modpo: 3 weights for 2 contexts"):
+    make_modpo(beta=0.3, weights=(1, 1, 1), gap_margin=1.0)(
+      make_responses(0, 1, 2).moments(), make_noise(0, 1, 2), make_pairs(0, 1, 2)
+    )
+
+
+def test_lambda_dpo_with_fixed_weights_draws_nothing(case):
+  responses, noise, info, _ = case
+  objective = make_lambda_dpo(beta=0.3, alpha_fn=fixed([1.0] * noise.shape[1]))
+  np.testing.assert_array_equal(
+    objective(responses.moments(), noise, info)[0], objective(responses.moments(), 0 * noise, info)[0]
+  )
+
+
 def test_makers_are_found_by_name():
-  assert list(REFERENCED) == list(ORACLES)
+  assert list(REFERENCED) == [*ORACLES, "lambda_dpo", "modpo"]
