@@ -9,7 +9,7 @@ import pytest
 from amopo_jax import objective
 
 ROOT = pathlib.Path(__file__).parents[1]
-MODULES = ("moments", "preference", "alpha", "reduction", "amopo", "baselines", "reference")
+MODULES = ("moments", "preference", "alpha", "reduction", "amopo", "baselines", "reference", "conflict")
 
 
 @pytest.fixture(scope="module")
