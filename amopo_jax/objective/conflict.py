@@ -53,7 +53,9 @@ def resolve_conflict(grads: Params, conflict: Conflict) -> Params:
     The tree without that axis, in its types.
   """
   weights = jnp.asarray(conflict.weights, jnp.float32)
-  inner = lambda leaf: jnp.tensordot(leaf, leaf, axes=(range(1, leaf.ndim),) * 2, preferred_element_type=jnp.float32)
+  inner = lambda leaf: jnp.tensordot(
+    leaf, leaf, axes=(tuple(range(1, leaf.ndim)),) * 2, preferred_element_type=jnp.float32
+  )
   weighted = sum(map(inner, jax.tree.leaves(grads)))
   products = weighted / (weights[:, None] * weights[None, :])
   factors = conflict_coefficients(products, weights, conflict.radius) / weights
