@@ -25,6 +25,7 @@ from amopo_jax.types import PAIR_MEMBERS, Batch, PackedRows, PairInfo, Params, R
 ScoreFn = Callable[[Params, PackedRows, int], ResponseMoments]
 StepMetrics = dict[str, Any]
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]
+Gradient = Callable[[Params, PackedRows, PairInfo, Array], tuple[Params, MetricSums]]
 
 
 def draw_noise(
@@ -64,29 +65,11 @@ def make_train_step(
     clipping), `param_norm` and `learning_rate`. Not yet jitted.
   """
 
-  def micro_loss(params: Params, rows: PackedRows, pairs: PairInfo, noise: Array) -> tuple[Scalar, MetricSums]:
-    moments = score_fn(params, rows, pairs.weight.shape[0])
-    loss, aux = objective(moments, noise, pairs)
-    return loss, metric_sums(loss, aux, moments, pairs)
-
-  def context_gradients(params: Params, rows: PackedRows, pairs: PairInfo, noise: Array) -> tuple[Params, MetricSums]:
-    """Gradients of the contexts' shares of the loss, stacked along a leading axis K; what is no context's is all's."""
-    contexts = noise.shape[1]
-
-    def shares(params: Params) -> tuple[Float[Array, " K"], MetricSums]:
-      moments = score_fn(params, rows, pairs.weight.shape[0])
-      loss, aux = objective(moments, noise, pairs)
-      terms = jnp.sum(pairs.weight[:, None] * aux.alpha * aux.losses, axis=0)
-      return terms + (loss - jnp.sum(terms)) / contexts, metric_sums(loss, aux, moments, pairs)
-
-    _, pull, sums = jax.vjp(shares, params, has_aux=True)
-    grads = [pull(one)[0] for one in jnp.eye(contexts, dtype=noise.dtype)]
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *grads), sums
+  gradient = (_context_gradients if conflict else _gradient)(score_fn, objective)
 
   def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
     micros, pairs, contexts = batch.pairs.is_ordered.shape
     noise = draw_noise(state.rng, state.step, (micros, pairs, contexts, len(PAIR_MEMBERS)))
-    gradient = context_gradients if conflict else jax.grad(micro_loss, has_aux=True)
     grads, sums = _sum_over_micro_batches(
       lambda micro: gradient(state.params, *micro), (batch.rows, batch.pairs, noise)
     )
@@ -103,6 +86,34 @@ def make_train_step(
     return state._replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
 
   return train_step
+
+
+def _gradient(score_fn: ScoreFn, objective: Objective) -> Gradient:
+  def micro_loss(params: Params, rows: PackedRows, pairs: PairInfo, noise: Array) -> tuple[Scalar, MetricSums]:
+    moments = score_fn(params, rows, pairs.weight.shape[0])
+    loss, aux = objective(moments, noise, pairs)
+    return loss, metric_sums(loss, aux, moments, pairs)
+
+  return jax.grad(micro_loss, has_aux=True)
+
+
+def _context_gradients(score_fn: ScoreFn, objective: Objective) -> Gradient:
+  """Of the contexts' shares of the loss, stacked along a leading axis K; what is no context's is shared evenly."""
+
+  def gradients(params: Params, rows: PackedRows, pairs: PairInfo, noise: Array) -> tuple[Params, MetricSums]:
+    contexts = noise.shape[1]
+
+    def shares(params: Params) -> tuple[Float[Array, " K"], MetricSums]:
+      moments = score_fn(params, rows, pairs.weight.shape[0])
+      loss, aux = objective(moments, noise, pairs)
+      terms = jnp.sum(pairs.weight[:, None] * aux.alpha * aux.losses, axis=0)
+      return terms + (loss - jnp.sum(terms)) / contexts, metric_sums(loss, aux, moments, pairs)
+
+    _, pull, sums = jax.vjp(shares, params, has_aux=True)
+    grads = [pull(one)[0] for one in jnp.eye(contexts, dtype=noise.dtype)]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *grads), sums
+
+  return gradients
 
 
 def jit_train_step(train_step: TrainStep, state_shardings: TrainState, mesh: Mesh) -> TrainStep:
