@@ -79,8 +79,8 @@ def test_the_baselines_by_name(make_spec, example, name, keys, expected):
   "name, keys, expected",
   [
     ("lambda_dpo", {"alpha": "simplex", "ties": "follow_dimension"}, make_lambda_dpo(beta=0.8, alpha_fn=simplex)),
-    ("modpo", {"fixed_alpha": (1.0, 2.0), "gap_margin": 0.5}, make_modpo(beta=0.8, weights=(1, 2), gap_margin=0.5)),
-    ("modpo", {}, make_modpo(beta=0.8, weights=(1, 1), gap_margin=0.0)),
+    ("modpo", {"fixed_alpha": (1.0, 2.0), "gap_margin": 0.5}, make_modpo(beta=0.8, weights=(1.0, 2.0), gap_margin=0.5)),
+    ("modpo", {}, make_modpo(beta=0.8, weights=(1.0, 1.0), gap_margin=0.0)),
   ],
 )
 def test_baselines_of_several_dimensions_by_name(make_spec, example, name, keys, expected):

@@ -72,4 +72,4 @@ def test_several_runs_are_averaged(exported, trained, tmp_path):
   ours, one = (load_params(folder, config, dtype=np.float32) for folder in (tmp_path / "soup", exported[0]))
   jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6), ours, one)
   with pytest.raises(InputError, match="--weights: 3 for 2 runs"):
-    export(f"{trained[0]},{twin}", str(tmp_path / "other"), weights=(1, 1, 1))
+    export(f"{trained[0]},{twin}", str(tmp_path / "other"), weights=(1.0, 1.0, 1.0))

@@ -145,7 +145,7 @@ def test_modpo_refuses_weights_that_are_not_positive(weights):
 
 def test_modpo_refuses_another_number_of_contexts(make_responses, make_pairs, make_noise):
   with pytest.raises(InputError, match="modpo: 3 weights for 2 contexts"):
-    make_modpo(beta=0.3, weights=(1, 1, 1), gap_margin=1.0)(
+    make_modpo(beta=0.3, weights=(1.0, 1.0, 1.0), gap_margin=1.0)(
       make_responses(0, 1, 2).moments(), make_noise(0, 1, 2), make_pairs(0, 1, 2)
     )
 

@@ -3,7 +3,13 @@ import pytest
 from amopo_jax.plan.fewer import case_cost, smaller_cases
 from amopo_jax.plan.topology import parse_topology, smaller_topologies
 
-POD = {"batch__rows": 64, "batch__group_rows": 8}
+POD = {"batch__rows": 32, "batch__group_rows": 8}
+
+
+@pytest.fixture(autouse=True)
+def small_slices(monkeypatch):
+  """The tiny model cannot be split into more than 32 parts."""
+  monkeypatch.setattr("amopo_jax.plan.fewer._LEAST_PARTS", 4)
 
 
 def names(cases):
@@ -21,21 +27,21 @@ def test_smaller_slices_keep_their_number():
 @pytest.mark.parametrize(
   "topology, options, wanted",
   [
-    ("v5e:8x8", {}, ["v5e:4x4", "v5e:4x8"]),
-    ("v5e:4x8", {}, []),  # too few to be worth it
-    ("v5e:8x8", {"mesh__tensor": 2}, []),
+    ("v5e:4x8", {}, ["v5e:2x2", "v5e:2x4"]),
+    ("v5e:2x4", {}, []),  # too few for two smaller ones
+    ("v5e:4x8", {"mesh__tensor": 2}, ["v5e:2x4", "v5e:4x4"]),
   ],
 )
 def test_a_pod_is_counted_on_two_smaller_slices(case, topology, options, wanted):
   found = smaller_cases(case(topology, rows_per_chip=1, **POD, **options))
   assert names(found) == wanted
-  assert [one.spec.batch.rows for one in found] == [one.topology.num_chips for one in found]
+  assert [one.spec.batch.rows for one in found] == [one.mesh.shape["fsdp"] for one in found]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [{}, {"batch__accumulation": 2, "batch__rows": 128}])
+@pytest.mark.parametrize("options", [{}, {"batch__accumulation": 2, "batch__rows": 64}])
 def test_two_small_slices_tell_the_cost_of_a_large_one(case, monkeypatch, options):
-  found = case("v5e:8x8", **(POD | {"batch__max_pairs": 128} | options))
+  found = case("v5e:4x8", **(POD | {"batch__max_pairs": 64} | options))
   extrapolated, _ = case_cost(found, 0.5)
   monkeypatch.setattr("amopo_jax.plan.fewer.smaller_cases", lambda case: [])
   counted, _ = case_cost(found, 0.5)
