@@ -91,9 +91,7 @@ def get_config() -> ConfigDict:
   config.objective.sft_weight = 0.0  # adds this times the chosen responses' mean negative log-probability
   config.objective.length_weight = 0.0  # alpha of r_dpo, per token
   config.objective.ratio_weight = 0.1  # lambda of orpo: weight of its odds ratio beside the supervised loss
-
-  # c of RACO's clipped CAGrad, in [0, 1): how far from their sum the contexts' gradients may meet; K backward passes.
-  config.objective.conflict_radius = 0.0
+  config.objective.conflict_radius = 0.0  # c of RACO, in [0, 1): lets the contexts' gradients meet; K backward passes
 
   config.optim = ConfigDict()
   config.optim.name = "adamw"  # adamw, adafactor or lion
