@@ -29,7 +29,10 @@ def run(values: flags.FlagValues) -> int:
   from amopo_jax.console import make_console
   from amopo_jax.export import export
   from amopo_jax.export_adapters import export_adapters
+  from amopo_jax.types import InputError
 
+  if values.adapters and values.weights:
+    raise InputError("--weights: adapters are not averaged; leave --adapters out, and whole models are")
   with joined(values):
     if values.adapters:
       step = export_adapters(values.workdir, values.out, step=values.step, dtype=values.dtype)

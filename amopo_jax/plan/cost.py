@@ -87,10 +87,10 @@ def step_cost(parts: StepParts, config: ModelConfig, num_contexts: int, scored_s
 
   with ThreadPoolExecutor(_COMPILERS) as pool:
     two, one, half = pool.map(count, ((2, head), (1, head), (1, head // 2)))
-  layer, token = weighted((1, two), (-1, one)), weighted((2 / head, one), (-2 / head, half))
-  rest = weighted((1, one), (-1, layer), (-head, token))
-  whole = weighted((micros, rest), (micros * config.num_layers, layer), (micros * tokens * scored_share, token))
-  return positive(whole), time.perf_counter() - began
+  layer, token = _sum((1, two), (-1, one)), _sum((2 / head, one), (-2 / head, half))
+  rest = _sum((1, one), (-1, layer), (-head, token))
+  whole = _sum((micros, rest), (micros * config.num_layers, layer), (micros * tokens * scored_share, token))
+  return _positive(whole), time.perf_counter() - began
 
 
 def read_cost(executable: jax.stages.Compiled, mesh: Mesh) -> Cost:
@@ -113,8 +113,8 @@ def _one_micro_batch(spec: RunSpec) -> RunSpec:
   )
 
 
-def weighted(*terms: tuple[float | int, Cost]) -> Cost:
-  """A sum of costs, each times its factor."""
+def _sum(*terms: tuple[float | int, Cost]) -> Cost:
+  """A weighted sum of costs."""
   return Cost(
     sum(factor * cost.flops for factor, cost in terms),
     sum(factor * cost.memory_bytes for factor, cost in terms),
@@ -122,7 +122,7 @@ def weighted(*terms: tuple[float | int, Cost]) -> Cost:
   )
 
 
-def positive(cost: Cost) -> Cost:
+def _positive(cost: Cost) -> Cost:
   """Without kinds of collectives that the whole has none of: the compiler writes the smaller programs in other ways."""
   found = {
     kind: Collective(*(max(number, 0.0) for number in one)) for kind, one in cost.collectives.items() if one.count > 0

@@ -7,9 +7,8 @@ from amopo_jax import mesh as meshes
 from amopo_jax.plan.ahead import Memory, try_step
 from amopo_jax.plan.case import Case
 from amopo_jax.plan.changes import Overrides
-from amopo_jax.plan.cost import Cost
+from amopo_jax.plan.cost import Cost, step_cost
 from amopo_jax.plan.estimate import Estimate, Workload, estimate
-from amopo_jax.plan.fewer import case_cost
 from amopo_jax.plan.formula import formula_cost, formula_memory
 from amopo_jax.plan.search import Tell, Trial, search
 
@@ -67,13 +66,14 @@ def make_plan(case: Case, workload: Workload, tell: Tell) -> Plan:
     fits = memory.needed <= case.topology.chip.memory
     cost = formula_cost(case.spec, case.config, case.mesh, workload.scored_share) if fits else None
     return _plan(case, memory, fits, workload, cost)
-  name, cost, counting = case.topology.name, None, 0.0
+  name, counting = case.topology.name, 0.0
   tell(f"{name}: compiling the step")
   attempt = try_step(case.parts, case.num_contexts)
   tell(f"{name}: {'fits' if attempt.fits else 'does not fit'}, compiled in {attempt.seconds:.0f} s")
+  cost = None
   if attempt.fits:
     tell(f"{name}: counting what a step costs")
-    cost, counting = case_cost(case, workload.scored_share)
+    cost, counting = step_cost(case.parts, case.config, case.num_contexts, workload.scored_share)
   found = _plan(case, attempt.memory, attempt.fits, workload, cost)
   return found._replace(compile_seconds=attempt.seconds, count_seconds=counting)
 

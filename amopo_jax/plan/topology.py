@@ -91,13 +91,6 @@ def larger_topologies(topology: Topology) -> list[Topology]:
   return [larger for larger in found if larger.num_chips > topology.num_chips]
 
 
-def smaller_topologies(topology: Topology) -> list[Topology]:
-  """As many slices of the same generation that have fewer chips each, from small to large."""
-  shapes = [tuple(map(int, shape.split("x"))) for shape in SHAPES[topology.generation]]
-  found = [topology._replace(shape=shape) for shape in shapes]
-  return [smaller for smaller in found if smaller.num_chips < topology.num_chips]
-
-
 def abstract_devices(topology: Topology) -> Sequence[Any]:
   """The devices of a TPU topology, to compile for.
 

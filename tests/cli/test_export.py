@@ -15,6 +15,10 @@ def test_mistakes_are_one_line(amopo, trained, tmp_path):
     ((f"--workdir={tmp_path}",), f"amopo export: {tmp_path}: not a workdir; give the --workdir of a training run\n"),
     ((f"--workdir={trained[0]}", "--dtype=f16"), "amopo export: --dtype: 'f16' is unknown; choose one of float32, bf"),
     ((f"--workdir={trained[0]}", "--adapters"), f"amopo export: {trained[0]}: trained the whole model, and has no ad"),
+    (
+      (f"--workdir={trained[0]}", "--weights=1", "--adapters"),
+      "amopo export: --weights: adapters are not averaged; leave",
+    ),
     ((f"--workdir={trained[0]}", "--weights=1,x"), "amopo export: --weights: 'x' is no number"),
     ((f"--workdir={trained[0]}", "--step=99999"), f"amopo export: {trained[0]}: no checkpoint 99999; there are ["),
   ):
