@@ -25,10 +25,10 @@ from amopo_jax.types import InputError
 
 _FAULT, _GONE, _ALIVE, _LEFT = "amopo/fault", "amopo/gone", "amopo/alive", "left"
 _LISTENING_MS = 1_000
-_SIGN_SECONDS, _SILENT_SECONDS = 5.0, 40.0
+SIGN_SECONDS, SILENT_SECONDS = 5, 40
 """How often a process gives a sign of life, and how long one may be without before process 0 ends the run: sooner
 than JAX's runtime would, which aborts without a line that helps."""
-_PARTING_SECONDS, _LAST_SECONDS = 5.0, 1.0
+_PARTING_SECONDS, _LAST_SECONDS = 5.0, 3.0
 _EXCHANGE_MS = 3_600_000
 """A process may load and check its data for long; one that is gone is noticed by its missing heartbeats."""
 
@@ -172,12 +172,12 @@ class _Signs:
   """Signs of life of the processes; process 0 looks whether others still give theirs."""
 
   def __init__(self):
-    self._count, self._given = 0, -_SIGN_SECONDS
+    self._count, self._given = 0, -float(SIGN_SECONDS)
     self._seen: dict[int, tuple[str, float]] = {}
 
   def give(self) -> None:
     """Gives one, unless the last one is young."""
-    if time.monotonic() - self._given >= _SIGN_SECONDS:
+    if time.monotonic() - self._given >= SIGN_SECONDS:
       self._count, self._given = self._count + 1, time.monotonic()
       _sign(str(self._count))
 
@@ -190,7 +190,7 @@ class _Signs:
         process = int(key.rsplit("/", 1)[1])
         if self._seen.get(process, ("", 0.0))[0] != sign:
           self._seen[process] = (sign, time.monotonic())
-    late = time.monotonic() - _SILENT_SECONDS
+    late = time.monotonic() - SILENT_SECONDS
     return [process for process, (sign, at) in self._seen.items() if sign != _LEFT and at < late]
 
 
@@ -203,7 +203,7 @@ def _stop_silent(gone: list[int]) -> NoReturn:
   """Ends all processes, since some are gone without a word."""
   names = ", ".join(map(str, sorted(gone)))
   line = (
-    f"process {names} gave no sign of life for {_SILENT_SECONDS:.0f} s; it was killed, or its machine is gone; "
+    f"process {names} gave no sign of life for {SILENT_SECONDS} s; it was killed, or its machine is gone; "
     "start all of them again with the same command"
   )
   print(line, file=sys.stderr, flush=True)

@@ -3,7 +3,10 @@
 The checks sit in the import hook below, so the package itself pays nothing for them.
 """
 
+import atexit
 import os
+import shutil
+import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -11,6 +14,10 @@ os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # the TPU's compiler is used w
 os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # … by several workers at once
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
   os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # one for this session, its workers and the processes they start
+  os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="amopo-tests-")
+  os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+  atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 import io
 import pathlib
@@ -36,6 +43,7 @@ from amopo_jax.train import train
 from configs import base
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_disable_most_optimizations", True)  # of tiny programs; processes that a test starts have all
 give_virtual_devices_threads()  # `make_mesh` comes too late where a test has used the devices before
 
 

@@ -3,7 +3,8 @@
 import jax
 import pytest
 
-from amopo_jax.join import join, leave
+from amopo_jax.join import HEARTBEAT_SECONDS, join, leave
+from amopo_jax.processes import SIGN_SECONDS, SILENT_SECONDS
 from amopo_jax.types import InputError
 
 
@@ -32,3 +33,7 @@ def test_one_process_joins_nobody(monkeypatch):
   join("1", None, "", timeout=1)
   leave()
   assert jax.process_count() == 1
+
+
+def test_a_silent_process_is_named_before_the_runtime_aborts():
+  assert SILENT_SECONDS + 2 * SIGN_SECONDS < HEARTBEAT_SECONDS / 2

@@ -177,7 +177,7 @@ def test_a_killed_process_takes_the_other_with_it_and_they_start_again(pod, whol
   began = time.monotonic()
   (status, killed), (output, _) = kill(pod.train(workdir), workdir, 5, [(signal.SIGKILL, 1)])
   assert killed == -signal.SIGKILL
-  assert status == 1
+  assert status == 1, output
   assert "start all of them again with the same command" in output.splitlines()[-1]
   assert time.monotonic() - began < SECONDS / 2
   statuses, outputs = ended(pod.train(workdir))
@@ -257,12 +257,12 @@ class TestMistakes:
 
   def test_a_mesh_that_does_not_divide(self, make_config, tmp_path):
     statuses, outputs = ended(Pod(make_config(mesh__tensor=3), tmp_path).train(tmp_path / "run"))
-    assert statuses == [2, 2]
+    assert statuses == [2, 2], outputs
     assert all("does not cover 8 devices" in output for output in outputs)
 
   def test_a_batch_that_does_not_divide(self, make_config, tmp_path):
     statuses, outputs = ended(Pod(make_config(batch__rows=4), tmp_path).train(tmp_path / "run"))
-    assert statuses == [2, 2]
+    assert statuses == [2, 2], outputs
     assert all("4 rows per micro-batch do not divide over 8 devices" in output for output in outputs)
 
 
