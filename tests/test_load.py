@@ -112,6 +112,7 @@ def test_a_run_without_adapters_has_none_to_export(trained, tmp_path):
     export_adapters(str(trained[0]), str(tmp_path / "peft"))
 
 
+@pytest.mark.slow
 def test_it_is_scored_and_is_the_base_of_a_next_stage(adapted, make_spec, world, tmp_path, console):
   spec = make_spec(model__path=str(adapted[1]), model__arch={})
   assert score(spec, str(tmp_path / "scores.jsonl")).num_lines > 0

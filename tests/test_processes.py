@@ -172,6 +172,7 @@ def test_a_request_to_one_process_stops_all_at_the_same_step(pod, whole, folder,
   assert record(workdir) == record(whole)
 
 
+@pytest.mark.slow
 def test_a_killed_process_takes_the_other_with_it_and_they_start_again(pod, whole, folder):
   workdir = folder / "kill"
   began = time.monotonic()

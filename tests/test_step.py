@@ -57,8 +57,10 @@ def reference(spec, groups):
   return one_step(spec, groups, with_evaluation=True)
 
 
-SPLITS = [((8, 1, 1, 1), 1), ((1, 1, 1, 4), 1), ((2, 2, 1, 2), 2), ((1, 2, 4, 1), 1), ((2, 1, 2, 2), 2)]
+SPLITS = [((8, 1, 1, 1), 1), ((1, 2, 4, 1), 1), ((2, 1, 2, 2), 2)]
 MORE_SPLITS = [
+  ((1, 1, 1, 4), 1),
+  ((2, 2, 1, 2), 2),
   ((2, 1, 1, 1), 1),
   ((1, 4, 1, 1), 1),
   ((1, 8, 1, 1), 1),
@@ -105,7 +107,9 @@ def test_every_gradient_is_that_of_one_device_where_tokens_are_split(make_spec, 
     np.testing.assert_allclose(mine, theirs, rtol=0, atol=2e-6 * np.abs(theirs).max())
 
 
-@pytest.mark.parametrize("sizes, accumulation", [((1, 1, 1, 1), 1), ((1, 2, 1, 2), 2)])
+@pytest.mark.parametrize(
+  "sizes, accumulation", [pytest.param((1, 1, 1, 1), 1, marks=pytest.mark.slow), ((1, 2, 1, 2), 2)]
+)
 def test_a_compromise_is_made_of_the_gradients_of_single_contexts(make_spec, groups, sizes, accumulation):
   def run(weights, radius, *how):
     spec = make_spec(

@@ -136,7 +136,7 @@ def whole(make_spec, tmp_path_factory):
   return spec, workdir
 
 
-@pytest.mark.parametrize("times", [1, 9])
+@pytest.mark.parametrize("times", [pytest.param(1, marks=pytest.mark.slow), 9])
 def test_a_stop_anywhere_saves_and_the_resumed_run_ends_the_same(whole, console, tmp_path, monkeypatch, times):
   spec, finished = whole
   monkeypatch.setattr(StopRequest, "__bool__", stop_when_asked_often(times))
@@ -192,7 +192,8 @@ def kill_at_step(process, workdir, step, number, delay=0.0):
   return process.returncode
 
 
-@pytest.mark.parametrize("accumulation", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
+@pytest.mark.parametrize("accumulation", [1, 2])
 def test_on_one_cpu_kept_logits_change_nothing_of_a_run(make_config, tmp_path, accumulation):
   """One device is where they live in a place that outlives the step; evaluations share the score function."""
   found = {}
@@ -284,6 +285,7 @@ def test_sigkill_many_times_at_random_moments_ends_bit_identical(uninterrupted, 
   assert_same_run(folder / f"kill-{seed}", folder / "whole")
 
 
+@pytest.mark.slow
 def test_workers_change_nothing(make_config, uninterrupted, tmp_path):
   _, folder = uninterrupted
   process = command(make_config, tmp_path, **KILLED, data__workers=1)(folder / "workers")
@@ -299,6 +301,7 @@ def mount_small_disk(path, size):
     pytest.skip("mounting a small disk needs root")
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_run_in_one_line_and_keeps_the_last_good_checkpoint(make_config, tmp_path):
   disk = tmp_path / "disk"
   mount_small_disk(disk, "1m")
@@ -341,9 +344,8 @@ OTHER_PARTS = {
 }
 
 
-@pytest.mark.parametrize(
-  "name", [name if "lion" in name else pytest.param(name, marks=pytest.mark.slow) for name in OTHER_PARTS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OTHER_PARTS)
 def test_a_run_of_other_parts_learns_too(make_spec, console, tmp_path, name):
   train(make_spec(train__epochs=2, **OTHER_PARTS[name]), str(tmp_path / "run"), console)
   lines = [line for line in read_metrics(str(tmp_path / "run")) if "loss" in line]

@@ -10,6 +10,7 @@ def test_the_interaction_is_what_grows_with_the_product_alone():
   assert interaction(cells, "more") == 5 * 30 * 300
 
 
+@pytest.mark.slow
 def test_temporaries_of_a_cell_hold_no_logits_of_the_whole_row():
   """1,024 scored tokens at a time: a row four times as long with eight times the words may not hold the difference."""
   cells = {(s, v): measure(s, v) for s in (1024, 4096) for v in (4096, 32768)}

@@ -42,7 +42,7 @@ def lowest(grads, weights, radius):
   return min(fit.fun for fit in fits)
 
 
-@pytest.mark.parametrize("contexts", [2, 3, 4, 6])
+@pytest.mark.parametrize("contexts", [2, 3, *(pytest.param(count, marks=pytest.mark.slow) for count in (4, 6))])
 @pytest.mark.parametrize("conflict", [0.0, 0.7, 2.0])
 @pytest.mark.parametrize("radius", [0.1, 0.5, 0.9])
 def test_no_minimiser_finds_a_lower_value(contexts, conflict, radius):

@@ -28,6 +28,7 @@ def test_blocks_divide_a_row_of_any_length(length):
   np.testing.assert_allclose(found, jnp.ones_like(q), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_several_long_rows_with_a_window_are_as_the_reference_has_them(make_problem):
   problem = make_problem(8, 3, 520, heads=4, key_heads=2, size=32, padding=70, dtype=jnp.float32)
   out = []
