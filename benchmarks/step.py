@@ -9,7 +9,8 @@ installs under `--cache` from `benchmarks/peers/requirements-*.txt`. First every
 their losses are compared (`equality`) and their peak memory is noted. Then come the paired rounds (`rounds`), in
 which the plain matrix products of XLA and of torch take turns too: rates are shares of the faster one, measured in
 the same minutes. With `--turns=auto` contenders stay alive between their turns if the memory of all fits at once,
-else every turn is a process that warms up for one step; eight rows of 150,000-word logits take 16 GB.
+else every turn is a process that warms up for one step; eight rows of 150,000-word logits take 16 GB, so that a
+peer that keeps them cannot hold every pair of UltraFeedback: --longest leaves out those with longer rows.
 
 s/pair is the median over the rounds; spread is (slowest − fastest) / median. Operations are counted by `flops`:
 GFLOP/s without what is recomputed, then with it. Tokens are those of the 2K sequences, unshared and unpadded. The
@@ -30,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import report
-from benchmarks.batches import LENGTHS, Lengths, lengths_of, read_lengths, spread
+from benchmarks.batches import CONTEXTS, LENGTHS, ULTRAFEEDBACK, Lengths, lengths_of, read_lengths, spread
 from benchmarks.contenders import CONTENDERS, PEAKS, Contender, Worker
 from benchmarks.equality import Verdict, compare
 from benchmarks.flops import step_flops
@@ -65,6 +66,7 @@ def arguments() -> argparse.Namespace:
   parser.add_argument("--pairs", type=int, default=0, help="in the batch; 0: one, of ultrafeedback eight")
   parser.add_argument("--data", help="file of prompt, chosen, rejected to take the lengths of ultrafeedback from")
   parser.add_argument("--tokenizer", help="of --data")
+  parser.add_argument("--longest", type=int, default=0, help="leaves out pairs of ultrafeedback over so many tokens")
   parser.add_argument("--place", choices=PLACES, default="after", help="of the instruction")
   parser.add_argument("--row-length", type=int, default=0, help="of our rows; 0: see peers/ours.py")
   parser.add_argument("--override", action="append", default=[], metavar="A.B=V", help="of our config, after FAST")
@@ -167,9 +169,11 @@ def say(text: str) -> None:
 
 def _lengths(args: argparse.Namespace) -> list[Lengths]:
   count = args.pairs or (8 if args.lengths == "ultrafeedback" else 1)
-  if args.data and args.lengths == "ultrafeedback":
-    return spread(read_lengths(Path(args.data), args.tokenizer), count)
-  return lengths_of(args.lengths, count)
+  if args.lengths != "ultrafeedback":
+    return lengths_of(args.lengths, count)
+  table = read_lengths(Path(args.data), args.tokenizer) if args.data else ULTRAFEEDBACK
+  padded = lambda pair: pair.question + max(CONTEXTS) + max(pair.chosen, pair.rejected)
+  return spread([pair for pair in table if not args.longest or padded(pair) <= args.longest], count)
 
 
 def _last_lines(content: dict[str, Any], chosen: Mapping[str, Contender]) -> list[str]:

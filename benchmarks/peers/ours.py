@@ -44,6 +44,9 @@ RECOMPUTED = {
 }
 """What each remat policy computes again; the scores of the attention are never kept."""
 
+LONGEST_ROW = 8192
+"""Of the rows that are not asked for."""
+
 
 def open_trainer(job: Job) -> Trainer:
   """Builds the step, and the batch in its layout."""
@@ -115,10 +118,20 @@ def encode(pairs: Pairs) -> list[EncodedPair]:
 
 
 def shared_rows(encoded: Sequence[EncodedPair], row_length: int) -> Group:
-  """Tries in as few rows as they need; without a row length, rows of 4,096 or, for a single pair, of its trie."""
-  whole = [size(pair, all_leaves(pair)) for pair in encoded]
-  length = row_length or (whole[0] if len(encoded) == 1 else 4096)
-  pending, num_rows = [Sized(pair) for pair in encoded], -(-sum(whole) // length)
+  """Tries in as few rows as they need; without a row length of one that wastes least.
+
+  A run packs many pairs into rows of 4,096 tokens and wastes next to nothing (`benchmarks.input`). A handful of pairs
+  cannot fill such rows, so theirs are somewhat longer, or as long as all pairs together.
+  """
+  whole = sum(size(pair, all_leaves(pair)) for pair in encoded)
+  if row_length:
+    return _packed(encoded, row_length, whole)
+  lengths = (whole,) if whole <= LONGEST_ROW else range(LONGEST_ROW // 2, LONGEST_ROW + 1, 256)
+  return min((_packed(encoded, length, whole) for length in lengths), key=lambda group: group.rows.tokens.size)
+
+
+def _packed(encoded: Sequence[EncodedPair], length: int, whole: int) -> Group:
+  pending, num_rows = [Sized(pair) for pair in encoded], -(-whole // length)
   while True:
     spec = PackSpec(length, num_rows, len(encoded), len(encoded[0].prompts))
     group, taken = pack_group(pending, spec)
