@@ -97,16 +97,13 @@ def policy_spec(values: flags.FlagValues, model: str) -> RunSpec:
 
 def base_spec() -> RunSpec:
   """The run of configs/base.py, which names no model and no data."""
-  return spec_from_config(_base().get_config())
+  return bundled_spec("base")
 
 
-def _base():
-  for name in ("configs.base", f"{BUNDLED}.base"):
-    try:
-      return importlib.import_module(name)
-    except ModuleNotFoundError:
-      continue
-  return importlib.import_module(f"{BUNDLED}.base")
+def bundled_spec(name: str) -> RunSpec:
+  """The run of a file of configs/."""
+  _alias()
+  return spec_from_config(importlib.import_module(f"configs.{name}").get_config())
 
 
 def _make_importable(path: str) -> None:
@@ -117,5 +114,10 @@ def _make_importable(path: str) -> None:
     if (folder / "configs" / "base.py").is_file():
       sys.path.insert(0, str(folder))
       return
+  _alias()
+
+
+def _alias() -> None:
+  """Makes the package's configs the top-level `configs`, where there are no others."""
   if importlib.util.find_spec("configs") is None:
     sys.modules["configs"] = importlib.import_module(BUNDLED)

@@ -1,17 +1,22 @@
 """amopo lab world --out=DIR [--seed=0] [--train=N] [--heldout=N]
 amopo lab grade --responses=BEFORE.jsonl,AFTER.jsonl
+amopo lab STUDY --out=DIR [--seeds=5] [--workers=N] [--smoke]
 
 `world` writes the synthetic world: preference records graded by program in three dimensions, and their tokenizer.
-`grade` gives the true scores of what `amopo generate` answered to its questions.
+`grade` gives the true scores of what `amopo generate` answered to its questions. A study trains and compares policies
+on such worlds, several at a time, and writes a report; interrupted, the same command goes on.
 """
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from absl import flags
 
 from amopo_jax.cli.parse import require
 
-SUBJECTS = ("world", "grade")
+STUDIES = ("baselines", "weights", "margins", "ties", "noise", "capacity", "template", "steering")
+SUBJECTS = ("world", "grade", *STUDIES)
 """What may follow `amopo lab`."""
 
 
@@ -19,17 +24,49 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
   """Flags of this verb."""
   del arguments
   flags.DEFINE_string(
-    "out", None, "world: directory to write; one that holds this world already is left as it is", flag_values=values
+    "out", None, "world, study: directory to write; what it holds already is not done again", flag_values=values
   )
   flags.DEFINE_integer("seed", 0, "world: its name", flag_values=values)
-  flags.DEFINE_integer("train", 4000, "world: training records", flag_values=values)
-  flags.DEFINE_integer("heldout", 400, "world: held-out records, on other questions", flag_values=values)
+  flags.DEFINE_integer("train", 4000, "world, study: training records", flag_values=values)
+  flags.DEFINE_integer("heldout", 400, "world, study: held-out records, on other questions", flag_values=values)
+  flags.DEFINE_integer("seeds", 5, "study: runs of everything", lower_bound=1, flag_values=values)
+  flags.DEFINE_integer("start_steps", 1000, "study: of the supervised start", lower_bound=1, flag_values=values)
+  flags.DEFINE_integer("steps", 100, "study: of what follows", lower_bound=1, flag_values=values)
+  flags.DEFINE_integer("workers", 0, "study: processes; 0: one per core", lower_bound=0, flag_values=values)
+  flags.DEFINE_boolean("smoke", False, "study: four arms, a few steps: does it run?", flag_values=values)
   flags.DEFINE_list("responses", None, "grade: files of amopo generate, such as before,after", flag_values=values)
 
 
 def run(values: flags.FlagValues, subject: str) -> int:
   """Does what the subject says."""
+  if subject in STUDIES:
+    return _run_study(values, subject)
   return _write_world(values) if subject == "world" else _grade(values)
+
+
+def _run_study(values: flags.FlagValues, name: str) -> int:
+  require(values, "out")
+  from amopo_jax.cli.configs import bundled_spec
+  from amopo_jax.lab import studies
+  from amopo_jax.lab.run_study import run_study
+
+  asked = {key: getattr(values, key) for key in ("seeds", "train", "heldout", "start_steps", "steps")}
+  size = studies.SMOKE if values.smoke else studies.Size(**asked)
+  study = studies.STUDIES[name]
+  told = "--smoke" if values.smoke else " ".join(f"--{key}={value}" for key, value in asked.items())
+  page = run_study(
+    studies.shortened(study) if values.smoke else study,
+    Path(values.out),
+    start=bundled_spec("lab_sft"),
+    run=bundled_spec("lab"),
+    size=size,
+    workers=values.workers or len(os.sched_getaffinity(0)),
+    command=f"amopo lab {name} --out={values.out} {told}",
+    tell=print,
+  )
+  print(page.read_text())
+  print(page)
+  return 0
 
 
 def _write_world(values: flags.FlagValues) -> int:

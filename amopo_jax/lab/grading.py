@@ -18,13 +18,18 @@ MEAN = "mean"
 
 
 def read_scores(path: str | Path) -> Scores:
+  """Mean grades of the responses of a file; see `read_lines` and `mean_scores`."""
+  return mean_scores(read_lines(path))
+
+
+def read_lines(path: str | Path) -> list[dict[str, Any]]:
   """Grades the responses of a file.
 
   Args:
     path: written by `amopo generate` for questions of the world.
 
   Returns:
-    Contexts in the order of the file.
+    The lines in their order, with a grade per dimension in each.
 
   Raises:
     InputError: no such file, no lines, or a line that is no response to a question of the world.
@@ -40,12 +45,31 @@ def read_scores(path: str | Path) -> Scores:
     except (ValueError, KeyError, TypeError, IndexError) as error:
       raise InputError(f"{path}:{number}: not a line of amopo generate ({error}); give a file that it wrote") from error
     try:
-      lines.append({"context": context, **grade(parse(question), response)})
+      lines.append({**line, "context": context, **grade(parse(question), response)})
     except InputError as error:
       raise InputError(f"{path}:{number}: {error}") from None
   if not lines:
     raise InputError(f"{path}: no responses; is the file empty?")
-  return mean_scores(lines)
+  return lines
+
+
+def win_rate(ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+  """Share of questions on which our response has the higher sum of grades; equal ones count half.
+
+  Args:
+    ours, theirs: of `read_lines`, a response per record and context; only what both have is compared.
+
+  Returns:
+    By context.
+  """
+  total = lambda line: sum(line[dimension] for dimension in DIMENSIONS)
+  other = {(line["record"], line["context"]): total(line) for line in theirs}
+  wins: dict[str, list[float]] = {}
+  for line in ours:
+    if (key := (line["record"], line["context"])) in other:
+      ahead = total(line) - other[key]
+      wins.setdefault(line["context"], []).append(float(ahead > 0) + 0.5 * (ahead == 0))
+  return {context: _mean(found) for context, found in wins.items()}
 
 
 def mean_scores(lines: Sequence[Mapping[str, Any]]) -> Scores:

@@ -16,6 +16,8 @@ class WorldSpec:
       In the records that are neither, every dimension agrees with the choice.
     conflict: share of questions, in [0, 1], that limit the number of words, so that no response has full marks
       in every dimension.
+    noise: chance, in [0, 1], that a recorded score is replaced by one drawn evenly from 0 to 4; which response is the
+      chosen one is not touched.
     num_items: smallest and largest number of words to edit, from 2 to 6.
     slack: smallest and largest number of courtesies that fit under such a limit, from 0 to 3.
 
@@ -26,11 +28,12 @@ class WorldSpec:
   tied: float = 0.3
   inverted: float = 0.25
   conflict: float = 0.4
+  noise: float = 0.0
   num_items: tuple[int, int] = (3, 4)
   slack: tuple[int, int] = (1, 3)
 
   def __post_init__(self):
-    shares = {"tied": self.tied, "inverted": self.inverted, "conflict": self.conflict}
+    shares = {"tied": self.tied, "inverted": self.inverted, "conflict": self.conflict, "noise": self.noise}
     for name, share in (shares | {"tied + inverted": self.tied + self.inverted}).items():
       if not 0 <= share <= 1:
         raise InputError(f"world: {name} is {share:g}, which is no share; keep it within 0 to 1")

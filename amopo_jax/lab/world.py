@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from amopo_jax.lab.graders import GRADERS, grade
+from amopo_jax.lab.graders import GRADERS, HIGH, LOW, grade
 from amopo_jax.lab.responders import draw_skill, respond
 from amopo_jax.lab.spec import WorldSpec
 from amopo_jax.lab.tasks import CLOSINGS, LAYOUTS, NOUNS, OPERATIONS, Task
@@ -78,6 +78,8 @@ def make_record(spec: WorldSpec, seed: int, split: str, number: int) -> dict[str
   shares = (spec.tied, spec.inverted, 1 - spec.tied - spec.inverted)
   chosen, rejected = _draw_pair(task, rng.choices(KINDS, shares)[0], rng)
   first = rng.randrange(2)
+  noise = random.Random(f"{seed}/{split}/{number}/noise")  # of its own: the texts are those of the world without it
+  chosen, rejected = (_corrupt(response, spec.noise, noise) for response in (chosen, rejected))
   return {
     "prompt": [{"role": "user", "content": task.question}],
     "responses": [rejected, chosen] if first else [chosen, rejected],
@@ -105,6 +107,13 @@ def _draw_pair(task: Task, kind: str, rng: random.Random) -> tuple[GradedRespons
 def _draw_response(task: Task, rng: random.Random) -> GradedResponse:
   text = respond(task, draw_skill(rng), rng)
   return {"content": text, "scores": grade(task, text)}
+
+
+def _corrupt(response: GradedResponse, chance: float, rng: random.Random) -> GradedResponse:
+  """Some of the scores replaced by any."""
+  draws = {dimension: (rng.random(), rng.randint(LOW, HIGH)) for dimension in response["scores"]}
+  scores = response["scores"]
+  return response | {"scores": {name: draw if at < chance else scores[name] for name, (at, draw) in draws.items()}}
 
 
 def _total(response: GradedResponse) -> int:

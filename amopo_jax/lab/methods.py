@@ -1,0 +1,88 @@
+"""What the studies compare: each method as changes of config keys, trained from the same start.
+
+overall   one context that asks for everything: what methods for a single preference see
+all       that and one context per dimension: what AMoPO and its kin see; K times the sequences of a pair
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from amopo_jax.lab.world import DIMENSIONS
+from amopo_jax.objective.alpha import ALPHAS, WHOLE_BATCH
+
+OVERALL, ALL = "overall", "all"
+
+
+class Method(NamedTuple):
+  """One way to go on from the start.
+
+  Attributes:
+    label: in the report.
+    changes: of the config's keys, as "objective.name".
+    contexts: OVERALL, ALL, or the name of a dimension.
+    work: steps, as a multiple of the other methods'.
+    soup: methods whose parameters are averaged instead of training anything.
+  """
+
+  label: str
+  changes: Mapping[str, Any] = MappingProxyType({})
+  contexts: str = OVERALL
+  work: int = 1
+  soup: tuple[str, ...] = ()
+
+
+def _loss(label: str, name: str, contexts: str = OVERALL, work: int = 1, **keys: Any) -> Method:
+  """An objective by name; keys of a default `None` are left to the config."""
+  plain = {"alpha": "gaussian", "ties": "keep", "sft_weight": 0.0, "target_margin": 0.0}
+  changes = {f"objective.{key}": value for key, value in (plain | {"name": name} | keys).items() if value is not None}
+  return Method(label, MappingProxyType(changes), contexts, work)
+
+
+def _weighted(label: str, alpha: str, contexts: str = ALL) -> Method:
+  """AMoPO as the config has it, with other weights over contexts."""
+  return Method(label, MappingProxyType({"objective.alpha": alpha}), contexts)
+
+
+SINGLES = {f"only_{name}": _weighted(f"AMoPO on {name} alone", "uniform", name) for name in DIMENSIONS}
+
+METHODS: Mapping[str, Method] = MappingProxyType(
+  {
+    "amopo": _weighted("AMoPO, Gaussian weights", "gaussian"),
+    "uniform": _weighted("AMoPO, uniform weights", "uniform"),
+    **SINGLES,
+    "soup": Method("soup of those alone", contexts=ALL, soup=tuple(SINGLES)),
+    "simpo": _loss("SimPO", "simpo", target_margin=None),
+    "simpo_equal": _loss("SimPO, compute of AMoPO", "simpo", work=1 + len(DIMENSIONS), target_margin=None),
+    "dpo": _loss("DPO", "dpo", beta=0.1),
+    "ipo": _loss("IPO", "ipo", beta=0.05),
+    "kto": _loss("KTO", "kto", beta=0.1),
+    "r_dpo": _loss("R-DPO", "r_dpo", beta=0.1, length_weight=0.02),
+    "orpo": _loss("ORPO", "orpo", ratio_weight=0.5),
+    "cpo": _loss("CPO", "cpo", beta=0.1, sft_weight=1.0),
+    "slic": _loss("SLiC-HF", "slic", target_margin=1.0, sft_weight=0.2),
+    "rrhf": _loss("RRHF", "rrhf", sft_weight=1.0),
+    "lambda_dpo": _loss("λ-weighted DPO", "lambda_dpo", ALL, beta=0.1, alpha="simplex", ties="follow_dimension"),
+    "modpo": _loss("MODPO", "modpo", "dimensions", beta=0.1, gap_margin=0.5),
+    "raco": Method("RACO", MappingProxyType({"objective.alpha": "uniform", "objective.conflict_radius": 0.5}), ALL),
+    "scored_sft": Method(
+      "score-conditioned SFT",
+      MappingProxyType({**_loss("", "sft").changes, "data.rule": "both_ways"}),
+      ALL,
+    ),
+    "more_sft": _loss("more SFT", "sft"),
+  }
+)
+"""The baselines by name; the first is what the others are compared with."""
+
+WEIGHTS: Mapping[str, Method] = MappingProxyType(
+  {name: _weighted(f"α: {name}", name) for name in ALPHAS if name not in WHOLE_BATCH}
+)
+
+MARGINS: Mapping[str, Method] = MappingProxyType(
+  {f"gamma_{gamma}": Method(f"γ = {gamma}", {"objective.target_margin": gamma}, ALL) for gamma in (0.0, 0.5, 1.0, 2.0)}
+)
+
+TIES: Mapping[str, Method] = MappingProxyType(
+  {name: Method(f"ties: {name}", {"objective.ties": name}, ALL) for name in ("keep", "mask_ties", "follow_dimension")}
+)

@@ -1,0 +1,145 @@
+"""Jobs that need each other, in processes side by side, each on a core of its own; what is done is not done again.
+
+    folder/NAME/asked          digest of what a job is asked, and of the jobs it needs
+    folder/NAME/result.json    what it returned
+    folder/NAME/failed.txt     why it did not
+
+A job that was interrupted or failed finds its folder as it left it; one that is asked something else finds it empty.
+"""
+
+import concurrent.futures
+import hashlib
+import json
+import logging
+import multiprocessing
+import os
+import shutil
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from amopo_jax.types import InputError
+
+ASKED, RESULT, FAILED = "asked", "result.json", "failed.txt"
+Answer = dict[str, Any]
+"""JSON-able."""
+
+
+class Job(NamedTuple):
+  """One piece of work.
+
+  Attributes:
+    name: of its folder, relative, such as "seed0/dpo".
+    do: a function of a module, (folder, **asked) -> answer; it finds what it needs in the folders beside its own.
+    asked: its other arguments, JSON-able.
+    needs: names of jobs that must be done before.
+  """
+
+  name: str
+  do: Callable[..., Answer]
+  asked: Mapping[str, Any]
+  needs: tuple[str, ...] = ()
+
+
+def run_jobs(
+  jobs: Sequence[Job], folder: Path, *, workers: int, tell: Callable[[str], None] = lambda line: None
+) -> dict[str, Answer]:
+  """Does what is not done yet.
+
+  Args:
+    jobs: each after the ones it needs.
+    folder: of all of them.
+    workers: processes at a time.
+    tell: hears of every job that ends.
+
+  Returns:
+    Answers by name; of a job that failed, or needs one that failed, there is none.
+  """
+  digests = _digests(jobs)
+  answers = {job.name: found for job in jobs if (found := _done(folder / job.name, digests[job.name])) is not None}
+  waiting = [job for job in jobs if job.name not in answers]
+  if not waiting:
+    return answers
+  tell(f"{len(answers)} of {len(jobs)} jobs are done already" if answers else f"{len(jobs)} jobs")
+  context = multiprocessing.get_context("spawn")
+  places = context.Queue()
+  for core in _cores(workers):
+    places.put(core)
+  with concurrent.futures.ProcessPoolExecutor(workers, context, _settle, (places,)) as pool:
+    running: dict[concurrent.futures.Future[Answer], Job] = {}
+    while waiting or running:
+      for job in [job for job in waiting if all(need in answers for need in job.needs)]:
+        waiting.remove(job)
+        running[pool.submit(_do, job, str(folder / job.name), digests[job.name])] = job
+      if not running:
+        break  # what still waits needs a job that failed
+      ended, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
+      for future in ended:
+        job = running.pop(future)
+        error = future.exception()
+        if error is None:
+          answers[job.name] = future.result()
+        tell(f"{len(answers)} of {len(jobs)}: {job.name}" + (f" failed: {error}" if error else ""))
+  return answers
+
+
+def failures(jobs: Sequence[Job], folder: Path) -> dict[str, str]:
+  """Last line of why, by name of the jobs that failed."""
+  files = {job.name: folder / job.name / FAILED for job in jobs}
+  return {name: file.read_text().strip().splitlines()[-1] for name, file in files.items() if file.exists()}
+
+
+def _digests(jobs: Sequence[Job]) -> dict[str, str]:
+  """Of what each job was asked, and of those it needs."""
+  found: dict[str, str] = {}
+  for job in jobs:
+    missing = [need for need in job.needs if need not in found]
+    if missing or job.name in found:
+      raise InputError(f"job {job.name}: needs {', '.join(missing)} before it" if missing else f"two jobs {job.name}")
+    told = [job.do.__module__, job.do.__qualname__, dict(job.asked), [found[need] for need in job.needs]]
+    found[job.name] = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+  return found
+
+
+def _done(folder: Path, digest: str) -> Answer | None:
+  if _asked(folder) != digest or not (folder / RESULT).exists():
+    return None
+  return json.loads((folder / RESULT).read_text())
+
+
+def _asked(folder: Path) -> str:
+  return (folder / ASKED).read_text() if (folder / ASKED).exists() else ""
+
+
+def _do(job: Job, folder: str, digest: str) -> Answer:
+  """In a worker."""
+  place = Path(folder)
+  if _asked(place) != digest:
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    (place / ASKED).write_text(digest)
+  (place / FAILED).unlink(missing_ok=True)
+  try:
+    answer = job.do(place, **job.asked)
+  except Exception:
+    (place / FAILED).write_text(traceback.format_exc())
+    raise
+  fresh = place / f"{RESULT}.new"
+  fresh.write_text(json.dumps(answer, indent=1) + "\n")
+  fresh.replace(place / RESULT)
+  return answer
+
+
+def _cores(workers: int) -> list[int]:
+  """A core for every worker, in turn."""
+  cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
+  return [cores[number % len(cores)] for number in range(workers)]
+
+
+def _settle(places: "multiprocessing.Queue[int]") -> None:
+  """Gives the worker its core, before JAX counts them; libraries are heard only where something fails."""
+  logging.getLogger("absl").setLevel(logging.ERROR)
+  core = places.get()
+  if hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, {core})

@@ -1,0 +1,154 @@
+"""The report of a study: a page, its figures and its data."""
+
+import csv
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from amopo_jax.lab import tables
+from amopo_jax.lab.figures import Curves, draw_curves, draw_front, draw_scores
+from amopo_jax.lab.pool import Answer
+from amopo_jax.lab.studies import Size, Study
+from amopo_jax.lab.world import DIMENSIONS
+from amopo_jax.writers import read_metrics
+
+CURVES = ("rewards/margins/", "alpha/", "rewards/accuracies/", "logps/chosen")
+
+
+def write_report(
+  study: Study,
+  answers: Mapping[str, Answer],
+  failures: Mapping[str, str],
+  folder: Path,
+  *,
+  size: Size,
+  command: str,
+  seconds: float,
+) -> Path:
+  """Writes report.md, scores.csv, curves.csv and the figures.
+
+  Args:
+    study: what was compared.
+    answers: of `run_jobs`.
+    failures: job -> why there is no answer.
+    folder: of the study.
+    size: how much was done.
+    command: that does it again.
+    seconds: that this took, what had been done before left out.
+
+  Returns:
+    Path of report.md.
+  """
+  out = folder / "report"
+  out.mkdir(exist_ok=True)
+  world = next(answer for name, answer in answers.items() if name.startswith("worlds/"))
+  curves = _curves(study, answers, folder)
+  _write_scores(answers, out / "scores.csv")
+  _write_curves(curves, out / "curves.csv")
+  draw_scores(study, answers, world["optimum"] | {"mean": _mean(world["optimum"])}, out / "scores.png")
+  draw_curves(study, curves, out / "curves.png")
+  draw_front(study, answers, out / "front.png")
+  page = "\n\n".join([_head(study, size, command, seconds, world), *_sections(study, answers), *_failed(failures)])
+  (out / "report.md").write_text(page + "\n")
+  return out / "report.md"
+
+
+def _head(study: Study, size: Size, command: str, seconds: float, world: Answer) -> str:
+  versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("jax", "jaxlib", "optax"))
+  shown = lambda scores: ", ".join(f"{name} {value:.2f}" for name, value in scores.items())
+  return (
+    f"# {study.title}\n\n{time.strftime('%Y-%m-%d')}, {platform.machine()}, {_cores()} cores, {versions}; "
+    f"{seconds / 60:.0f} min.\n\n    {command}\n\n"
+    f"{size.seeds} seeds, each with a start of {size.start_steps} steps of supervised fine-tuning and arms of "
+    f"{size.steps} steps; {size.train} training records, {size.heldout} held-out questions. True scores run from 0 "
+    f"to 4. By chance: {shown(world['chance'])}; at the optimum: {shown(world['optimum'])}. Means over seeds ± half "
+    "the 95 % interval (Student's t); differences are taken seed by seed."
+  )
+
+
+def _sections(study: Study, answers: Mapping[str, Answer]) -> list[str]:
+  found = [
+    "## True scores, greedy\n\nIn the context that asks for everything, where a policy knows it; else the mean over "
+    f"its contexts.\n\n{_markdown(tables.score_rows(study, answers, 'greedy'))}\n\n![scores](scores.png)",
+    f"## Against the start\n\n{_markdown(tables.change_rows(study, answers))}",
+    f"## Against the first\n\n{_markdown(tables.first_rows(study, answers))}",
+  ]
+  if study.scores:
+    found.append(f"## Asked for and given\n\n{_markdown(tables.asked_rows(study, answers))}")
+  return [
+    *found,
+    f"## True scores, sampled at temperature 1\n\n{_markdown(tables.score_rows(study, answers, 'sampled'))}",
+    f"## Pairs, responses, compute\n\n{_markdown(tables.cost_rows(study, answers))}\n\nSequences are prompts with a "
+    "response; hypervolume is the share of the scores' cube that the contexts' greedy scores dominate together.",
+    "## Trade-offs\n\nGreedy scores, a point per context.\n\n![front](front.png)",
+    "## Over training\n\n![curves](curves.png)",
+  ]
+
+
+def _failed(failures: Mapping[str, str]) -> list[str]:
+  lines = "\n".join(f"- {name}: {why}" for name, why in failures.items())
+  return [f"## Not done\n\n{lines}"] if failures else []
+
+
+def _curves(study: Study, answers: Mapping[str, Answer], folder: Path) -> Curves:
+  """Means over seeds of what the runs logged."""
+  found: dict[str, dict[str, list[tuple[int, float]]]] = {}
+  for arm in study.arms:
+    values: dict[str, dict[int, list[float]]] = {}
+    for job in answers:
+      if job.startswith("seed") and job.partition("/")[2] == arm.name:
+        for line in read_metrics(str(folder / job / "run")):
+          for key, value in line.items():
+            if key.startswith(CURVES) and value is not None:
+              values.setdefault(key, {}).setdefault(line["step"], []).append(value)
+    found[arm.name] = {
+      key: [(step, float(np.mean(of))) for step, of in sorted(steps.items())] for key, steps in values.items()
+    }
+  return found
+
+
+def _write_scores(answers: Mapping[str, Answer], path: Path) -> None:
+  rows: list[Sequence[Any]] = [("seed", "arm", "mode", "asked", "context", "dimension", "score")]
+  for job, answer in answers.items():
+    if not job.startswith("seed"):
+      continue
+    seed, _, arm = job.removeprefix("seed").partition("/")
+    told = [(mode, "highest", contexts) for mode, contexts in answer["scores"].items()]
+    told += [("greedy", asked, contexts) for asked, contexts in answer["asked"].items()]
+    rows += [
+      (seed, arm, mode, asked, context, dimension, scores[dimension])
+      for mode, asked, contexts in told
+      for context, scores in contexts.items()
+      for dimension in DIMENSIONS
+    ]
+  _write_csv(path, rows)
+
+
+def _write_curves(curves: Curves, path: Path) -> None:
+  rows: list[Sequence[Any]] = [("arm", "metric", "step", "mean over seeds")]
+  rows += [(arm, key, *point) for arm, metrics in curves.items() for key, points in metrics.items() for point in points]
+  _write_csv(path, rows)
+
+
+def _write_csv(path: Path, rows: Sequence[Sequence[Any]]) -> None:
+  with path.open("w", newline="") as file:
+    csv.writer(file, lineterminator="\n").writerows(rows)
+
+
+def _markdown(rows: tables.Rows) -> str:
+  head, *rest = rows
+  return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---", *["---:"] * (len(head) - 1)], *rest))
+
+
+def _mean(scores: Mapping[str, float]) -> float:
+  return sum(scores.values()) / len(scores)
+
+
+def _cores() -> int:
+  return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,61 @@
+"""`amopo lab STUDY`: its jobs in processes side by side, then its report."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+
+from amopo_jax.lab.jobs import jobs_of
+from amopo_jax.lab.pool import failures, run_jobs
+from amopo_jax.lab.report import write_report
+from amopo_jax.lab.studies import Size, Study
+from amopo_jax.run_spec import RunSpec
+from amopo_jax.types import RunFailure
+
+
+def run_study(
+  study: Study,
+  folder: Path,
+  *,
+  start: RunSpec,
+  run: RunSpec,
+  size: Size,
+  workers: int,
+  command: str,
+  tell: Callable[[str], None],
+) -> Path:
+  """Does what is left of a study, and writes its report.
+
+  Args:
+    study: what to compare.
+    folder: of everything; interrupted, the same call goes on from what is there.
+    start, run: of `jobs_of`.
+    size: how much of it.
+    workers: processes at a time.
+    command: shown in the report.
+    tell: hears of every job.
+
+  Returns:
+    Path of the page.
+
+  Raises:
+    RunFailure: nothing came out of it.
+  """
+  began = time.monotonic()
+  _share_compilation_cache()
+  folder.mkdir(parents=True, exist_ok=True)
+  jobs = jobs_of(study, start, run, size)
+  answers = run_jobs(jobs, folder, workers=workers, tell=tell)
+  failed = failures(jobs, folder)
+  if not any(name.startswith("seed") for name in answers):
+    raise RunFailure(f"{folder}: no job came to an end; {'; '.join(failed.values()) or 'a worker was killed'}")
+  seconds = time.monotonic() - began
+  return write_report(study, answers, failed, folder, size=size, command=command, seconds=seconds)
+
+
+def _share_compilation_cache() -> None:
+  """Workers take what this process is told from their environment: seeds run the same programs."""
+  os.environ["JAX_COMPILATION_CACHE_DIR"] = str(jax.config.values["jax_compilation_cache_dir"] or "")
+  os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"

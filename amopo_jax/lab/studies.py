@@ -1,0 +1,122 @@
+"""The studies: which methods are compared, and on which grounds."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from amopo_jax.lab.methods import MARGINS, METHODS, TIES, WEIGHTS, Method
+from amopo_jax.lab.spec import DEFAULT_SPEC, WorldSpec
+
+
+class Ground(NamedTuple):
+  """What a start and its arms share.
+
+  Attributes:
+    name: of its folders.
+    world: dials of the world.
+    changes: of the config's keys, for the start and the arms alike.
+  """
+
+  name: str = "default"
+  world: WorldSpec = DEFAULT_SPEC
+  changes: Mapping[str, Any] = MappingProxyType({})
+
+
+class Arm(NamedTuple):
+  """A method on a ground."""
+
+  method: str
+  ground: Ground = Ground()
+
+  @property
+  def name(self) -> str:
+    """Of its folder and its row."""
+    return self.method if self.ground.name == "default" else f"{self.method}@{self.ground.name}"
+
+
+class Study(NamedTuple):
+  """One question.
+
+  Attributes:
+    title: of the report.
+    methods: by name.
+    arms: in the order of the table; the first is what the others are compared with.
+    scores: to ask for, beside the highest.
+  """
+
+  title: str
+  methods: Mapping[str, Method]
+  arms: tuple[Arm, ...]
+  scores: tuple[float, ...] = ()
+
+
+class Size(NamedTuple):
+  """How much a study does.
+
+  Attributes:
+    seeds: runs of each arm.
+    train, heldout: records of a world.
+    start_steps, steps: of the start, and of an arm.
+    max_new: tokens of a response.
+  """
+
+  seeds: int
+  train: int = 4000
+  heldout: int = 200
+  start_steps: int = 1000
+  steps: int = 100
+  max_new: int = 32
+
+
+SMOKE = Size(seeds=1, train=64, heldout=16, start_steps=4, steps=2, max_new=8)
+"""As little as it can be."""
+
+
+def shortened(study: Study) -> Study:
+  """The study with its first two and its last two arms."""
+  last = len(study.arms) - 1
+  return study._replace(arms=tuple(study.arms[place] for place in sorted({0, min(1, last), max(last - 1, 0), last})))
+
+
+def _on(grounds: Sequence[Ground], methods: Sequence[str]) -> tuple[Arm, ...]:
+  return tuple(Arm(method, ground) for ground in grounds for method in methods)
+
+
+def _worlds(dial: str, values: Sequence[float]) -> list[Ground]:
+  return [Ground(f"{dial}-{value:g}", dataclasses.replace(DEFAULT_SPEC, **{dial: value})) for value in values]
+
+
+def _changed(key: str, values: Mapping[str, Any]) -> list[Ground]:
+  return [Ground(name, changes={key: value}) for name, value in values.items()]
+
+
+def _sizes(shapes: Sequence[tuple[int, int]]) -> list[Ground]:
+  """Policies of some width and number of layers; heads of 32."""
+  shape = lambda width, layers: {"hidden_size": width, "num_attention_heads": width // 32, "num_hidden_layers": layers}
+  named = {f"{width}x{layers}": shape(width, layers) | {"intermediate_size": 3 * width} for width, layers in shapes}
+  return _changed("model.arch", named)
+
+
+STUDIES: Mapping[str, Study] = MappingProxyType(
+  {
+    "baselines": Study("AMoPO and its baselines", METHODS, _on([Ground()], tuple(METHODS))),
+    "weights": Study("Weights over contexts", WEIGHTS, _on([Ground()], tuple(WEIGHTS))),
+    "margins": Study("The target margin", MARGINS, _on([Ground()], tuple(MARGINS))),
+    "ties": Study("Ties and inversions", TIES, _on(_worlds("inverted", (0.1, 0.25, 0.5)), tuple(TIES))),
+    "noise": Study(
+      "Corrupted scores", METHODS, _on(_worlds("noise", (0.0, 0.1, 0.2, 0.3)), ("amopo", "uniform", "simpo"))
+    ),
+    "capacity": Study(
+      "The size of the policy", METHODS, _on(_sizes([(64, 2), (96, 3), (160, 4), (224, 5)]), ("amopo", "simpo"))
+    ),
+    "template": Study(
+      "Instruction before or after the question",
+      METHODS,
+      _on(_changed("data.place", {place: place for place in ("before", "after")}), ("amopo", "simpo")),
+    ),
+    "steering": Study(
+      "Asking for a score", METHODS, _on([Ground()], ("amopo", "scored_sft", "uniform")), scores=(0.0, 1.0, 2.0, 3.0)
+    ),
+  }
+)

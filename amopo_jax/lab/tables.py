@@ -1,0 +1,177 @@
+"""What came out of a study, arm by arm: means over seeds, with intervals, and differences seed by seed."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from amopo_jax.lab.jobs import START
+from amopo_jax.lab.methods import OVERALL
+from amopo_jax.lab.pareto import hypervolume
+from amopo_jax.lab.pool import Answer
+from amopo_jax.lab.statistics import Interval, difference, interval
+from amopo_jax.lab.studies import Arm, Study
+from amopo_jax.lab.world import DIMENSIONS
+
+MEAN = "mean"
+BySeed = dict[int, float]
+Rows = list[list[str]]
+"""A table's cells, the head first."""
+
+
+def main_context(answer: Answer) -> str:
+  """In which a policy is compared: the one that asks for everything, else the only one it knows."""
+  contexts = answer["scores"]["greedy"]
+  return OVERALL if OVERALL in contexts else next(iter(contexts))
+
+
+def score(mode: str, dimension: str) -> Callable[[Answer], float]:
+  """Reads the true score in a policy's main context; of several without `overall`, the mean over them."""
+
+  def read(answer: Answer) -> float:
+    contexts = answer["scores"][mode]
+    return contexts[OVERALL][dimension] if OVERALL in contexts else _mean(c[dimension] for c in contexts.values())
+
+  return read
+
+
+def by_seed(answers: Mapping[str, Answer], name: str, read: Callable[[Answer], float]) -> BySeed:
+  """Seed -> value, of the runs of an arm that are there."""
+  found = {}
+  for job, answer in answers.items():
+    folder, _, arm = job.partition("/")
+    if arm == name and folder.startswith("seed"):
+      found[int(folder.removeprefix("seed"))] = read(answer)
+  return found
+
+
+def start_name(arm: Arm) -> str:
+  """Folder of the start of an arm."""
+  return Arm(START, arm.ground).name
+
+
+def score_rows(study: Study, answers: Mapping[str, Answer], mode: str) -> Rows:
+  """True scores per dimension of every start and arm."""
+  columns = [*DIMENSIONS, MEAN]
+  rows = [["", *columns]]
+  for arm in with_starts(study):
+    cells = [_over_seeds(by_seed(answers, arm.name, score(mode, column))) for column in columns]
+    rows.append([label(study, arm), *cells])
+  return rows
+
+
+def change_rows(study: Study, answers: Mapping[str, Answer]) -> Rows:
+  """Greedy scores against the start of the same seed, share of questions won, seeds in which every dimension rose."""
+  rows = [["against the start", *DIMENSIONS, MEAN, "wins", "all rise in"]]
+  for arm in study.arms:
+    gains = [_gain(answers, arm, start_name(arm), column) for column in (*DIMENSIONS, MEAN)]
+    wins = by_seed(answers, arm.name, lambda answer: _mean(answer["wins"].values()))
+    rows.append([label(study, arm), *map(_signed, gains), _over_seeds(wins), _all_rise(answers, arm)])
+  return rows
+
+
+def first_rows(study: Study, answers: Mapping[str, Answer]) -> Rows:
+  """Greedy scores of every arm minus those of the first arm on its ground, with a verdict on the mean."""
+  rows = [[f"minus {study.methods[study.arms[0].method].label}", *DIMENSIONS, MEAN, "verdict"]]
+  for arm in study.arms:
+    first = next(other for other in study.arms if other.ground.name == arm.ground.name)
+    if arm is first:
+      continue
+    gains = [_gain(answers, arm, first.name, column) for column in (*DIMENSIONS, MEAN)]
+    rows.append([label(study, arm), *map(_signed, gains), _verdict(gains[-1])])
+  return rows
+
+
+def cost_rows(study: Study, answers: Mapping[str, Answer]) -> Rows:
+  """Accuracy of held-out pairs, length and end of responses, hypervolume over contexts, compute."""
+  head = ["", "pair accuracy", "tokens", "ended", "hypervolume", "sequences", "seconds"]
+  reads: list[Callable[[Answer], float]] = [
+    lambda answer: _mean(value for value in answer.get("accuracy", {}).values() if value is not None),
+    lambda answer: answer["tokens_per_response"],
+    lambda answer: answer["ended"],
+    volume,
+    lambda answer: answer.get("sequences", float("nan")),
+    lambda answer: answer.get("seconds", float("nan")),
+  ]
+  rows = [head]
+  for arm in with_starts(study):
+    cells = [_over_seeds(by_seed(answers, arm.name, read)) for read in reads]
+    rows.append([label(study, arm), *cells])
+  return rows
+
+
+def volume(answer: Answer) -> float:
+  """Share of the scores' cube that the greedy scores in the contexts dominate together."""
+  points = [[context[dimension] for dimension in DIMENSIONS] for context in answer["scores"]["greedy"].values()]
+  return hypervolume(np.asarray(points, np.float64), [0.0] * len(DIMENSIONS)) / 4.0 ** len(DIMENSIONS)
+
+
+def asked_rows(study: Study, answers: Mapping[str, Answer]) -> Rows:
+  """True score in a dimension against the score that its context asks for."""
+  rows = [["", "dimension", *(f"asked {value:g}" for value in (*study.scores, 4.0))]]
+  for arm in with_starts(study):
+    for dimension in DIMENSIONS:
+      reads = [_asked(f"{value:g}", dimension) for value in study.scores] + [_highest(dimension)]
+      rows.append([label(study, arm), dimension, *(_over_seeds(by_seed(answers, arm.name, read)) for read in reads)])
+  return rows
+
+
+def with_starts(study: Study) -> list[Arm]:
+  """The starts, then the arms."""
+  grounds = dict.fromkeys(arm.ground.name for arm in study.arms)
+  first = {arm.ground.name: arm.ground for arm in reversed(study.arms)}
+  return [*(Arm(START, first[name]) for name in grounds), *study.arms]
+
+
+def label(study: Study, arm: Arm) -> str:
+  """Of a row."""
+  name = "the start" if arm.method == START else study.methods[arm.method].label
+  return name if arm.ground.name == "default" else f"{name} ({arm.ground.name})"
+
+
+def _gain(answers: Mapping[str, Answer], arm: Arm, other: str, column: str) -> Interval | None:
+  read = score("greedy", column)
+  return difference(by_seed(answers, arm.name, read), by_seed(answers, other, read))
+
+
+def _all_rise(answers: Mapping[str, Answer], arm: Arm) -> str:
+  gains = []
+  for dimension in DIMENSIONS:
+    read = score("greedy", dimension)
+    ours, before = by_seed(answers, arm.name, read), by_seed(answers, start_name(arm), read)
+    gains.append({seed: ours[seed] > before[seed] for seed in ours.keys() & before.keys()})
+  seeds = gains[0].keys()
+  return f"{sum(all(gain[seed] for gain in gains) for seed in seeds)} of {len(seeds)}"
+
+
+def _verdict(gain: Interval | None) -> str:
+  if gain is None or np.isnan(gain.half):
+    return "–"
+  return "better" if gain.low > 0 else "worse" if gain.high < 0 else "no difference seen"
+
+
+def _asked(value: str, dimension: str) -> Callable[[Answer], float]:
+  return lambda answer: answer["asked"].get(value, {}).get(dimension, {}).get(dimension, float("nan"))
+
+
+def _highest(dimension: str) -> Callable[[Answer], float]:
+  return lambda answer: answer["scores"]["greedy"].get(dimension, {}).get(dimension, float("nan"))
+
+
+def _over_seeds(values: BySeed) -> str:
+  known = [value for value in values.values() if not np.isnan(value)]
+  return str(interval(known)) if known else "–"
+
+
+def _signed(gain: Interval | None) -> str:
+  return (
+    "–"
+    if gain is None
+    else f"{'+' if gain.mean >= 0 else '−'}{abs(gain.mean):.2f}"
+    + ("" if np.isnan(gain.half) else f" ± {gain.half:.2f}")
+  )
+
+
+def _mean(values: Any) -> float:
+  listed: Sequence[float] = list(values)
+  return sum(listed) / len(listed) if listed else float("nan")

@@ -1,0 +1,89 @@
+"""Real processes that do jobs, fail, are killed and go on."""
+
+import json
+import os
+import signal
+import time
+
+import pytest
+
+from amopo_jax.lab.pool import Job, failures, run_jobs
+from amopo_jax.types import InputError
+
+
+def add(folder, numbers, needs=()):
+  """Notes that it was called; adds what is given and what the jobs it needs have found."""
+  with (folder / "calls").open("a") as file:
+    file.write("called\n")
+  found = [json.loads((folder.parent / need / "result.json").read_text())["sum"] for need in needs]
+  return {"sum": sum(numbers) + sum(found), "cores": sorted(os.sched_getaffinity(0))}
+
+
+def fail(folder):
+  raise ValueError(f"no luck in {folder.name}")
+
+
+def halt_once(folder):
+  """Kills its process the first time."""
+  if not (folder / "seen").exists():
+    (folder / "seen").write_text("")
+    os.kill(os.getpid(), signal.SIGKILL)
+  return {"seen": True}
+
+
+def sleep(folder, seconds):
+  began = time.time()
+  time.sleep(seconds)
+  return {"began": began, "ended": time.time()}
+
+
+def chain(first=1):
+  return [Job("a", add, {"numbers": [first]}), Job("b", add, {"numbers": [2], "needs": ["a"]}, ("a",))]
+
+
+def calls(folder, name):
+  return len((folder / name / "calls").read_text().splitlines())
+
+
+def test_what_is_done_is_not_done_again(tmp_path):
+  assert [run_jobs(chain(), tmp_path, workers=2)[name]["sum"] for name in "ab"] == [1, 3]
+  more = [*chain(), Job("c", add, {"numbers": [3], "needs": ["b"]}, ("b",))]
+  assert run_jobs(more, tmp_path, workers=1)["c"]["sum"] == 6
+  assert [calls(tmp_path, name) for name in "abc"] == [1, 1, 1]
+
+
+def test_another_question_makes_all_that_follows_from_it_new(tmp_path):
+  run_jobs(chain(), tmp_path, workers=1)
+  assert run_jobs(chain(first=5), tmp_path, workers=1)["b"]["sum"] == 7
+  assert [calls(tmp_path, name) for name in "ab"] == [1, 1]  # in folders that were emptied
+
+
+def test_a_failure_stops_only_what_needs_it(tmp_path):
+  jobs = [Job("bad", fail, {}), Job("after", add, {"numbers": []}, ("bad",)), Job("other", add, {"numbers": [1]})]
+  told = []
+  assert list(run_jobs(jobs, tmp_path, workers=2, tell=told.append)) == ["other"]
+  assert failures(jobs, tmp_path) == {"bad": "ValueError: no luck in bad"}
+  assert any("bad failed: no luck in bad" in line for line in told)
+
+
+def test_a_killed_worker_ends_the_run_and_the_next_one_goes_on(tmp_path):
+  jobs = [*chain(), Job("dies", halt_once, {}, ("b",))]
+  assert list(run_jobs(jobs, tmp_path, workers=1)) == ["a", "b"]
+  assert run_jobs(jobs, tmp_path, workers=1)["dies"] == {"seen": True}
+  assert calls(tmp_path, "a") == 1
+
+
+def test_workers_work_side_by_side_on_cores_of_their_own(tmp_path):
+  jobs = [Job(name, sleep, {"seconds": 1.5}) for name in ("x", "y")]
+  found = run_jobs(jobs, tmp_path, workers=2)
+  assert found["x"]["began"] < found["y"]["ended"]
+  assert found["y"]["began"] < found["x"]["ended"]
+  if len(os.sched_getaffinity(0)) > 1:
+    assert len(run_jobs(chain(), tmp_path, workers=2)["a"]["cores"]) == 1
+
+
+def test_jobs_that_do_not_fit_together_are_refused(tmp_path):
+  with pytest.raises(InputError, match="job b: needs a before it"):
+    run_jobs(chain()[1:], tmp_path, workers=1)
+  with pytest.raises(InputError, match="two jobs a"):
+    run_jobs([*chain(), *chain()], tmp_path, workers=1)

@@ -1,0 +1,67 @@
+"""Tables by hand, on answers that are made up."""
+
+import pytest
+
+from amopo_jax.lab import tables
+from amopo_jax.lab.studies import STUDIES, Arm
+from amopo_jax.lab.world import DIMENSIONS
+
+STUDY = STUDIES["baselines"]._replace(arms=(Arm("amopo"), Arm("simpo"), Arm("modpo")), scores=(0.0,))
+
+
+def answer(*values, contexts=("overall",), wins=0.5):
+  scores = dict(zip(DIMENSIONS, values, strict=True)) | {"mean": sum(values) / len(values)}
+  found = {context: scores for context in contexts}
+  asked = {"0": {name: scores for name in DIMENSIONS}}
+  more = {"accuracy": {"overall": 0.75}, "tokens_per_response": 10.0, "ended": 1.0, "sequences": 8, "seconds": 2.0}
+  return {"scores": {"greedy": found, "sampled": found}, "asked": asked, "wins": {"overall": wins}} | more
+
+
+ANSWERS = {
+  "worlds/default": {},
+  "seed0/start": answer(1.0, 1.0, 1.0),
+  "seed1/start": answer(1.0, 2.0, 1.0),
+  "seed0/amopo": answer(2.0, 2.0, 2.0, wins=1.0),
+  "seed1/amopo": answer(2.0, 2.0, 2.0, wins=0.5),
+  "seed0/simpo": answer(1.0, 1.0, 4.0),
+  "seed0/modpo": answer(3.0, 1.0, 2.0, contexts=DIMENSIONS),
+}
+
+
+def row(rows, name):
+  return next(cells[1:] for cells in rows if cells[0] == name)
+
+
+def test_scores_are_means_over_seeds():
+  rows = tables.score_rows(STUDY, ANSWERS, "greedy")
+  assert rows[0] == ["", *DIMENSIONS, "mean"]
+  assert row(rows, "the start")[0] == "1.00 ± 0.00"
+  assert row(rows, "SimPO") == ["1.00", "1.00", "4.00", "2.00"]
+  assert row(rows, "MODPO")[0] == "3.00"
+
+
+def test_changes_are_taken_seed_by_seed():
+  rows = tables.change_rows(STUDY, ANSWERS)
+  gains = row(rows, "AMoPO, Gaussian weights")
+  assert gains[0] == "+1.00 ± 0.00"
+  assert gains[1].startswith("+0.50 ± ")
+  assert gains[-1] == "1 of 2"
+  assert row(rows, "SimPO")[-1] == "0 of 1"
+
+
+def test_the_first_is_what_the_others_are_compared_with():
+  rows = tables.first_rows(STUDY, ANSWERS)
+  assert [cells[0] for cells in rows[1:]] == ["SimPO", "MODPO"]
+  assert row(rows, "SimPO") == ["−1.00", "−1.00", "+2.00", "+0.00", "–"]
+
+
+def test_scores_asked_for():
+  rows = tables.asked_rows(STUDY, ANSWERS)
+  assert rows[0] == ["", "dimension", "asked 0", "asked 4"]
+  assert ["MODPO", DIMENSIONS[0], "3.00", "3.00"] in rows
+  assert ["SimPO", DIMENSIONS[2], "4.00", "–"] in rows
+
+
+def test_volume_is_a_share_of_the_cube():
+  assert tables.volume(answer(4.0, 4.0, 4.0)) == 1.0
+  assert tables.volume(answer(2.0, 4.0, 1.0)) == pytest.approx(0.125)
