@@ -32,7 +32,7 @@ _PARTING_SECONDS, _LAST_SECONDS = 5.0, 3.0
 _EXCHANGE_MS = 3_600_000
 """A process may load and check its data for long; one that is gone is noticed by its missing heartbeats."""
 
-_numbers = itertools.count()
+_numbers, _parting = itertools.count(), threading.Lock()
 
 
 def is_several() -> bool:
@@ -224,8 +224,10 @@ def _client() -> Any:
 def _part(status: int) -> NoReturn:
   """Ends the process at once; process 0, which carries the texts, a moment after the others have read them.
 
-  A process that finds process 0 gone while it ends itself is aborted by JAX's runtime, with a stack trace.
+  A process that finds process 0 gone while it ends itself is aborted by JAX's runtime, with a stack trace. Two threads
+  may come here at once, for a mistake of this process and for that of another: the first one ends both.
   """
+  _parting.acquire()
   client = _client()
   sys.stdout.flush()
   sys.stderr.flush()

@@ -8,12 +8,15 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+import types
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from amopo_jax import processes
 from amopo_jax.checkpoint import Checkpoints
 from amopo_jax.stopping import EXIT_STATUS
 from amopo_jax.writers import read_metrics
@@ -304,3 +307,46 @@ def test_killed_at_random_moments_with_the_same_mesh_it_ends_bit_identical(pod, 
   assert statuses == [0, 0], outputs
   assert checksums(workdir) == checksums(whole)
   assert record(workdir) == record(whole)
+
+
+class Client:
+  """Refuses to set a key twice, as the runtime's does; the other process is slow to say that it is gone."""
+
+  def __init__(self):
+    self.texts, self.is_other_gone = {}, False
+
+  def key_value_set(self, key, text, allow_overwrite=False):
+    if key in self.texts and not allow_overwrite:
+      raise RuntimeError(f"{key}: exists")
+    self.texts[key] = text
+
+  def blocking_key_value_get(self, key, milliseconds):
+    time.sleep(0.3)
+    self.is_other_gone = True
+    return ""
+
+
+@pytest.fixture
+def client(monkeypatch):
+  found = Client()
+  monkeypatch.setattr(processes, "global_state", types.SimpleNamespace(client=found, process_id=0, num_processes=2))
+  monkeypatch.setattr(processes, "_parting", threading.Lock(), raising=False)
+  monkeypatch.setattr(processes, "_LAST_SECONDS", 0.0)
+  return found
+
+
+def test_two_threads_that_part_at_once_wait_for_the_other_process(client, monkeypatch):
+  """The main thread for its own mistake, the listener for that of the other process."""
+  exits, ended = [], threading.Event()
+
+  def leave(status):
+    exits.append((status, client.is_other_gone))
+    ended.set()
+    threading.Event().wait()  # a thread that has left does nothing more
+
+  monkeypatch.setattr(os, "_exit", leave)
+  for _ in range(2):
+    threading.Thread(target=processes._part, args=(2,), daemon=True).start()
+  assert ended.wait(5)
+  time.sleep(0.2)
+  assert exits == [(2, True)]

@@ -7,7 +7,6 @@ amopo lab STUDY --out=DIR [--seeds=5] [--workers=N] [--smoke]
 on such worlds, several at a time, and writes a report; interrupted, the same command goes on.
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -48,6 +47,7 @@ def _run_study(values: flags.FlagValues, name: str) -> int:
   require(values, "out")
   from amopo_jax.cli.configs import bundled_spec
   from amopo_jax.lab import studies
+  from amopo_jax.lab.pool import free_cores
   from amopo_jax.lab.run_study import run_study
 
   asked = {key: getattr(values, key) for key in ("seeds", "train", "heldout", "start_steps", "steps")}
@@ -60,7 +60,7 @@ def _run_study(values: flags.FlagValues, name: str) -> int:
     start=bundled_spec("lab_sft"),
     run=bundled_spec("lab"),
     size=size,
-    workers=values.workers or len(os.sched_getaffinity(0)),
+    workers=values.workers or len(free_cores()),
     command=f"amopo lab {name} --out={values.out} {told}",
     tell=print,
   )

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from amopo_jax.lab.methods import ALL, OVERALL
+from amopo_jax.lab.methods import ALL, EACH, OVERALL
 from amopo_jax.lab.pool import Job
 from amopo_jax.lab.spec import WorldSpec
 from amopo_jax.lab.studies import Arm, Ground, Size, Study
@@ -92,7 +92,7 @@ def _start_name(ground: Ground, seed: int) -> str:
 
 
 def _context_names(contexts: str) -> list[str]:
-  groups = {ALL: [OVERALL, *DIMENSIONS], "dimensions": list(DIMENSIONS)}
+  groups = {ALL: [OVERALL, *DIMENSIONS], EACH: list(DIMENSIONS)}
   return groups.get(contexts, [contexts])
 
 

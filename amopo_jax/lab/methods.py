@@ -2,6 +2,7 @@
 
 overall   one context that asks for everything: what methods for a single preference see
 all       that and one context per dimension: what AMoPO and its kin see; K times the sequences of a pair
+each      those of the dimensions alone, for methods that need a score in every context
 """
 
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 from amopo_jax.lab.world import DIMENSIONS
 from amopo_jax.objective.alpha import ALPHAS, WHOLE_BATCH
 
-OVERALL, ALL = "overall", "all"
+OVERALL, ALL, EACH = "overall", "all", "each"
 
 
 class Method(NamedTuple):
@@ -20,7 +21,7 @@ class Method(NamedTuple):
   Attributes:
     label: in the report.
     changes: of the config's keys, as "objective.name".
-    contexts: OVERALL, ALL, or the name of a dimension.
+    contexts: OVERALL, ALL, EACH, or the name of a dimension.
     work: steps, as a multiple of the other methods'.
     soup: methods whose parameters are averaged instead of training anything.
   """
@@ -33,7 +34,7 @@ class Method(NamedTuple):
 
 
 def _loss(label: str, name: str, contexts: str = OVERALL, work: int = 1, **keys: Any) -> Method:
-  """An objective by name; keys of a default `None` are left to the config."""
+  """An objective by name, without what belongs to AMoPO; a key that is None is left as the config has it."""
   plain = {"alpha": "gaussian", "ties": "keep", "sft_weight": 0.0, "target_margin": 0.0}
   changes = {f"objective.{key}": value for key, value in (plain | {"name": name} | keys).items() if value is not None}
   return Method(label, MappingProxyType(changes), contexts, work)
@@ -63,7 +64,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
     "slic": _loss("SLiC-HF", "slic", target_margin=1.0, sft_weight=0.2),
     "rrhf": _loss("RRHF", "rrhf", sft_weight=1.0),
     "lambda_dpo": _loss("λ-weighted DPO", "lambda_dpo", ALL, beta=0.1, alpha="simplex", ties="follow_dimension"),
-    "modpo": _loss("MODPO", "modpo", "dimensions", beta=0.1, gap_margin=0.5),
+    "modpo": _loss("MODPO", "modpo", EACH, beta=0.1, gap_margin=0.5),
     "raco": Method("RACO", MappingProxyType({"objective.alpha": "uniform", "objective.conflict_radius": 0.5}), ALL),
     "scored_sft": Method(
       "score-conditioned SFT",

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from amopo_jax.types import InputError
 
 ASKED, RESULT, FAILED = "asked", "result.json", "failed.txt"
+_CAN_PIN = hasattr(os, "sched_setaffinity")  # on Linux
 Answer = dict[str, Any]
 """JSON-able."""
 
@@ -64,8 +65,9 @@ def run_jobs(
   tell(f"{len(answers)} of {len(jobs)} jobs are done already" if answers else f"{len(jobs)} jobs")
   context = multiprocessing.get_context("spawn")
   places = context.Queue()
-  for core in _cores(workers):
-    places.put(core)
+  cores = free_cores()
+  for number in range(workers):
+    places.put(cores[number % len(cores)])
   with concurrent.futures.ProcessPoolExecutor(workers, context, _settle, (places,)) as pool:
     running: dict[concurrent.futures.Future[Answer], Job] = {}
     while waiting or running:
@@ -131,15 +133,14 @@ def _do(job: Job, folder: str, digest: str) -> Answer:
   return answer
 
 
-def _cores(workers: int) -> list[int]:
-  """A core for every worker, in turn."""
-  cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
-  return [cores[number % len(cores)] for number in range(workers)]
+def free_cores() -> list[int]:
+  """The cores that this process may use; where the system does not say which, all of them by number."""
+  return sorted(os.sched_getaffinity(0)) if _CAN_PIN else list(range(os.cpu_count() or 1))
 
 
 def _settle(places: "multiprocessing.Queue[int]") -> None:
   """Gives the worker its core, before JAX counts them; libraries are heard only where something fails."""
   logging.getLogger("absl").setLevel(logging.ERROR)
   core = places.get()
-  if hasattr(os, "sched_setaffinity"):
+  if _CAN_PIN:
     os.sched_setaffinity(0, {core})

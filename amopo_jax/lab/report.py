@@ -1,7 +1,6 @@
 """The report of a study: a page, its figures and its data."""
 
 import csv
-import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ import numpy as np
 
 from amopo_jax.lab import tables
 from amopo_jax.lab.figures import Curves, draw_curves, draw_front, draw_scores
-from amopo_jax.lab.pool import Answer
+from amopo_jax.lab.pool import Answer, free_cores
 from amopo_jax.lab.studies import Size, Study
 from amopo_jax.lab.world import DIMENSIONS
 from amopo_jax.writers import read_metrics
@@ -63,7 +62,7 @@ def _head(study: Study, size: Size, command: str, seconds: float, world: Answer)
   versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("jax", "jaxlib", "optax"))
   shown = lambda scores: ", ".join(f"{name} {value:.2f}" for name, value in scores.items())
   return (
-    f"# {study.title}\n\n{time.strftime('%Y-%m-%d')}, {platform.machine()}, {_cores()} cores, {versions}; "
+    f"# {study.title}\n\n{time.strftime('%Y-%m-%d')}, {platform.machine()}, {len(free_cores())} cores, {versions}; "
     f"{seconds / 60:.0f} min.\n\n    {command}\n\n"
     f"{size.seeds} seeds, each with a start of {size.start_steps} steps of supervised fine-tuning and arms of "
     f"{size.steps} steps; {size.train} training records, {size.heldout} held-out questions. True scores run from 0 "
@@ -148,7 +147,3 @@ def _markdown(rows: tables.Rows) -> str:
 
 def _mean(scores: Mapping[str, float]) -> float:
   return sum(scores.values()) / len(scores)
-
-
-def _cores() -> int:
-  return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

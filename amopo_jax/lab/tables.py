@@ -19,12 +19,6 @@ Rows = list[list[str]]
 """A table's cells, the head first."""
 
 
-def main_context(answer: Answer) -> str:
-  """In which a policy is compared: the one that asks for everything, else the only one it knows."""
-  contexts = answer["scores"]["greedy"]
-  return OVERALL if OVERALL in contexts else next(iter(contexts))
-
-
 def score(mode: str, dimension: str) -> Callable[[Answer], float]:
   """Reads the true score in a policy's main context; of several without `overall`, the mean over them."""
 

@@ -22,6 +22,7 @@ from amopo_jax.lab.write import write_world
 from amopo_jax.models.sampling import Sampling
 from amopo_jax.run_codec import from_dict
 from amopo_jax.train import train
+from amopo_jax.types import RunFailure
 from amopo_jax.writers import read_metrics
 
 MODES = {"greedy": Sampling(), "sampled": Sampling(temperature=1.0)}
@@ -59,6 +60,9 @@ def make_policy(
   Returns:
     What `_measure` does, with "seconds" of training, "tokens" scored, "sequences" (prompts with a response) and
     "accuracy" of held-out pairs by context.
+
+  Raises:
+    RunFailure: a signal stopped the training, which would have been measured half done.
   """
   root, spec = folder.parents[1], json.loads(json.dumps(run))
   files = root / world / "files"
@@ -69,8 +73,10 @@ def make_policy(
     spec["model"] |= {"path": str(root / start / "run"), "arch": {}}
   with (folder / LOG).open("w") as log:
     began = time.monotonic()
-    train(from_dict(spec), str(folder / "run"), Console(file=log, width=120))
+    outcome = train(from_dict(spec), str(folder / "run"), Console(file=log, width=120))
     spent = time.monotonic() - began
+  if outcome.stopped_by:
+    raise RunFailure(f"stopped by {outcome.stopped_by} at step {outcome.step}; the same command goes on")
   lines = read_metrics(str(folder / "run"))
   steps, evaluations = ([line for line in lines if key in line] for key in ("loss", "eval_loss"))
   pairs = sum(line["num_pairs"] for line in steps)

@@ -41,3 +41,12 @@ def test_a_wrong_argument_is_refused_with_its_reason(argument, reason, monkeypat
   with pytest.raises(SystemExit):
     run(monkeypatch, argument)
   assert reason in capsys.readouterr().err
+
+
+def test_pairs_with_longer_rows_are_left_out(monkeypatch):
+  def lengths(*more):
+    monkeypatch.setattr(sys, "argv", ["step", "--shape=tiny", "--lengths=ultrafeedback", "--pairs=4", *more])
+    return step._lengths(step.arguments())
+
+  assert lengths("--longest=620")[-1] != lengths()[-1]
+  assert all(pair.question + 149 + max(pair.chosen, pair.rejected) <= 620 for pair in lengths("--longest=620"))
