@@ -12,7 +12,7 @@ from amopo_jax.feed import FeedSpec, make_feed_spec
 from amopo_jax.host import give_back_after_compiling
 from amopo_jax.models.attention import BACKENDS, XLA, Attention, Choice, choose_attention
 from amopo_jax.models.config import ModelConfig
-from amopo_jax.models.head import BLOCK_LOGITS, make_room
+from amopo_jax.models.head import BLOCK_LOGITS, GPU_BLOCK_LOGITS, make_room
 from amopo_jax.models.score import ScoreFn, make_score_fn
 from amopo_jax.models.transformer import REMAT
 from amopo_jax.policy import DTYPES
@@ -51,7 +51,7 @@ def build_score_fn(
   mesh: Mesh,
   *,
   rows: tuple[int, int] = (0, 0),
-  block_logits: int = BLOCK_LOGITS,
+  block_logits: int | None = None,
   attend: Attention | None = None,
 ) -> ScoreFn:
   """The policy's score function on a mesh.
@@ -62,15 +62,18 @@ def build_score_fn(
     num_contexts: K.
     mesh: devices.
     rows: R and S of a micro-batch that it trains on; zeros where it only scores.
-    block_logits: most logits that the output head computes at a time.
+    block_logits: most logits that the output head computes at a time; None: what suits the devices.
     attend: of `build_attention`; None: chosen here.
 
   Raises:
     InputError: an unknown name, or an attention that cannot be.
   """
   check_name("config.model.remat", spec.remat, REMAT)
+  platform = mesh.devices.flat[0].platform
+  if block_logits is None:
+    block_logits = GPU_BLOCK_LOGITS if platform == "gpu" else BLOCK_LOGITS
   room = None  # an accelerator's allocator keeps its memory itself
-  if mesh.size == 1 and mesh.devices.flat[0].platform == "cpu":
+  if mesh.size == 1 and platform == "cpu":
     give_back_after_compiling()
     room = make_room(rows, config.vocab_size, chunk=spec.head_chunk, keep=spec.head_keep)
   return make_score_fn(

@@ -17,7 +17,6 @@ from amopo_jax.build_objective import build_conflict, build_objective
 from amopo_jax.lora import Split, split_params, with_base
 from amopo_jax.metrics import MetricSums
 from amopo_jax.models.config import ModelConfig
-from amopo_jax.models.head import BLOCK_LOGITS
 from amopo_jax.models.score import ScoreFn
 from amopo_jax.models.transformer import abstract_params
 from amopo_jax.objective import Conflict, Objective
@@ -73,7 +72,7 @@ def build_parts(
   num_contexts: int,
   *,
   rows: tuple[int, int] = (0, 0),
-  block_logits: int = BLOCK_LOGITS,
+  block_logits: int | None = None,
 ) -> StepParts:
   """Checks and builds what the config alone determines.
 
@@ -83,7 +82,7 @@ def build_parts(
     mesh: of `build.build_mesh`.
     num_contexts: K.
     rows: R and S of a micro-batch that it trains on; zeros where nothing is run.
-    block_logits: most logits that the output head computes at a time; the default is that of every run.
+    block_logits: most logits that the output head computes at a time; None: what suits the devices, as in every run.
 
   Raises:
     InputError: a name, a number or a split that cannot be.

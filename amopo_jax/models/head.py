@@ -22,6 +22,9 @@ _log = logging.getLogger(__name__)
 BLOCK_LOGITS = 1 << 22
 """Logits of one block on one device: 16 MiB of float32 stay in a last-level cache."""
 
+GPU_BLOCK_LOGITS = 1 << 28
+"""Likewise of a GPU, whose caches hold no block in any case: 1 GiB, so that few large products keep it busy."""
+
 _LEAST_WORDS = 512
 """Words of a block, at least; smaller matrix products are slow ones."""
 

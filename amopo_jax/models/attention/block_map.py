@@ -25,7 +25,10 @@ END = jnp.iinfo(jnp.int32).max
 """What follows the last entry of a list; its blocks are no block's."""
 
 _BITS = 16
-"""Of the inner block in an entry; the outer one has the 15 above."""
+"""Of the inner block in an entry, the flag `_IS_PARTIAL` among them; the outer one has the 15 above."""
+
+_IS_PARTIAL = 1 << 15
+"""Flag of an entry in a list that tells whole pairs from others: the pair needs its mask."""
 
 
 class Blocks(NamedTuple):
@@ -41,15 +44,17 @@ class Blocks(NamedTuple):
 
 
 class BlockList(NamedTuple):
-  """Live pairs, sorted by their outer block and then by their inner one.
+  """Live pairs, sorted by their outer block and then by their inner one; of a split list, whole pairs come first.
 
   Attributes:
     entries: `outer << 16 | inner`, then END; block b of row r is number `r * blocks per row + b`.
     starts: for each outer block the place of its first entry, and last the number of entries.
+    middles: of a split list, for each outer block the place behind its last whole pair; None: not split.
   """
 
   entries: Int32[Array, "N"]
   starts: Int32[Array, "M"]
+  middles: Int32[Array, "_"] | None = None
 
   @property
   def count(self) -> Int32[Array, ""]:
@@ -83,19 +88,48 @@ def live_blocks(
   return live & (shallowest - deepest < window)
 
 
-def list_by_queries(live: Bool[Array, "R queries keys"], blocks: Blocks) -> BlockList:
+def whole_blocks(
+  reach: Reach, blocks: Blocks, window: int | None = None, *, queries: int | None = None
+) -> Bool[Array, "R queries keys"]:
+  """Marks the pairs of blocks in which every query sees every key: they need no mask.
+
+  Args:
+    reach, blocks, window, queries: as of `live_blocks`.
+  """
+  rows, length = reach.end.shape
+  queries = length if queries is None else queries
+  first_query = jnp.arange(0, queries, blocks.queries)[None, :, None]
+  first_query = first_query if reach.offset is None else first_query + reach.offset
+  first_key = jnp.arange(0, length, blocks.keys)[None, None, :]
+  nearest = jnp.min(reach.end.reshape(rows, 1, -1, blocks.keys), axis=-1)
+  whole = (first_key + blocks.keys <= first_query + 1) & (nearest >= first_query + blocks.queries)
+  positions = reach.query_positions(queries)
+  if window is None or reach.positions is None or positions is None:
+    return whole
+  deepest = jnp.max(positions.reshape(rows, -1, 1, blocks.queries), axis=-1)
+  shallowest = jnp.min(reach.positions.reshape(rows, 1, -1, blocks.keys), axis=-1)
+  return whole & (deepest - shallowest < window)
+
+
+def list_by_queries(
+  live: Bool[Array, "R queries keys"], blocks: Blocks, whole: Bool[Array, "R queries keys"] | None = None
+) -> BlockList:
   """The list whose outer blocks are those of the queries: for what a query gathers from its keys.
 
   Args:
     live: of `live_blocks`.
     blocks: the same.
+    whole: of `whole_blocks`, to split the list; None: it is not split.
   """
-  return _list(live, most=_most_live(live, blocks))
+  return _list(live, whole, most=_most_live(live, blocks))
 
 
-def list_by_keys(live: Bool[Array, "R queries keys"], blocks: Blocks) -> BlockList:
+def list_by_keys(
+  live: Bool[Array, "R queries keys"], blocks: Blocks, whole: Bool[Array, "R queries keys"] | None = None
+) -> BlockList:
   """The list whose outer blocks are those of the keys: for what a key gathers from its queries."""
-  return _list(live.transpose(0, 2, 1), most=_most_live(live, blocks))
+  turned = None if whole is None else whole.transpose(0, 2, 1)
+  return _list(live.transpose(0, 2, 1), turned, most=_most_live(live, blocks))
 
 
 def with_every_key(live: Bool[Array, "R queries keys"]) -> Bool[Array, "R queries keys"]:
@@ -111,7 +145,7 @@ def outer(entry: Int[Array, "..."]) -> Int[Array, "..."]:
 
 def inner(entry: Int[Array, "..."]) -> Int[Array, "..."]:
   """Number of an entry's inner block."""
-  return entry & ((1 << _BITS) - 1)
+  return entry & (_IS_PARTIAL - 1)
 
 
 def most_live(length: int, blocks: Blocks, queries: int | None = None) -> int:
@@ -133,13 +167,16 @@ def _most_live(live: Bool[Array, "R queries keys"], blocks: Blocks) -> int:
   return most_live(live.shape[2] * blocks.keys, blocks, live.shape[1] * blocks.queries)
 
 
-def _list(live: Bool[Array, "R outer inner"], most: int) -> BlockList:
+def _list(live: Bool[Array, "R outer inner"], whole: Bool[Array, "R outer inner"] | None, most: int) -> BlockList:
   rows, outers, inners = live.shape
   if max(rows * outers, rows * inners) >= 1 << (_BITS - 1):
     raise ValueError(f"attention: {rows} rows of {outers} × {inners} blocks are too many for one list")
   numbers = lambda count: jnp.arange(rows * count, dtype=jnp.int32).reshape(rows, count)
   entries = (numbers(outers)[:, :, None] << _BITS) | numbers(inners)[:, None, :]
+  if whole is not None:
+    entries = jnp.where(whole, entries, entries | _IS_PARTIAL)
   entries = jnp.sort(jnp.where(live, entries, END).reshape(-1))[: rows * most]
-  counts = jnp.sum(live, axis=-1, dtype=jnp.int32).reshape(-1)
-  starts = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(counts, dtype=jnp.int32)])
-  return BlockList(jnp.concatenate([entries, jnp.full(1, END, jnp.int32)]), starts)
+  count = lambda marked: jnp.sum(marked, axis=-1, dtype=jnp.int32).reshape(-1)
+  starts = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(count(live), dtype=jnp.int32)])
+  middles = None if whole is None else starts[:-1] + count(whole)
+  return BlockList(jnp.concatenate([entries, jnp.full(1, END, jnp.int32)]), starts, middles)

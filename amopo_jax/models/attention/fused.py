@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Float32, Int, Int32
 
-from amopo_jax.models.attention.block_map import Blocks, live_blocks
+from amopo_jax.models.attention.block_map import Blocks, live_blocks, whole_blocks
 from amopo_jax.models.attention.reference import ATTENTION_NAME, Reach, make_reach
 
 HIDDEN = float(jnp.finfo(jnp.float32).min)
@@ -90,6 +90,10 @@ class Operands(NamedTuple):
   def live(self, blocks: Blocks) -> Bool[Array, "R queries keys"]:
     """Which blocks meet."""
     return live_blocks(self.reach, blocks, self.window, queries=self.queries)
+
+  def whole(self, blocks: Blocks) -> Bool[Array, "R queries keys"]:
+    """Which blocks meet as a whole, without a mask."""
+    return whole_blocks(self.reach, blocks, self.window, queries=self.queries)
 
 
 class Pull(NamedTuple):

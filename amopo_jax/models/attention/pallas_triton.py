@@ -61,7 +61,7 @@ def choose_blocks(shape: Shape) -> Blocks:
 
 def _forward(x: Operands, blocks: Blocks, interpret: bool) -> tuple[Array, Array]:
   groups, members, queries, _ = x.q.shape
-  inputs = _inputs(x, blocks, list_by_queries(x.live(blocks), blocks))
+  inputs = _inputs(x, blocks, list_by_queries(x.live(blocks), blocks, x.whole(blocks)))
   mine, number = _query_specs(x, blocks)
   run = _call(
     partial(forward_kernel, blocks=blocks, scale=x.scale, window=x.window),
@@ -76,10 +76,10 @@ def _forward(x: Operands, blocks: Blocks, interpret: bool) -> tuple[Array, Array
 
 def _backward(x: Operands, pull: Pull, blocks: Blocks, interpret: bool) -> tuple[Array, Array, Array]:
   groups, members, queries, size = x.q.shape
-  live = x.live(blocks)
+  live, whole = x.live(blocks), x.whole(blocks)
   like = lambda y: jax.ShapeDtypeStruct(y.shape, y.dtype)
   settings = {"blocks": blocks, "scale": x.scale, "window": x.window}
-  inputs, pulled = _inputs(x, blocks, list_by_queries(live, blocks)), Pulled(*pull)
+  inputs, pulled = _inputs(x, blocks, list_by_queries(live, blocks, whole)), Pulled(*pull)
   mine, number = _query_specs(x, blocks)
   to_queries = _call(
     partial(query_kernel, **settings),
@@ -90,7 +90,7 @@ def _backward(x: Operands, pull: Pull, blocks: Blocks, interpret: bool) -> tuple
     interpret=interpret,
   )
   d_q = to_queries(inputs, pulled)
-  inputs = _inputs(x, blocks, list_by_keys(live, blocks))
+  inputs = _inputs(x, blocks, list_by_keys(live, blocks, whole))
   key = pl.BlockSpec((1, blocks.keys, size), lambda g, block: (g, block, 0))
   to_keys = _call(
     partial(key_kernel, **settings),
@@ -105,7 +105,7 @@ def _backward(x: Operands, pull: Pull, blocks: Blocks, interpret: bool) -> tuple
 
 def _inputs(x: Operands, blocks: Blocks, blocked: BlockList) -> Inputs:
   tokens = x.end, x.positions, x.query_positions, x.query_starts(blocks)
-  return Inputs(x.q, x.k, x.v, *tokens, blocked.entries, blocked.starts)
+  return Inputs(x.q, x.k, x.v, *tokens, *blocked)
 
 
 def _query_specs(x: Operands, blocks: Blocks) -> tuple[pl.BlockSpec, pl.BlockSpec]:
@@ -118,7 +118,7 @@ def _input_specs(inputs: Inputs, queries: pl.BlockSpec | None) -> Inputs:
   """Everything is there whole, of one key head; only the queries may be cut."""
   group, whole = _group(inputs.k), pl.BlockSpec(memory_space=pl.ANY)
   positions = None if inputs.positions is None else whole
-  return Inputs(queries or _group(inputs.q), group, group, whole, positions, positions, whole, whole, whole)
+  return Inputs(queries or _group(inputs.q), group, group, whole, positions, positions, whole, whole, whole, whole)
 
 
 def _group(x: Array) -> pl.BlockSpec:

@@ -1,9 +1,12 @@
 """What one program computes on a GPU: the bodies of the kernels of `pallas_triton`.
 
-A program has a block of queries of one head, or a block of keys, and walks down its part of the list. Scores are
-[queries keys]; sums stay in registers.
+A program has a block of queries of one head, or a block of keys, and walks down its part of the list: first the pairs
+that need no mask, then the others. Sums stay in registers. What the special function unit offers is 2^x, so exponents
+are in bits, and the factor of the scores goes into the same multiply-add.
 """
 
+import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +15,11 @@ from jax.experimental import pallas as pl
 from jaxtyping import Array
 
 from amopo_jax.models.attention.block_map import Blocks, inner
-from amopo_jax.models.attention.fused import HIDDEN
+
+_LOG2_E = math.log2(math.e)
+
+_HIDDEN = float(jnp.finfo(jnp.float32).min) / 4
+"""Score of a key that a query does not see; times any factor of scores in bits it is still finite."""
 
 
 class Inputs(NamedTuple):
@@ -27,6 +34,7 @@ class Inputs(NamedTuple):
   query_starts: Any
   entries: Any
   starts: Any
+  middles: Any
 
 
 class Pulled(NamedTuple):
@@ -37,22 +45,17 @@ class Pulled(NamedTuple):
   delta: Any
 
 
-class _Queries(NamedTuple):
-  """A block of queries: their numbers, their positions where there is a window, and their heads' values."""
+class _Pair(NamedTuple):
+  """A block of queries and a block of keys, by their numbers among all.
 
-  numbers: Array
-  positions: Array | None
-  q: Array
+  Attributes:
+    queries, keys: which ones.
+    is_whole: every query sees every key.
+  """
 
-
-class _Keys(NamedTuple):
-  """A block of keys likewise."""
-
-  numbers: Array
-  end: Array
-  positions: Array | None
-  k: Array
-  v: Array
+  queries: Array
+  keys: Array
+  is_whole: bool
 
 
 def forward_kernel(x: Inputs, output: Any, lse: Any, *, blocks: Blocks, scale: float, window: int | None) -> None:
@@ -65,23 +68,24 @@ def forward_kernel(x: Inputs, output: Any, lse: Any, *, blocks: Blocks, scale: f
     scale: factor of the scores.
     window: how many last positions a query sees; None: all.
   """
-  block = pl.program_id(2)
-  queries = _queries(x, block, blocks, x.q[0, 0])
+  block, queries, bits = pl.program_id(2), x.q[0, 0], scale * _LOG2_E
 
-  def visit(place: Array, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+  def visit(is_whole: bool, place: Array, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
     top, total, summed = state
-    keys = _keys(x, inner(x.entries[place]), blocks)
-    scores = _scores(queries, keys, scale, window)
+    pair = _Pair(block, inner(x.entries[place]), is_whole)
+    at = _at(pair.keys, blocks.keys)
+    values = x.v[0, at, :]
+    scores = _hide(_product(queries, x.k[0, at, :].T), _HIDDEN, x, pair, blocks, window)
     now = jnp.maximum(top, jnp.max(scores, axis=1))
-    shares, shrink = jnp.exp(scores - now[:, None]), jnp.exp(top - now)
-    summed = summed * shrink[:, None] + _product(shares.astype(keys.v.dtype), keys.v)
+    shares, shrink = jnp.exp2(scores * bits - (now * bits)[:, None]), jnp.exp2((top - now) * bits)
+    summed = summed * shrink[:, None] + _product(shares.astype(values.dtype), values)
     return now, total * shrink + jnp.sum(shares, axis=1), summed
 
   nothing = jnp.zeros(blocks.queries, jnp.float32)
-  state = nothing + HIDDEN, nothing, jnp.zeros(x.q.shape[2:], jnp.float32)
-  top, total, summed = jax.lax.fori_loop(x.starts[block], x.starts[block + 1], visit, state)
+  state = nothing + _HIDDEN, nothing, jnp.zeros(x.q.shape[2:], jnp.float32)
+  top, total, summed = _each(x, block, visit, state)
   output[0, 0] = (summed / total[:, None]).astype(output.dtype)
-  lse[0, 0] = top + jnp.log(total)
+  lse[0, 0] = top * scale + jnp.log(total)
 
 
 def query_kernel(x: Inputs, pulled: Pulled, d_q: Any, *, blocks: Blocks, scale: float, window: int | None) -> None:
@@ -92,17 +96,20 @@ def query_kernel(x: Inputs, pulled: Pulled, d_q: Any, *, blocks: Blocks, scale: 
     d_q: result.
     blocks, scale, window: as in `forward_kernel`.
   """
-  block = pl.program_id(2)
-  queries = _queries(x, block, blocks, x.q[0, 0])
-  mine = Pulled(pulled.d_out[0, 0], pulled.lse[0, 0], pulled.delta[0, 0])
+  block, queries, bits = pl.program_id(2), x.q[0, 0], scale * _LOG2_E
+  d_out, lse, delta = pulled.d_out[0, 0], pulled.lse[0, 0] * _LOG2_E, pulled.delta[0, 0]
 
-  def visit(place: Array, summed: Array) -> Array:
-    keys = _keys(x, inner(x.entries[place]), blocks)
-    _, d_scores = _shares(queries, keys, mine, scale, window)
-    return summed + _product(d_scores, keys.k)
+  def visit(is_whole: bool, place: Array, summed: Array) -> Array:
+    pair = _Pair(block, inner(x.entries[place]), is_whole)
+    at = _at(pair.keys, blocks.keys)
+    keys = x.k[0, at, :]
+    shares = jnp.exp2(_product(queries, keys.T) * bits - lse[:, None])
+    shares = _hide(shares, 0.0, x, pair, blocks, window)
+    d_scores = shares * (_product(d_out, x.v[0, at, :].T) - delta[:, None])
+    return summed + _product(d_scores.astype(keys.dtype), keys)
 
-  zeros = jnp.zeros(x.q.shape[2:], jnp.float32)
-  d_q[0, 0] = jax.lax.fori_loop(x.starts[block], x.starts[block + 1], visit, zeros).astype(d_q.dtype)
+  summed = _each(x, block, visit, jnp.zeros(x.q.shape[2:], jnp.float32))
+  d_q[0, 0] = (summed * scale).astype(d_q.dtype)
 
 
 def key_kernel(
@@ -110,56 +117,67 @@ def key_kernel(
 ) -> None:
   """Gradients of a block of keys and of its values, summed over the heads that read them (algorithm 2).
 
+  Scores are [keys queries] here, so that no product needs one of them turned.
+
   Args:
     x, pulled: whole, of one key head; the list by keys.
     d_k, d_v: results.
     blocks, scale, window: as in `forward_kernel`.
   """
-  block, members = pl.program_id(1), x.q.shape[1]
-  keys = _keys(x, block, blocks)
+  block, members, bits = pl.program_id(1), x.q.shape[1], scale * _LOG2_E
+  mine = _at(block, blocks.keys)
+  keys, values = x.k[0, mine, :], x.v[0, mine, :]
 
-  def visit(step: Array, summed: tuple[Array, Array]) -> tuple[Array, Array]:
+  def visit(is_whole: bool, step: Array, summed: tuple[Array, Array]) -> tuple[Array, Array]:
     place, member = jax.lax.div(step, members), jax.lax.rem(step, members)
-    number = inner(x.entries[place])
-    at = pl.ds(number * blocks.queries, blocks.queries)
-    queries = _queries(x, number, blocks, x.q[0, member, at, :])
-    theirs = Pulled(pulled.d_out[0, member, at, :], pulled.lse[0, member, at], pulled.delta[0, member, at])
-    shares, d_scores = _shares(queries, keys, theirs, scale, window)
-    return summed[0] + _product(d_scores.T, queries.q), summed[1] + _product(shares.T, theirs.d_out)
+    pair = _Pair(inner(x.entries[place]), block, is_whole)
+    at = _at(pair.queries, blocks.queries)
+    queries, d_out = x.q[0, member, at, :], pulled.d_out[0, member, at, :]
+    shares = jnp.exp2(_product(keys, queries.T) * bits - (pulled.lse[0, member, at] * _LOG2_E)[None, :])
+    shares = _hide(shares, 0.0, x, pair, blocks, window, keys_first=True)
+    d_values = summed[1] + _product(shares.astype(d_out.dtype), d_out)
+    d_scores = shares * (_product(values, d_out.T) - pulled.delta[0, member, at][None, :])
+    return summed[0] + _product(d_scores.astype(queries.dtype), queries), d_values
 
-  zeros = jnp.zeros(keys.k.shape, jnp.float32)
-  bounds = x.starts[block] * members, x.starts[block + 1] * members
-  summed_k, summed_v = jax.lax.fori_loop(*bounds, visit, (zeros, zeros))
-  d_k[0], d_v[0] = summed_k.astype(d_k.dtype), summed_v.astype(d_v.dtype)
-
-
-def _shares(queries: _Queries, keys: _Keys, pulled: Pulled, scale: float, window: int | None) -> tuple[Array, Array]:
-  """Shares of the keys in a query's output, and the gradient of the scores, both [queries keys] as operands."""
-  shares = jnp.exp(_scores(queries, keys, scale, window) - pulled.lse[:, None])
-  d_scores = shares * (_product(pulled.d_out, keys.v.T) - pulled.delta[:, None]) * scale
-  return shares.astype(keys.k.dtype), d_scores.astype(keys.k.dtype)
+  zeros = jnp.zeros(keys.shape, jnp.float32)
+  summed_k, summed_v = _each(x, block, visit, (zeros, zeros), times=members)
+  d_k[0], d_v[0] = (summed_k * scale).astype(d_k.dtype), summed_v.astype(d_v.dtype)
 
 
-def _scores(queries: _Queries, keys: _Keys, scale: float, window: int | None) -> Array:
-  query = queries.numbers[:, None]
-  visible = (keys.numbers[None, :] <= query) & (query < keys.end[None, :])
-  if window is not None and queries.positions is not None and keys.positions is not None:
-    visible &= queries.positions[:, None] - keys.positions[None, :] < window
-  return jnp.where(visible, _product(queries.q, keys.k.T) * scale, HIDDEN)
+def _each(x: Inputs, block: Array, visit: Callable[..., Any], state: Any, times: int = 1) -> Any:
+  """Folds `visit(is_whole, step, state)` over the entries of an outer block, each `times` times."""
+  start, middle, stop = (bound * times for bound in (x.starts[block], x.middles[block], x.starts[block + 1]))
+  state = jax.lax.fori_loop(start, middle, lambda step, state: visit(True, step, state), state)
+  return jax.lax.fori_loop(middle, stop, lambda step, state: visit(False, step, state), state)
+
+
+def _hide(
+  numbers: Array,
+  hidden: float,
+  x: Inputs,
+  pair: _Pair,
+  blocks: Blocks,
+  window: int | None,
+  *,
+  keys_first: bool = False,
+) -> Array:
+  """Numbers of a pair, [queries keys] or the other way round, with `hidden` where the query does not see the key."""
+  if pair.is_whole:
+    return numbers
+  along = (lambda x: x[None, :]) if keys_first else (lambda x: x[:, None])
+  across = (lambda x: x[:, None]) if keys_first else (lambda x: x[None, :])
+  at, key_at = _at(pair.queries, blocks.queries), _at(pair.keys, blocks.keys)
+  query = along(x.query_starts[pair.queries] + jnp.arange(blocks.queries))
+  key = across(pair.keys * blocks.keys + jnp.arange(blocks.keys))
+  visible = (key <= query) & (query < across(x.end[key_at]))
+  if window is not None and x.query_positions is not None and x.positions is not None:
+    visible &= along(x.query_positions[at]) - across(x.positions[key_at]) < window
+  return jnp.where(visible, numbers, hidden)
+
+
+def _at(block: Array, size: int) -> Any:
+  return pl.ds(block * size, size)
 
 
 def _product(x: Array, y: Array) -> Array:
   return jnp.dot(x, y, preferred_element_type=jnp.float32)
-
-
-def _queries(x: Inputs, block: Array, blocks: Blocks, q: Array) -> _Queries:
-  at = pl.ds(block * blocks.queries, blocks.queries)
-  positions = None if x.query_positions is None else x.query_positions[at]
-  return _Queries(x.query_starts[block] + jnp.arange(blocks.queries), positions, q)
-
-
-def _keys(x: Inputs, block: Array, blocks: Blocks) -> _Keys:
-  first = block * blocks.keys
-  at = pl.ds(first, blocks.keys)
-  positions = None if x.positions is None else x.positions[at]
-  return _Keys(first + jnp.arange(blocks.keys), x.end[at], positions, x.k[0, at, :], x.v[0, at, :])
