@@ -41,7 +41,10 @@ from benchmarks.rounds import Check, check_all, fit_together, timed_rounds
 from benchmarks.shapes import SHAPES
 
 PLACES = ("before", "after")
-FAST = {"cpu": ("model.remat=dots", "model.head_keep=1.3", "model.head_chunk=2048"), "gpu": ("model.remat=dots", "model.head_chunk=4096", "model.unroll=24")}
+FAST = {
+  "cpu": ("model.remat=dots", "model.head_keep=1.3", "model.head_chunk=2048"),
+  "gpu": ("model.remat=dots", "model.head_chunk=4096", "model.unroll=24"),
+}
 SHAPE = {"cpu": "small", "gpu": "qwen2.5-0.5b"}
 
 
