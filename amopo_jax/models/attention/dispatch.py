@@ -1,6 +1,6 @@
 """Which attention a run uses: by name, or by the kind of device.
 
-A backend that cannot take a model's shapes says why, and one that nobody has measured has to pass a trial on the
+A backend that cannot take a model's shapes says why, and one that was seen on few devices has to pass a trial on the
 device. Asked for by name, a refusal is an error before the step compiles; chosen by `auto`, the reference takes its
 place and a line of the log says so.
 """

@@ -80,6 +80,31 @@ def test_queries_from_an_offset_on_meet_what_they_see(seed: int, offset: int, wi
   np.testing.assert_array_equal(every[:, 1:], narrow[:, 1:])
 
 
+def all_in_blocks(visible: np.ndarray, blocks: Blocks) -> np.ndarray:
+  return ~any_in_blocks(~visible, blocks)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 10_000), st.sampled_from([Blocks(4, 4), Blocks(8, 4), Blocks(4, 16), Blocks(2, 2)]))
+def test_a_pair_is_whole_exactly_if_every_query_sees_every_key(seed: int, blocks: Blocks):
+  reach = random_reach(seed)
+  whole = block_map.whole_blocks(reach, blocks)
+  np.testing.assert_array_equal(whole, all_in_blocks(seen(reach), blocks))
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 10_000), st.integers(0, 31), st.integers(1, 12))
+def test_a_whole_pair_needs_no_mask_behind_an_offset_and_in_a_window(seed: int, offset: int, window: int):
+  reach, blocks, queries = random_reach(seed)._replace(offset=jnp.asarray(offset)), Blocks(2, 2), 16
+  visible = np.zeros((3, LENGTH + 32, LENGTH), bool)
+  cut = lambda visible: visible[:, offset : offset + queries].reshape(3, 8, 2, LENGTH // 2, 2).all(axis=(2, 4))
+  visible[:, :LENGTH] = seen(reach)
+  np.testing.assert_array_equal(block_map.whole_blocks(reach, blocks, queries=queries), cut(visible))
+  visible[:, :LENGTH] = seen(reach, window)
+  whole = np.asarray(block_map.whole_blocks(reach, blocks, window, queries=queries))
+  assert not (whole & ~cut(visible)).any()
+
+
 def test_a_window_on_a_plain_row_leaves_a_band():
   line = jnp.arange(LENGTH, dtype=jnp.int32)[None]
   live = block_map.live_blocks(Reach(jnp.full((1, LENGTH), LENGTH, jnp.int32), line), Blocks(4, 4), 4)
@@ -103,6 +128,24 @@ def test_a_list_holds_every_live_pair_once_in_order(list_by, by_queries: bool, b
   starts = np.asarray(found.starts)
   for o in range(len(starts) - 1):
     assert [pair[0] for pair in expected[starts[o] : starts[o + 1]]] == [o] * (starts[o + 1] - starts[o])
+
+
+@pytest.mark.parametrize("list_by, by_queries", [(block_map.list_by_queries, True), (block_map.list_by_keys, False)])
+def test_a_split_list_holds_the_same_pairs_the_whole_ones_first(list_by, by_queries: bool):
+  reach, blocks = random_reach(3), Blocks(4, 2)
+  live, whole = block_map.live_blocks(reach, blocks), block_map.whole_blocks(reach, blocks)
+  plain, split = list_by(live, blocks), list_by(live, blocks, whole)
+  np.testing.assert_array_equal(split.starts, plain.starts)
+  turn = lambda x: np.asarray(x) if by_queries else np.asarray(x).transpose(0, 2, 1)
+  rows, _, inners = turn(live).shape
+  assert turn(whole).any()
+  by_outer = lambda x: turn(x).reshape(-1, inners)
+  for o, (alive, is_whole) in enumerate(zip(by_outer(live), by_outer(whole), strict=True)):
+    row = o // (len(by_outer(live)) // rows)
+    found = np.asarray(block_map.inner(split.entries[split.starts[o] : split.starts[o + 1]])) - row * inners
+    first = int(split.middles[o] - split.starts[o])
+    assert found[:first].tolist() == np.flatnonzero(is_whole).tolist()
+    assert found[first:].tolist() == np.flatnonzero(alive & ~is_whole).tolist()
 
 
 def test_every_block_of_queries_and_of_keys_is_visited():
