@@ -30,7 +30,7 @@ from amopo_jax.policy import find_policy
 from amopo_jax.run_spec import RunSpec
 from amopo_jax.state import TrainState, abstract_state, init_state
 from amopo_jax.step import jit_train_step, make_train_step
-from amopo_jax.types import NO_SLOT, PackedRows, Params
+from amopo_jax.types import NO_SLOT, InputError, PackedRows, Params
 from benchmarks.peers.pairs import Pairs
 from benchmarks.peers.serve import Counts, Job, Loss, Trainer, peak_resident, serve
 from configs import base
@@ -132,9 +132,15 @@ def shared_rows(encoded: Sequence[EncodedPair], row_length: int) -> Group:
 
 def _packed(encoded: Sequence[EncodedPair], length: int, whole: int) -> Group:
   pending, num_rows = [Sized(pair) for pair in encoded], -(-whole // length)
+  most = num_rows + len(encoded) * 2 * len(encoded[0].prompts)  # a row for every sequence
   while True:
     spec = PackSpec(length, num_rows, len(encoded), len(encoded[0].prompts))
-    group, taken = pack_group(pending, spec)
+    try:
+      group, taken = pack_group(pending, spec)
+    except InputError:  # a pair needs more rows than these by itself
+      if num_rows > most:
+        raise
+      taken = []
     if len(taken) == len(encoded):
       return group
     num_rows += 1
