@@ -1,8 +1,8 @@
-"""amopo lab world --out=DIR [--seed=0] [--train=N] [--heldout=N]
+"""amopo lab world --out=DIR [--seed=0] [--train=N] [--heldout=N] [--dial=conflict=0.8]...
 amopo lab grade --responses=BEFORE.jsonl,AFTER.jsonl
 amopo lab STUDY --out=DIR [--seeds=5] [--workers=N] [--smoke]
 
-`world` writes the synthetic world: preference records graded by program in three dimensions, and their tokenizer.
+`world` writes the synthetic world: preference records graded by program in several dimensions, and their tokenizer.
 `grade` gives the true scores of what `amopo generate` answered to its questions. A study trains and compares policies
 on such worlds, several at a time, and writes a report; interrupted, the same command goes on.
 """
@@ -14,7 +14,7 @@ from absl import flags
 
 from amopo_jax.cli.parse import require
 
-STUDIES = ("baselines", "weights", "margins", "ties", "noise", "capacity", "template", "steering")
+STUDIES = ("baselines", "weights", "margins", "ties", "noise", "capacity", "domains", "template", "steering")
 SUBJECTS = ("world", "grade", *STUDIES)
 """What may follow `amopo lab`."""
 
@@ -28,6 +28,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
   flags.DEFINE_integer("seed", 0, "world: its name", flag_values=values)
   flags.DEFINE_integer("train", 4000, "world, study: training records", flag_values=values)
   flags.DEFINE_integer("heldout", 400, "world, study: held-out records, on other questions", flag_values=values)
+  flags.DEFINE_multi_string("dial", [], "world: a field of WorldSpec, as domain=arithmetic", flag_values=values)
   flags.DEFINE_integer("seeds", 5, "study: runs of everything", lower_bound=1, flag_values=values)
   flags.DEFINE_integer("start_steps", 1000, "study: of the supervised start", lower_bound=1, flag_values=values)
   flags.DEFINE_integer("steps", 100, "study: of what follows", lower_bound=1, flag_values=values)
@@ -71,6 +72,7 @@ def _run_study(values: flags.FlagValues, name: str) -> int:
 
 def _write_world(values: flags.FlagValues) -> int:
   require(values, "out")
+  from amopo_jax.lab.spec import read_dials
   from amopo_jax.lab.write import write_world
 
   summary = write_world(
@@ -78,6 +80,7 @@ def _write_world(values: flags.FlagValues) -> int:
     seed=values.seed,
     num_train=values.train,
     num_heldout=values.heldout,
+    spec=read_dials(values.dial),
   )
   for split in ("train", "heldout"):
     found = summary[split]

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from amopo_jax.lab.graders import DIMENSIONS
 from amopo_jax.lab.pool import Answer
 from amopo_jax.lab.statistics import Interval, interval
 from amopo_jax.lab.studies import Study
 from amopo_jax.lab.tables import by_seed, label, score, with_starts
-from amopo_jax.lab.world import DIMENSIONS
 
 Curves = Mapping[str, Mapping[str, Sequence[tuple[int, float]]]]
 """Arm -> name of a metric -> (step, mean over seeds)."""
@@ -19,7 +19,9 @@ Curves = Mapping[str, Mapping[str, Sequence[tuple[int, float]]]]
 def draw_scores(study: Study, answers: Mapping[str, Answer], best: Mapping[str, float], out: Path) -> None:
   """Greedy true scores of the starts and the arms, a panel per dimension, with 95 % intervals over seeds."""
   arms = [arm for arm in with_starts(study) if by_seed(answers, arm.name, score("greedy", "mean"))]
-  figure, panels = _figure(1, len(DIMENSIONS) + 1, (3 * (len(DIMENSIONS) + 1) + 2, 0.28 * len(arms) + 1.5), sharey=True)
+  figure, panels = _figure(
+    1, len(DIMENSIONS) + 1, (3.0 * (len(DIMENSIONS) + 1) + 2, 0.28 * len(arms) + 1.5), sharey=True
+  )
   places = np.arange(len(arms))[::-1]
   for panel, dimension in zip(panels.flat, (*DIMENSIONS, "mean"), strict=True):
     found: list[Interval] = [
@@ -42,7 +44,7 @@ def draw_curves(study: Study, curves: Curves, out: Path) -> None:
   arms = [arm for arm in study.arms if curves.get(arm.name)]
   if not arms:
     return
-  figure, panels = _figure(len(arms), 2, (10, 2.1 * len(arms) + 0.6), sharex=True)
+  figure, panels = _figure(len(arms), 2, (10.0, 2.1 * len(arms) + 0.6), sharex=True)
   for row, arm in zip(panels, arms, strict=True):
     for panel, kind, title in zip(row, ("rewards/margins/", "alpha/"), ("margin", "α"), strict=True):
       for name, points in curves[arm.name].items():

@@ -1,15 +1,16 @@
-"""Programs that grade a response in three dimensions, 0 to 4, with partial credit.
+"""Programs that grade a response in up to six dimensions, 0 to 4, with partial credit.
 
 A grade depends on the question and the response only: any text may be graded, also what a policy made up.
 Where the question limits the number of words the dimensions pull against each other: each courtesy earns a
-point of helpfulness, and each word beyond the limit costs two of instruction following.
+point of helpfulness, and each word beyond the limit costs two of instruction following. Of the dimensions that a
+world has on demand, brevity and plainness pull against helpfulness in every question.
 """
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
-from amopo_jax.lab.tasks import ITEM_FORMS, LAYOUTS, Task
+from amopo_jax.lab.tasks import LAYOUTS, Task
 
 LOW, HIGH = 0, 4
 """Range of every grade."""
@@ -27,7 +28,7 @@ def correctness(task: Task, response: str) -> int:
   floor(4 · LCS / max(items wanted, items given)), where LCS is the length of the longest common subsequence: a
   missing, a wrong and an additional item cost about the same, and a missing one does not spoil those behind it.
   """
-  given = [token for token in response.split() if token in ITEM_FORMS]
+  given = [token for token in response.split() if token in task.domain.forms]
   return HIGH * _common(given, task.answer) // max(len(given), len(task.answer))
 
 
@@ -38,7 +39,7 @@ def instruction_following(task: Task, response: str) -> int:
   the one asked for, one if it occurs elsewhere. Length: both within the limit, two less for each word beyond it,
   in the end also at the expense of the layout.
   """
-  points = _layout(LAYOUTS[task.layout], response)
+  points = _layout(task, response)
   if task.closing is not None:
     points += _ending(task.closing, response)
   if task.max_words is not None:
@@ -46,32 +47,59 @@ def instruction_following(task: Task, response: str) -> int:
   return max(LOW, points)
 
 
+def brevity(task: Task, response: str) -> int:
+  """One point less for each word beyond the items of the answer and the closing word that was asked for."""
+  needed = len(task.answer) + (task.closing is not None)
+  return max(LOW, HIGH - max(0, count_words(response) - needed))
+
+
+def plainness(task: Task, response: str) -> int:
+  """Two points less for each token that ends in an exclamation or a question mark."""
+  del task
+  return max(LOW, HIGH - 2 * sum(token.endswith(("!", "?")) for token in response.split()))
+
+
+def consistency(task: Task, response: str) -> int:
+  """Share of the gaps between items that look alike, in quarters, whatever was asked; 0 without items."""
+  gaps = [tuple(gap) for gap in _gaps(task, response.split())]
+  if not gaps:
+    return HIGH * any(token in task.domain.forms for token in response.split())
+  return HIGH * max(map(gaps.count, gaps)) // len(gaps)
+
+
 GRADERS: Mapping[str, Callable[[Task, str], int]] = MappingProxyType(
   {
     "helpfulness": helpfulness,
     "correctness": correctness,
     "instruction_following": instruction_following,
+    "brevity": brevity,
+    "plainness": plainness,
+    "consistency": consistency,
   }
 )
-"""Dimension -> grader."""
+"""Dimension -> grader; a world of n dimensions has the first n."""
+
+DIMENSIONS = tuple(GRADERS)[:3]
+"""Those of the default world."""
 
 
-def grade(task: Task, response: str) -> dict[str, int]:
-  """All grades of a response.
+def grade(task: Task, response: str, dimensions: Sequence[str] = DIMENSIONS) -> dict[str, int]:
+  """The grades of a response.
 
   Args:
     task: what was asked; `parse(question)` gives it for a record's prompt.
     response: any text, without chat markup.
+    dimensions: to grade it in, of GRADERS.
 
   Returns:
     dimension -> integer in [LOW, HIGH].
   """
-  return {dimension: grader(task, response) for dimension, grader in GRADERS.items()}
+  return {dimension: GRADERS[dimension](task, response) for dimension in dimensions}
 
 
 def count_words(response: str) -> int:
-  """Number of tokens with a letter; separators are free."""
-  return sum(any(map(str.isalpha, token)) for token in response.split())
+  """Number of tokens with a letter or a digit; separators are free."""
+  return sum(any(map(str.isalnum, token)) for token in response.split())
 
 
 def _common(left: Sequence[str], right: Sequence[str]) -> int:
@@ -84,11 +112,15 @@ def _common(left: Sequence[str], right: Sequence[str]) -> int:
   return lengths[-1]
 
 
-def _layout(separator: str, response: str) -> int:
-  tokens = response.split()
-  places = [i for i, token in enumerate(tokens) if token in ITEM_FORMS]
-  gaps = [tokens[i + 1 : j] for i, j in itertools.pairwise(places)]
-  return 2 * gaps.count([separator]) // max(len(gaps), 1)
+def _layout(task: Task, response: str) -> int:
+  gaps = _gaps(task, response.split())
+  return 2 * gaps.count([LAYOUTS[task.layout]]) // max(len(gaps), 1)
+
+
+def _gaps(task: Task, tokens: Sequence[str]) -> list[Sequence[str]]:
+  """What stands between each item and the next."""
+  places = [i for i, token in enumerate(tokens) if token in task.domain.forms]
+  return [tokens[i + 1 : j] for i, j in itertools.pairwise(places)]
 
 
 def _ending(closing: str, response: str) -> int:

@@ -5,10 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from amopo_jax.lab.graders import grade
+from amopo_jax.lab.graders import DIMENSIONS, grade
 from amopo_jax.lab.responders import optimum
 from amopo_jax.lab.tasks import parse
-from amopo_jax.lab.world import DIMENSIONS
 from amopo_jax.types import InputError
 
 Scores = dict[str, dict[str, float]]

@@ -9,12 +9,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from amopo_jax.lab.graders import DIMENSIONS
 from amopo_jax.lab.methods import ALL, EACH, OVERALL
 from amopo_jax.lab.pool import Job
 from amopo_jax.lab.spec import WorldSpec
 from amopo_jax.lab.studies import Arm, Ground, Size, Study
 from amopo_jax.lab.work import make_policy, make_soup, make_world
-from amopo_jax.lab.world import DIMENSIONS
 from amopo_jax.run_codec import from_dict, to_dict
 from amopo_jax.run_spec import RunSpec
 from amopo_jax.types import InputError

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from amopo_jax.lab.world import DIMENSIONS
+from amopo_jax.lab.graders import DIMENSIONS
 from amopo_jax.objective.alpha import ALPHAS, WHOLE_BATCH
 
 OVERALL, ALL, EACH = "overall", "all", "each"

@@ -12,9 +12,9 @@ import numpy as np
 
 from amopo_jax.lab import tables
 from amopo_jax.lab.figures import Curves, draw_curves, draw_front, draw_scores
+from amopo_jax.lab.graders import DIMENSIONS
 from amopo_jax.lab.pool import Answer, free_cores
 from amopo_jax.lab.studies import Size, Study
-from amopo_jax.lab.world import DIMENSIONS
 from amopo_jax.writers import read_metrics
 
 CURVES = ("rewards/margins/", "alpha/", "rewards/accuracies/", "logps/chosen")

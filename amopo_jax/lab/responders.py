@@ -11,8 +11,9 @@ import random
 from collections.abc import Sequence
 from types import MappingProxyType
 
-from amopo_jax.lab.graders import count_words, grade
-from amopo_jax.lab.tasks import CLOSINGS, ITEM_FORMS, LAYOUTS, OFFERS, OPENINGS, OPERATIONS, Items, Task
+from amopo_jax.lab.domains import DOMAINS, Items
+from amopo_jax.lab.graders import DIMENSIONS, count_words, grade
+from amopo_jax.lab.tasks import CLOSINGS, LAYOUTS, OFFERS, OPENINGS, Task
 
 LEVELS = MappingProxyType({"novice": 0.1, "student": 0.4, "expert": 0.8})
 """Level -> chance to get one thing right: an item, a separator, the demand, a courtesy."""
@@ -26,14 +27,19 @@ OMISSION = 0.1
 CONFUSION = 0.3
 """Chance that a courtesy not given rightly is the one of another operation, instead of none."""
 
-RESPONSE_WORDS = tuple(
-  sorted(
-    {*ITEM_FORMS, *LAYOUTS.values(), *CLOSINGS, *OPENINGS, *OFFERS}.union(
-      *(operation.announcements + operation.explanations for operation in OPERATIONS.values())
+RESPONSE_WORDS = MappingProxyType(
+  {
+    name: tuple(
+      sorted(
+        {*domain.forms, *LAYOUTS.values(), *CLOSINGS, *OPENINGS, *OFFERS}.union(
+          *(operation.announcements + operation.explanations for operation in domain.operations.values())
+        )
+      )
     )
-  )
+    for name, domain in DOMAINS.items()
+  }
 )
-"""Every token a responder may write."""
+"""Every token a responder may write, by domain."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,21 +94,25 @@ def compose(items: Items, layouts: Sequence[str], said: Sequence[str], closing: 
   return " ".join(part for part in parts if part)
 
 
-def optimum(task: Task) -> str:
+def optimum(task: Task, dimensions: Sequence[str] = DIMENSIONS) -> str:
   """A response with the highest sum of grades that the task allows.
 
   Items, layout and ending are right; the courtesies are the subset that pays most. Under a limit of words that
   is as many as fit, and the sum stays below full marks.
+
+  Args:
+    task: what is asked.
+    dimensions: whose grades are summed.
   """
   choices = itertools.product(*(("", words[0]) for words in task.courtesies))
   layouts = [task.layout] * (len(task.answer) - 1)
   candidates = [compose(task.answer, layouts, said, task.closing or "") for said in choices]
-  return max(candidates, key=lambda response: sum(grade(task, response).values()))
+  return max(candidates, key=lambda response: sum(grade(task, response, dimensions).values()))
 
 
-def babble(rng: random.Random) -> str:
-  """A response by chance: 1 to 12 tokens drawn evenly from RESPONSE_WORDS."""
-  return " ".join(rng.choices(RESPONSE_WORDS, k=rng.randint(1, 12)))
+def babble(domain: str, rng: random.Random) -> str:
+  """A response by chance: 1 to 12 tokens drawn evenly from the domain's RESPONSE_WORDS."""
+  return " ".join(rng.choices(RESPONSE_WORDS[domain], k=rng.randint(1, 12)))
 
 
 def _edit(task: Task, skill: float, rng: random.Random) -> Items:
@@ -119,7 +129,7 @@ def _say(task: Task, place: int, skill: float, rng: random.Random) -> str:
   right = task.courtesies[place]
   if rng.random() < skill:
     return rng.choice(right)
-  other = rng.choice([verb for verb in OPERATIONS if verb != task.verb])
+  other = rng.choice([verb for verb in task.domain.operations if verb != task.verb])
   wrong = dataclasses.replace(task, verb=other).courtesies[place]
   return rng.choice(wrong) if wrong != right and rng.random() < CONFUSION else ""
 

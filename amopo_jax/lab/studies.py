@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from amopo_jax.lab.domains import DOMAINS
 from amopo_jax.lab.methods import MARGINS, METHODS, TIES, WEIGHTS, Method
 from amopo_jax.lab.spec import DEFAULT_SPEC, WorldSpec
 
@@ -87,6 +88,10 @@ def _worlds(dial: str, values: Sequence[float]) -> list[Ground]:
   return [Ground(f"{dial}-{value:g}", dataclasses.replace(DEFAULT_SPEC, **{dial: value})) for value in values]
 
 
+def _domains() -> list[Ground]:
+  return [Ground(name, dataclasses.replace(DEFAULT_SPEC, domain=name)) for name in DOMAINS]
+
+
 def _changed(key: str, values: Mapping[str, Any]) -> list[Ground]:
   return [Ground(name, changes={key: value}) for name, value in values.items()]
 
@@ -110,6 +115,7 @@ STUDIES: Mapping[str, Study] = MappingProxyType(
     "capacity": Study(
       "The size of the policy", METHODS, _on(_sizes([(64, 2), (96, 3), (160, 4), (224, 5)]), ("amopo", "simpo"))
     ),
+    "domains": Study("What the tasks are about", METHODS, _on(_domains(), ("amopo", "uniform", "simpo"))),
     "template": Study(
       "Instruction before or after the question",
       METHODS,

@@ -4,10 +4,11 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from amopo_jax.lab.domains import DOMAINS
 from amopo_jax.lab.graders import grade
 from amopo_jax.lab.responders import babble, optimum
 from amopo_jax.lab.tasks import parse
-from amopo_jax.lab.world import DIMENSIONS, KINDS, kind_of
+from amopo_jax.lab.world import KINDS, kind_of
 
 Record = Mapping[str, Any]
 
@@ -30,15 +31,17 @@ def summarise(records: Sequence[Record]) -> dict[str, Any]:
   tasks = [parse(record["prompt"][0]["content"]) for record in records]
   pairs = [_scores(record) for record in records]
   kinds = [kind_of(*pair) for pair in pairs]
+  dimensions = tuple(pairs[0][0])
   rng = random.Random("chance")
+  domain = next(name for name, one in DOMAINS.items() if one is tasks[0].domain)
   return {
     "records": len(records),
     "questions": len(set(tasks)),
     "kinds": {kind: kinds.count(kind) for kind in KINDS},
     "conflicts": sum(task.max_words is not None for task in tasks),
-    "dimensions": {dimension: _dimension(pairs, dimension) for dimension in DIMENSIONS},
-    "chance": _means([grade(task, babble(rng)) for task in tasks]),
-    "optimum": _means([grade(task, optimum(task)) for task in tasks]),
+    "dimensions": {dimension: _dimension(pairs, dimension) for dimension in dimensions},
+    "chance": _means([grade(task, babble(domain, rng), dimensions) for task in tasks]),
+    "optimum": _means([grade(task, optimum(task, dimensions), dimensions) for task in tasks]),
   }
 
 
@@ -60,7 +63,7 @@ def _dimension(pairs: Sequence[tuple[dict[str, int], dict[str, int]]], dimension
 
 
 def _means(grades: Sequence[Mapping[str, int]]) -> dict[str, float]:
-  return {dimension: _mean([each[dimension] for each in grades]) for dimension in DIMENSIONS}
+  return {dimension: _mean([each[dimension] for each in grades]) for dimension in grades[0]}
 
 
 def _mean(values: Sequence[int]) -> float:

@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 
+from amopo_jax.lab.graders import DIMENSIONS
 from amopo_jax.lab.jobs import START
 from amopo_jax.lab.methods import OVERALL
 from amopo_jax.lab.pareto import hypervolume
 from amopo_jax.lab.pool import Answer
 from amopo_jax.lab.statistics import Interval, difference, interval
 from amopo_jax.lab.studies import Arm, Study
-from amopo_jax.lab.world import DIMENSIONS
 
 MEAN = "mean"
 BySeed = dict[int, float]

@@ -4,13 +4,16 @@ White space separates words and is otherwise not encoded, so decoding gives the 
 """
 
 import string
+from collections.abc import Sequence
 from types import MappingProxyType
 
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from amopo_jax.lab.domains import DOMAINS
+from amopo_jax.lab.graders import DIMENSIONS
 from amopo_jax.lab.responders import RESPONSE_WORDS
-from amopo_jax.lab.tasks import LAYOUTS, OPERATIONS
+from amopo_jax.lab.tasks import LAYOUTS
 
 CONTEXT_TEMPLATES = MappingProxyType(
   {"overall": "focus on everything .", "dimension": "focus on {dimension} score {score} ."}
@@ -22,7 +25,7 @@ PAD, UNKNOWN, TURN_START, TURN_END = SPECIAL_TOKENS = ("<|pad|>", "<|unk|>", "<|
 
 _ROLES = ("system", "user", "assistant")
 _QUESTION = (":", ".", "with", "end", "at", "most", "words")
-_CONTEXTS = ("focus", "on", "everything", "score", "helpfulness", "correctness", "instruction", "following")
+_CONTEXTS = ("focus", "on", "everything", "score")
 
 CHAT_TEMPLATE = (
   "{%- for message in messages %}"
@@ -32,15 +35,22 @@ CHAT_TEMPLATE = (
 )
 
 
-def vocabulary() -> tuple[str, ...]:
-  """All tokens in the order of their ids: the special ones, then the words in alphabetical order."""
-  words = {*RESPONSE_WORDS, *OPERATIONS, *LAYOUTS, *_ROLES, *_QUESTION, *_CONTEXTS, *string.digits}
+def vocabulary(domain: str = "text", dimensions: Sequence[str] = DIMENSIONS) -> tuple[str, ...]:
+  """All tokens in the order of their ids: the special ones, then the words in alphabetical order.
+
+  Args:
+    domain: of the questions.
+    dimensions: that instructions may name.
+  """
+  words = {*RESPONSE_WORDS[domain], *DOMAINS[domain].items, *DOMAINS[domain].operations}
+  words |= {*LAYOUTS, *_ROLES, *_QUESTION, *_CONTEXTS, *string.digits}
+  words.update(*(name.split("_") for name in dimensions))
   return (*SPECIAL_TOKENS, *sorted(words))
 
 
-def make_tokenizer() -> PreTrainedTokenizerFast:
-  """The tokenizer, the same every time; `save_pretrained` writes what `AutoTokenizer` loads offline."""
-  ids = {token: number for number, token in enumerate(vocabulary())}
+def make_tokenizer(domain: str = "text", dimensions: Sequence[str] = DIMENSIONS) -> PreTrainedTokenizerFast:
+  """The tokenizer of a `vocabulary`, every time the same; `save_pretrained` writes what `AutoTokenizer` loads."""
+  ids = {token: number for number, token in enumerate(vocabulary(domain, dimensions))}
   backend = Tokenizer(models.WordLevel(ids, unk_token=UNKNOWN))
   backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
   return PreTrainedTokenizerFast(

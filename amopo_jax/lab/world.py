@@ -6,16 +6,14 @@ they were. Training and held-out records never share a question.
 
 import random
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from amopo_jax.lab.domains import DOMAINS
 from amopo_jax.lab.graders import GRADERS, HIGH, LOW, grade
 from amopo_jax.lab.responders import draw_skill, respond
 from amopo_jax.lab.spec import WorldSpec
-from amopo_jax.lab.tasks import CLOSINGS, LAYOUTS, NOUNS, OPERATIONS, Task
-
-DIMENSIONS = tuple(GRADERS)
-"""Names of the scores, in the order of the graders."""
+from amopo_jax.lab.tasks import CLOSINGS, LAYOUTS, Task
 
 SPLITS = ("train", "heldout")
 
@@ -24,6 +22,9 @@ HELDOUT_PARTS = 8
 
 KINDS = ("tied", "inverted", "clear")
 """What the dimensions make of a pair; see `WorldSpec`."""
+
+PATIENCE = 300
+"""Pairs of responses that are drawn for a kind; where dimensions hardly ever agree, any pair takes its place then."""
 
 GradedResponse = dict[str, Any]
 """{"content": text, "scores": {dimension: grade}}, as in the native record format."""
@@ -43,12 +44,18 @@ def kind_of(chosen: Mapping[str, int], rejected: Mapping[str, int]) -> str:
   return "inverted" if lowest_gap < 0 else "tied" if lowest_gap == 0 else "clear"
 
 
+def dimensions_of(spec: WorldSpec) -> tuple[str, ...]:
+  """Names of a world's scores, in the order of the graders."""
+  return tuple(GRADERS)[: spec.dimensions]
+
+
 def draw_task(spec: WorldSpec, rng: random.Random) -> Task:
   """A question; its verb, words, layout and demand are drawn on their own."""
-  items = tuple(rng.sample(NOUNS, rng.randint(*spec.num_items)))
+  domain = DOMAINS[spec.domain]
+  items = tuple(rng.sample(domain.items, rng.randint(*spec.num_items)))
   limited = rng.random() < spec.conflict
   return Task(
-    verb=rng.choice(tuple(OPERATIONS)),
+    verb=rng.choice(tuple(domain.operations)),
     items=items,
     layout=rng.choice(tuple(LAYOUTS)),
     closing=None if limited else rng.choice(CLOSINGS),
@@ -76,7 +83,7 @@ def make_record(spec: WorldSpec, seed: int, split: str, number: int) -> dict[str
   while split_of(task) != split:
     task = draw_task(spec, rng)
   shares = (spec.tied, spec.inverted, 1 - spec.tied - spec.inverted)
-  chosen, rejected = _draw_pair(task, rng.choices(KINDS, shares)[0], rng)
+  chosen, rejected = _draw_pair(task, rng.choices(KINDS, shares)[0], dimensions_of(spec), rng)
   first = rng.randrange(2)
   noise = random.Random(f"{seed}/{split}/{number}/noise")  # of its own: the texts are those of the world without it
   chosen, rejected = (_corrupt(response, spec.noise, noise) for response in (chosen, rejected))
@@ -97,16 +104,21 @@ def split_of(task: Task) -> str:
   return "train" if zlib.crc32(task.question.encode()) % HELDOUT_PARTS else "heldout"
 
 
-def _draw_pair(task: Task, kind: str, rng: random.Random) -> tuple[GradedResponse, GradedResponse]:
+def _draw_pair(
+  task: Task, kind: str, dimensions: Sequence[str], rng: random.Random
+) -> tuple[GradedResponse, GradedResponse]:
+  attempt = 0
   while True:
-    rejected, chosen = sorted((_draw_response(task, rng) for _ in range(2)), key=_total)
-    if _total(chosen) > _total(rejected) and kind_of(chosen["scores"], rejected["scores"]) == kind:
+    attempt += 1
+    rejected, chosen = sorted((_draw_response(task, dimensions, rng) for _ in range(2)), key=_total)
+    is_wanted = kind_of(chosen["scores"], rejected["scores"]) == kind or attempt > PATIENCE
+    if _total(chosen) > _total(rejected) and is_wanted:
       return chosen, rejected
 
 
-def _draw_response(task: Task, rng: random.Random) -> GradedResponse:
+def _draw_response(task: Task, dimensions: Sequence[str], rng: random.Random) -> GradedResponse:
   text = respond(task, draw_skill(rng), rng)
-  return {"content": text, "scores": grade(task, text)}
+  return {"content": text, "scores": grade(task, text, dimensions)}
 
 
 def _corrupt(response: GradedResponse, chance: float, rng: random.Random) -> GradedResponse:

@@ -21,7 +21,7 @@ from amopo_jax.lab.tasks import Task
 
 REVERSE = Task("reverse", ("ant", "cat", "dog", "elk"), "commas", closing="done")
 BRIEF = Task("capitals", ("ant", "cat", "dog"), "dashes", max_words=4)
-TEXTS = st.lists(st.sampled_from(RESPONSE_WORDS), max_size=12).map(" ".join)
+TEXTS = st.lists(st.sampled_from(RESPONSE_WORDS["text"]), max_size=12).map(" ".join)
 
 
 @pytest.mark.parametrize(
@@ -106,10 +106,26 @@ def test_all_grades_of_a_response():
   assert grade(REVERSE, response) == {"helpfulness": 2, "correctness": 3, "instruction_following": 3}
 
 
+@pytest.mark.parametrize(
+  "response, grades",
+  [
+    ("elk , dog , cat , ant done", (4, 4, 4)),
+    ("gladly! elk , dog , cat , ant (swapped) more? done", (1, 0, 4)),
+    ("sure! elk - dog , cat done", (4, 2, 2)),
+    ("elk elk , elk done bye thanks", (3, 4, 2)),
+    ("", (4, 4, 0)),
+    ("elk", (4, 4, 4)),
+  ],
+)
+def test_dimensions_on_demand(response, grades):
+  names = ("brevity", "plainness", "consistency")
+  assert grade(REVERSE, response, names) == dict(zip(names, grades, strict=True))
+
+
 @given(TEXTS | st.text())
 def test_any_text_has_grades_in_the_range(response):
   for task in (REVERSE, BRIEF):
-    grades = grade(task, response)
+    grades = grade(task, response, tuple(GRADERS))
     assert list(grades) == list(GRADERS)
     assert all(LOW <= each <= HIGH for each in grades.values())
 
@@ -136,6 +152,8 @@ def test_a_courtesy_pays_and_costs_under_a_limit(response, courtesy):
   assert instruction_following(BRIEF, longer) <= instruction_following(BRIEF, response)
 
 
-@pytest.mark.parametrize("response, count", [("", 0), (", - /", 0), ("sure! ANT , cats (raised) more? done", 6)])
+@pytest.mark.parametrize(
+  "response, count", [("", 0), (", - /", 0), ("sure! ANT , cats (raised) more? done", 6), ("+2 , 13 / -1", 3)]
+)
 def test_separators_are_no_words(response, count):
   assert count_words(response) == count

@@ -3,8 +3,8 @@
 import pytest
 
 from amopo_jax.lab import tables
+from amopo_jax.lab.graders import DIMENSIONS
 from amopo_jax.lab.studies import STUDIES, Arm
-from amopo_jax.lab.world import DIMENSIONS
 
 STUDY = STUDIES["baselines"]._replace(arms=(Arm("amopo"), Arm("simpo"), Arm("modpo")), scores=(0.0,))
 

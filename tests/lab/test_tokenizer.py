@@ -8,15 +8,15 @@ import transformers
 from amopo_jax.data.contexts import PLACES, Context, condition
 from amopo_jax.data.records import Message
 from amopo_jax.data.tokenizer import load_tokenizer
-from amopo_jax.lab.graders import GRADERS
+from amopo_jax.lab.domains import DOMAINS
+from amopo_jax.lab.graders import DIMENSIONS, GRADERS
 from amopo_jax.lab.responders import RESPONSE_WORDS, draw_skill, respond
 from amopo_jax.lab.spec import DEFAULT_SPEC, WorldSpec
-from amopo_jax.lab.tasks import NOUNS, OPERATIONS
 from amopo_jax.lab.tokenizer import CONTEXT_TEMPLATES, SPECIAL_TOKENS, UNKNOWN, make_tokenizer, vocabulary
 from amopo_jax.lab.world import draw_task
 
 CONTEXTS = [Context("overall", None, CONTEXT_TEMPLATES["overall"])]
-CONTEXTS += [Context(dimension, dimension, CONTEXT_TEMPLATES["dimension"], 0, 4) for dimension in GRADERS]
+CONTEXTS += [Context(dimension, dimension, CONTEXT_TEMPLATES["dimension"], 0, 4) for dimension in DIMENSIONS]
 
 
 @pytest.fixture(scope="module")
@@ -90,4 +90,6 @@ def test_prompts_are_at_most_32_tokens_with_the_longest_context(tokenizer):
 def test_other_words_are_unknown_and_the_world_has_no_word_too_many(tokenizer):
   (ids,) = tokenizer.encode(["write a poem"])
   assert tokenizer.decode(ids).split() == [UNKNOWN] * 3
-  assert {*RESPONSE_WORDS, *NOUNS, *OPERATIONS} < set(vocabulary())
+  for name, domain in DOMAINS.items():
+    assert {*RESPONSE_WORDS[name], *domain.items, *domain.operations} < set(vocabulary(name))
+    assert len(vocabulary(name, tuple(GRADERS))) < 256

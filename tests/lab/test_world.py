@@ -6,17 +6,28 @@ import random
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from amopo_jax.data.adapters import ADAPTERS
 from amopo_jax.data.pairs import RULES
-from amopo_jax.lab.graders import grade
+from amopo_jax.lab.domains import DOMAINS
+from amopo_jax.lab.graders import DIMENSIONS, grade
 from amopo_jax.lab.responders import optimum
 from amopo_jax.lab.spec import DEFAULT_SPEC, WorldSpec
 from amopo_jax.lab.tasks import parse
-from amopo_jax.lab.world import DIMENSIONS, SPLITS, draw_task, kind_of, make_record, make_records, split_of
+from amopo_jax.lab.world import (
+  KINDS,
+  SPLITS,
+  dimensions_of,
+  draw_task,
+  kind_of,
+  make_record,
+  make_records,
+  split_of,
+)
 
 COUNT = 500
 
@@ -173,3 +184,26 @@ def test_a_question_keeps_to_its_spec(seed, num_items, slack):
   assert (task.closing is None) != (task.max_words is None)
   if task.max_words is not None:
     assert slack[0] <= task.max_words - len(task.items) <= slack[1]
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+@pytest.mark.parametrize("count", [2, 6])
+def test_every_domain_has_pairs_in_any_number_of_dimensions(domain, count):
+  spec = WorldSpec(domain=domain, dimensions=count)
+  kinds = set()
+  for record in make_records(spec, 0, "train", 60):
+    chosen, rejected = scores(record)
+    assert tuple(chosen) == dimensions_of(spec)
+    assert len(chosen) == count
+    assert sum(chosen.values()) > sum(rejected.values())
+    assert parse(record["prompt"][0]["content"]).domain is DOMAINS[domain]
+    kinds.add(kind_of(chosen, rejected))
+  assert kinds >= {"tied", "inverted"}
+  assert count == 6 or kinds == set(KINDS)
+
+
+def test_helpfulness_and_brevity_pull_against_each_other():
+  spec = WorldSpec(dimensions=4, conflict=0.0)
+  responses = [one for record in make_records(spec, 0, "train", 200) for one in record["responses"]]
+  pairs = np.array([(one["scores"]["helpfulness"], one["scores"]["brevity"]) for one in responses])
+  assert np.corrcoef(pairs.T)[0, 1] < -0.5

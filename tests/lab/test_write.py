@@ -91,7 +91,7 @@ def test_other_files_are_not_overwritten(tmp_path):
 
 
 def test_an_interrupted_run_leaves_no_directory_and_the_next_one_completes_it(tmp_path, monkeypatch):
-  def stop():
+  def stop(*given):
     raise KeyboardInterrupt
 
   with monkeypatch.context() as patch:

@@ -10,6 +10,7 @@ fastest on a CPU, and a softmax over the first axis is arithmetic on whole rows 
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 import jax
@@ -70,8 +71,8 @@ def _forward(x: Operands, blocks: Blocks) -> tuple[Array, Array]:
   def one_block(i: Array, done: tuple[Array, Array]) -> tuple[Array, Array]:
     queries = _queries(x, i, blocks)
 
-    def add(keys: _Keys, state: _Softmax) -> _Softmax:
-      scores = _scores(x, queries, keys, blocks)
+    def add(keys: _Keys, is_whole: bool, state: _Softmax) -> _Softmax:
+      scores = _scores(x, queries, keys, is_whole, blocks)
       top = jnp.maximum(state.top, jnp.max(scores, axis=1))
       shares, shrink = jnp.exp(scores - top[:, None]), jnp.exp(state.top - top)
       summed = state.summed * shrink[:, None] + _product("gdk,gkq->gdq", keys.v, shares.astype(x.v.dtype))
@@ -96,9 +97,9 @@ def _backward(x: Operands, pull: Pull, blocks: Blocks) -> tuple[Array, Array, Ar
     d_out, lse, delta = (_fold(part, i, blocks) for part in pull)
     d_out = _turn(d_out)
 
-    def add(keys: _Keys, grads: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+    def add(keys: _Keys, is_whole: bool, grads: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
       d_q, d_k, d_v = grads
-      shares = jnp.exp(_scores(x, queries, keys, blocks) - lse[:, None])
+      shares = jnp.exp(_scores(x, queries, keys, is_whole, blocks) - lse[:, None])
       d_shares = _product("gdk,gdq->gkq", keys.v, d_out)
       d_scores = (shares * (d_shares - delta[:, None])).astype(x.q.dtype)
       d_q = d_q + _product("gdk,gkq->gdq", keys.k, d_scores)
@@ -114,18 +115,20 @@ def _backward(x: Operands, pull: Pull, blocks: Blocks) -> tuple[Array, Array, Ar
   return d_q, _turn(d_k).astype(x.k.dtype), _turn(d_v).astype(x.v.dtype)
 
 
-def _walk(x: Operands, blocks: Blocks) -> Callable[[Array, Callable[[_Keys, _State], _State], _State], _State]:
-  """Makes `(i, add, state)`, which folds `add` over the live blocks of keys of query block i."""
-  live = list_by_queries(x.live(blocks), blocks)
-  turned = _turn(x.k), _turn(x.v)
+def _walk(x: Operands, blocks: Blocks) -> Callable[[Array, Callable[[_Keys, bool, _State], _State], _State], _State]:
+  """Makes `(i, add, state)`, which folds `add` over the live blocks of keys of query block i, the whole ones first."""
+  live = list_by_queries(x.live(blocks), blocks, x.whole(blocks))
+  assert live.middles is not None
+  middles, turned = live.middles, (_turn(x.k), _turn(x.v))
 
-  def each_key_block(i: Array, add: Callable[[_Keys, _State], _State], state: _State) -> _State:
-    def one(entry: Array, state: _State) -> _State:
+  def each_key_block(i: Array, add: Callable[[_Keys, bool, _State], _State], state: _State) -> _State:
+    def one(is_whole: bool, entry: Array, state: _State) -> _State:
       start = inner(live.entries[entry]) * blocks.keys
       keys, values = (jax.lax.dynamic_slice_in_dim(y, start, blocks.keys, axis=2) for y in turned)
-      return add(_Keys(start, keys, values), state)
+      return add(_Keys(start, keys, values), is_whole, state)
 
-    return jax.lax.fori_loop(live.starts[i], live.starts[i + 1], one, state)
+    state = jax.lax.fori_loop(live.starts[i], middles[i], partial(one, True), state)
+    return jax.lax.fori_loop(middles[i], live.starts[i + 1], partial(one, False), state)
 
   return each_key_block
 
@@ -135,12 +138,17 @@ def _queries(x: Operands, i: Array, blocks: Blocks) -> _Queries:
   return _Queries(index, (_turn(_fold(x.q, i, blocks)) * x.scale).astype(x.q.dtype))
 
 
-def _scores(x: Operands, queries: _Queries, keys: _Keys, blocks: Blocks) -> Float32[Array, "G keys queries"]:
-  """Scores, hidden where a query does not see a key; most blocks are seen whole, and adding a mask takes time."""
+def _scores(
+  x: Operands, queries: _Queries, keys: _Keys, is_whole: bool, blocks: Blocks
+) -> Float32[Array, "G keys queries"]:
+  """Scores, hidden where a query does not see a key."""
   scores = _product("gdk,gdq->gkq", keys.k, queries.q)
+  if is_whole:
+    return scores
   visible = _visible(x, queries.index, keys.start, blocks)
   mask = lambda scores: jnp.where(jnp.tile(visible, (1, x.q.shape[1]))[None], scores, HIDDEN)
-  return jax.lax.cond(jnp.all(visible), lambda scores: scores, mask, scores)
+  # Under a condition that always holds: masked in memory of its own, not anew in each loop that reads the scores.
+  return jax.lax.cond(keys.start >= 0, mask, lambda scores: scores, scores)
 
 
 def _visible(x: Operands, query: Array, start: Array, blocks: Blocks) -> Bool[Array, "keys queries"]:

@@ -1,0 +1,84 @@
+"""The report of a study on answers that are made up: what is on the page, in the files, in the pictures."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from amopo_jax.lab.graders import DIMENSIONS
+from amopo_jax.lab.report import write_report
+from amopo_jax.lab.studies import STUDIES, Arm, Size
+
+STUDY = STUDIES["baselines"]._replace(arms=(Arm("amopo"), Arm("simpo")), scores=(1.0,))
+FULL = {name: 4.0 for name in DIMENSIONS}
+
+
+def answer(value, contexts=("overall",)):
+  scores = dict.fromkeys([*DIMENSIONS, "mean"], value)
+  found = {context: scores for context in contexts}
+  more = {"accuracy": {"overall": 0.75}, "tokens_per_response": 10.0, "ended": 1.0, "sequences": 8, "seconds": 2.0}
+  return {"scores": {"greedy": found, "sampled": found}, "asked": {"1": found}, "wins": {"overall": 0.5}} | more
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+  """A report of two seeds; one run of SimPO failed."""
+  folder = tmp_path_factory.mktemp("study")
+  answers = {
+    "worlds/default": {"chance": FULL, "optimum": FULL},
+    "seed0/start": answer(1.0),
+    "seed1/start": answer(1.5),
+    "seed0/amopo": answer(2.0, ("overall", *DIMENSIONS)),
+    "seed1/amopo": answer(3.0, ("overall", *DIMENSIONS)),
+    "seed0/simpo": answer(1.0),
+  }
+  for seed, margin in ((0, 0.5), (1, 1.5)):
+    run = folder / f"seed{seed}" / "amopo" / "run"
+    run.mkdir(parents=True)
+    lines = [{"step": step, "loss": 1.0, "rewards/margins/overall": margin * step} for step in (1, 2)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+  failures = {"seed1/simpo": "InputError: no room"}
+  size = Size(seeds=2)
+  return write_report(STUDY, answers, failures, folder, size=size, command="amopo lab baselines", seconds=60.0)
+
+
+def test_the_page_says_what_was_done_what_came_out_and_what_did_not(report):
+  page = report.read_text()
+  assert page.startswith("# AMoPO and its baselines\n")
+  assert "    amopo lab baselines\n" in page
+  assert "2 seeds, each with a start of 1000 steps" in page
+  assert "| AMoPO, Gaussian weights | 2.50 ± 6.35 |" in page  # t(0.975, 1) = 12.71 times the error 0.5
+  assert "- seed1/simpo: InputError: no room" in page
+  for picture in ("scores.png", "curves.png", "front.png"):
+    assert f"]({picture})" in page
+
+
+def test_the_tables_have_as_many_cells_in_every_row(report):
+  tables = [block.splitlines() for block in report.read_text().split("\n\n") if block.startswith("|")]
+  assert len(tables) >= 5
+  for lines in tables:
+    assert len({line.count("|") for line in lines}) == 1
+
+
+def test_scores_are_there_run_by_run(report):
+  rows = list(csv.DictReader((report.parent / "scores.csv").open()))
+  of = lambda **wanted: [row for row in rows if all(row[key] == value for key, value in wanted.items())]
+  assert [row["score"] for row in of(seed="1", arm="amopo", mode="sampled", context="overall")] == ["3.0"] * 3
+  assert len(of(arm="simpo", asked="1")) == len(DIMENSIONS)
+  assert {row["seed"] for row in of(arm="simpo")} == {"0"}
+
+
+def test_curves_are_means_over_seeds(report):
+  rows = list(csv.DictReader((report.parent / "curves.csv").open()))
+  assert [(row["step"], row["mean over seeds"]) for row in rows] == [("1", "1.0"), ("2", "2.0")]
+  assert {(row["arm"], row["metric"]) for row in rows} == {("amopo", "rewards/margins/overall")}
+
+
+@pytest.mark.parametrize("name", ["scores.png", "curves.png", "front.png"])
+def test_pictures_show_something(report, name):
+  pixels = np.asarray(Image.open(report.parent / name).convert("RGB"))
+  assert min(pixels.shape[:2]) > 200
+  coloured = np.ptp(pixels.astype(int), axis=-1) > 60
+  assert coloured.sum() > 100
