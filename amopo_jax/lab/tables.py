@@ -35,7 +35,7 @@ def by_seed(answers: Mapping[str, Answer], name: str, read: Callable[[Answer], f
   for job, answer in answers.items():
     folder, _, arm = job.partition("/")
     if arm == name and folder.startswith("seed"):
-      found[int(folder.removeprefix("seed"))] = read(answer)
+      found[int(folder.removeprefix("seed"))] = float(read(answer))
   return found
 
 
