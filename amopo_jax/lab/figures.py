@@ -52,8 +52,8 @@ def draw_curves(study: Study, curves: Curves, out: Path) -> None:
           panel.plot(*zip(*points, strict=True), linewidth=1.2, label=name.removeprefix(kind))
       panel.set_title(f"{label(study, arm)}: {title}", fontsize=9)
       panel.grid(alpha=0.25)
-    named = next((panel for panel in row[::-1] if panel.get_legend_handles_labels()[1]), row[0])
-    named.legend(*named.get_legend_handles_labels(), fontsize=7, loc="upper right")
+    for panel in [panel for panel in row if panel.get_legend_handles_labels()[1]][-1:]:
+      panel.legend(fontsize=7, loc="upper right")
   for panel in panels[-1]:
     panel.set_xlabel("step")
   _save(figure, out)
