@@ -28,11 +28,12 @@ DEFAULTS = {
   "sft_weight": 0.0,
   "ratio_weight": 0.1,
   "length_weight": 0.0,
+  "per_turn": False,
 }
 """Keys that not every objective uses, with the value of `configs/base.py` that they must be left at elsewhere."""
 
 USED = {
-  "amopo": ("target_margin", "alpha", "fixed_alpha", "ties", "gap_margin", "sft_weight"),
+  "amopo": ("target_margin", "alpha", "fixed_alpha", "ties", "gap_margin", "sft_weight", "per_turn"),
   "sft": (),
   "simpo": ("target_margin",),
   "orpo": ("ratio_weight",),

@@ -88,6 +88,7 @@ class ObjectiveSpec:
   ratio_weight: float
   length_weight: float
   conflict_radius: float
+  per_turn: bool
 
 
 @dataclasses.dataclass(frozen=True)

@@ -68,12 +68,14 @@ class PairInfo(NamedTuple):
       step, so that a sum over micro-batches of weighted sums is the mean over pairs.
     reference: sum of the log-probabilities of each response under a reference policy, nats; None where the objective
       needs none, 0 at an empty place.
+    wanted: how much each context matters to the turn that the pair answers, ≥ 0, not all 0; None: all alike.
   """
 
   is_ordered: Bool[Array, "*A B K"]
   score_gap: Float[Array, "*A B K"]
   weight: Float[Array, "*A B"]
   reference: Float[Array, "*A B K P"] | None = None
+  wanted: Float[Array, "*A B K"] | None = None
 
 
 class Batch(NamedTuple):

@@ -14,7 +14,18 @@ from absl import flags
 
 from amopo_jax.cli.parse import require
 
-STUDIES = ("baselines", "weights", "margins", "ties", "noise", "capacity", "domains", "template", "steering")
+STUDIES = (
+  "baselines",
+  "weights",
+  "margins",
+  "ties",
+  "noise",
+  "capacity",
+  "domains",
+  "dialogue",
+  "template",
+  "steering",
+)
 SUBJECTS = ("world", "grade", *STUDIES)
 """What may follow `amopo lab`."""
 

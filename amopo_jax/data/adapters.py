@@ -46,7 +46,7 @@ class Adapter:
 def native(rows: Sequence[Row], origin: str) -> Record:
   """`{"prompt": text | messages, "responses": [{"content", "scores"}, …], "chosen": 0}`: our own format."""
   (row,) = rows
-  refuse_others(row, ("prompt", "responses", "chosen", "id", "metadata"), "the row", origin)
+  refuse_others(row, ("prompt", "responses", "chosen", "wanted", "id", "metadata"), "the row", origin)
   chosen = row.get("chosen")
   if chosen is not None and (isinstance(chosen, bool) or not isinstance(chosen, int)):
     raise InputError(f"{origin}: 'chosen' is {chosen!r}; it must be the number of a response, from 0, or null")
@@ -59,6 +59,7 @@ def native(rows: Sequence[Row], origin: str) -> Record:
     tuple(_native_response(response, origin) for response in responses),
     chosen,
     origin,
+    as_scores(row["wanted"], origin) if row.get("wanted") is not None else {},
   )
 
 

@@ -55,6 +55,7 @@ def collate(
     score_gap=stack([group.score_gap for group in groups]),
     weight=weight,
     reference=None if reference is None else _look_up(reference, index),
+    wanted=stack([group.wanted for group in groups]),
   )
   return Batch(PackedRows(*(stack(field) for field in zip(*rows, strict=True))), pairs, index)
 

@@ -154,6 +154,29 @@ def order(pair: Pair, spec: ContextSpec) -> tuple[Bool[np.ndarray, "K"], Float32
   return gaps > 0, gaps
 
 
+def wanted(pair: Pair, spec: ContextSpec) -> Float32[np.ndarray, "K"]:
+  """How much each context matters to the turn that the pair answers.
+
+  Args:
+    pair: whose record may say what it wants.
+    spec: the contexts.
+
+  Returns:
+    The record's weight of the context's dimension, 0 where it names others alone; 1 for a context without a
+    dimension, and everywhere where the record wants nothing in particular.
+
+  Raises:
+    InputError: what it wants is the dimension of no context, and every context has one.
+  """
+  if not pair.wanted:
+    return np.ones(len(spec.contexts), np.float32)
+  weights = [1.0 if one.dimension is None else float(pair.wanted.get(one.dimension, 0)) for one in spec.contexts]
+  if not sum(weights) > 0:
+    names = ", ".join(pair.wanted)
+    raise InputError(f"{pair.origin}: wants {names}, of which no context is; add it, or a context without a dimension")
+  return np.asarray(weights, np.float32)
+
+
 def _score_gap(pair: Pair, context: Context) -> float:
   if context.dimension is None:
     return 1.0

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float32
 
-from amopo_jax.data.contexts import ContextSpec, order, render
+from amopo_jax.data.contexts import ContextSpec, order, render, wanted
 from amopo_jax.data.records import Message, Pair, Response
 from amopo_jax.data.tokenizer import TokenIds, Tokenizer
 from amopo_jax.types import InputError
@@ -61,6 +61,7 @@ class EncodedPair:
     num_cut: tokens taken away, from the longest prompt and from both responses.
     origin: of the record.
     others: tokens of `Pair.others`; not laid out.
+    wanted: see `contexts.wanted`; None: every context alike.
   """
 
   prompts: tuple[TokenIds, ...]
@@ -71,6 +72,7 @@ class EncodedPair:
   num_cut: int
   origin: str
   others: tuple[TokenIds, ...] = ()
+  wanted: Float32[np.ndarray, "K"] | None = None
 
   @functools.cached_property
   def branching(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -148,7 +150,8 @@ def encode_pair(
     responses = [response[:room] for response in responses]
     num_cut = before - _longest(prompts) - sum(map(len, responses[:2]))
   chosen, rejected, *others = responses
-  return EncodedPair(prompts, (chosen, rejected), is_ordered, score_gap, index, num_cut, pair.origin, tuple(others))
+  said = is_ordered, score_gap, index, num_cut, pair.origin, tuple(others), wanted(pair, contexts)
+  return EncodedPair(prompts, (chosen, rejected), *said)
 
 
 def fits_by_bytes(pair: Pair, contexts: ContextSpec, tokenizer: Tokenizer, max_length: int) -> bool:

@@ -50,7 +50,7 @@ class EveryResponse:
 
     def pair(one: int, two: int) -> Pair:
       others = tuple(response for number, response in enumerate(posed) if number not in (one, two))
-      return Pair(record.prompt, posed[one], posed[two], record.origin, others)
+      return Pair(record.prompt, posed[one], posed[two], record.origin, others, record.wanted)
 
     return [pair(one, two) for one, two in places]
 

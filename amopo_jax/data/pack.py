@@ -69,12 +69,14 @@ class Group(NamedTuple):
     is_ordered: see `contexts.order`; False in an empty place.
     score_gap: see `contexts.order`; 0 in an empty place.
     index: number of the pair in its data set, EMPTY_PLACE where there is none.
+    wanted: see `contexts.wanted`; 1 in an empty place.
   """
 
   rows: PackedRows
   is_ordered: Bool[np.ndarray, "B K"]
   score_gap: Float32[np.ndarray, "B K"]
   index: Int32[np.ndarray, "B"]
+  wanted: Float32[np.ndarray, "B K"]
 
 
 def empty_group(spec: PackSpec) -> Group:
@@ -94,6 +96,7 @@ def empty_group(spec: PackSpec) -> Group:
     is_ordered=np.zeros((spec.max_pairs, spec.num_contexts), bool),
     score_gap=np.zeros((spec.max_pairs, spec.num_contexts), np.float32),
     index=np.full(spec.max_pairs, EMPTY_PLACE, np.int32),
+    wanted=np.ones((spec.max_pairs, spec.num_contexts), np.float32),
   )
 
 
@@ -119,6 +122,8 @@ def pack_group(pending: Sequence[Sized], spec: PackSpec) -> tuple[Group, list[in
     encoded = pending[number].encoded
     group.is_ordered[place], group.score_gap[place] = encoded.is_ordered, encoded.score_gap
     group.index[place] = encoded.index
+    if encoded.wanted is not None:
+      group.wanted[place] = encoded.wanted
   for row, runs in enumerate(plan):
     _write_row(PackedRows(*(field[row] for field in group.rows)), runs, pending, taken, spec.num_contexts * 2)
   return group, taken

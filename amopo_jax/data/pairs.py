@@ -156,7 +156,7 @@ _TIE = 1e-9
 def _pairs(record: Record, numbers: list[tuple[int, int]]) -> list[Pair]:
   both = [(record.responses[chosen], record.responses[rejected]) for chosen, rejected in numbers]
   return [
-    Pair(record.prompt, chosen, rejected, record.origin)
+    Pair(record.prompt, chosen, rejected, record.origin, wanted=record.wanted)
     for chosen, rejected in both
     if chosen.content != rejected.content
   ]

@@ -7,6 +7,7 @@ is one line that begins with the record's origin ("file:line").
 import dataclasses
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from amopo_jax.types import InputError
 
@@ -52,6 +53,7 @@ class Record:
     responses: two or more.
     chosen: index of the response the annotators preferred, None if they only scored.
     origin: where it came from, "file:line".
+    wanted: dimension -> weight ≥ 0 of what this turn asks for, not all of them 0; empty: everything alike.
 
   Raises:
     InputError: if one of these statements does not hold.
@@ -61,6 +63,7 @@ class Record:
   responses: tuple[Response, ...]
   chosen: int | None
   origin: str
+  wanted: Mapping[str, Number] = MappingProxyType({})
 
   def __post_init__(self):
     check_prompt(self.prompt, self.origin)
@@ -72,6 +75,7 @@ class Record:
       raise InputError(
         f"{self.origin}: chosen is {self.chosen}; the responses are numbered 0 to {len(self.responses) - 1}"
       )
+    _check_wanted(self.wanted, self.origin)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +89,7 @@ class Pair:
     origin: of the record.
     others: further responses that must get the very same prompts, so that cuts leave room for them, too: where a
       record is scored, its responses lie in several pairs. None in training.
+    wanted: as in `Record`.
   """
 
   prompt: tuple[Message, ...]
@@ -92,6 +97,7 @@ class Pair:
   rejected: Response
   origin: str
   others: tuple[Response, ...] = ()
+  wanted: Mapping[str, Number] = MappingProxyType({})
 
 
 def score_in_range(response: Response, dimension: str, low: Number, high: Number, origin: str) -> float:
@@ -139,6 +145,14 @@ def check_prompt(prompt: tuple[Message, ...], origin: str) -> None:
     raise InputError(f"{origin}: the prompt ends with role '{prompt[-1].role}'; its last message must be the user's")
   if not prompt[-1].content.strip():
     raise InputError(f"{origin}: the prompt's last message is empty; there is nothing to respond to")
+
+
+def _check_wanted(wanted: Mapping[str, Number], origin: str):
+  for dimension, weight in wanted.items():
+    if not 0 <= weight < math.inf:
+      raise InputError(f"{origin}: 'wanted' gives '{dimension}' the weight {weight}; give a finite one of at least 0")
+  if wanted and not sum(wanted.values()) > 0:
+    raise InputError(f"{origin}: 'wanted' gives every dimension the weight 0; leave it out to want everything alike")
 
 
 def _check_response(response: Response, number: int, origin: str):

@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
+from amopo_jax.lab.spec import WorldSpec
 from amopo_jax.lab.tasks import LAYOUTS, Task
 
 LOW, HIGH = 0, 4
@@ -81,6 +82,11 @@ GRADERS: Mapping[str, Callable[[Task, str], int]] = MappingProxyType(
 
 DIMENSIONS = tuple(GRADERS)[:3]
 """Those of the default world."""
+
+
+def dimensions_of(spec: WorldSpec) -> tuple[str, ...]:
+  """Names of a world's scores, in the order of the graders."""
+  return tuple(GRADERS)[: spec.dimensions]
 
 
 def grade(task: Task, response: str, dimensions: Sequence[str] = DIMENSIONS) -> dict[str, int]:

@@ -11,9 +11,10 @@ from amopo_jax.lab.tasks import parse
 from amopo_jax.types import InputError
 
 Scores = dict[str, dict[str, float]]
-"""Context -> dimension -> mean grade, 0 to 4, and "mean" over the dimensions."""
+"""Context -> dimension -> mean grade, 0 to 4, with MEAN and WANTED."""
 
-MEAN = "mean"
+MEAN, WANTED = "mean", "wanted"
+"""Beside the dimensions' names: the mean over them, and in dialogues the grade in the one that the turn wants."""
 
 
 def read_scores(path: str | Path) -> Scores:
@@ -44,7 +45,9 @@ def read_lines(path: str | Path) -> list[dict[str, Any]]:
     except (ValueError, KeyError, TypeError, IndexError) as error:
       raise InputError(f"{path}:{number}: not a line of amopo generate ({error}); give a file that it wrote") from error
     try:
-      lines.append({**line, "context": context, **grade(parse(question), response)})
+      task = parse(question)
+      grades = grade(task, response)
+      lines.append({**line, "context": context, **grades, **({WANTED: grades[task.wanted]} if task.wanted else {})})
     except InputError as error:
       raise InputError(f"{path}:{number}: {error}") from None
   if not lines:
@@ -82,6 +85,8 @@ def mean_scores(lines: Sequence[Mapping[str, Any]]) -> Scores:
     mine = [line for line in lines if line["context"] == context]
     means = {dimension: _mean(line[dimension] for line in mine) for dimension in DIMENSIONS}
     found[context] = means | {MEAN: _mean(means.values())}
+    if all(WANTED in line for line in mine):
+      found[context][WANTED] = _mean(line[WANTED] for line in mine)
   return found
 
 

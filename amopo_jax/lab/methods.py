@@ -84,6 +84,18 @@ MARGINS: Mapping[str, Method] = MappingProxyType(
   {f"gamma_{gamma}": Method(f"γ = {gamma}", {"objective.target_margin": gamma}, ALL) for gamma in (0.0, 0.5, 1.0, 2.0)}
 )
 
+DIALOGUE: Mapping[str, Method] = MappingProxyType(
+  {
+    **{name: METHODS[name] for name in ("amopo", "uniform", "simpo")},
+    "amopo_turn": Method(
+      "AMoPO, Gaussian weights per turn", {"objective.alpha": "gaussian", "objective.per_turn": True}, ALL
+    ),
+    "uniform_turn": Method(
+      "AMoPO, uniform weights per turn", {"objective.alpha": "uniform", "objective.per_turn": True}, ALL
+    ),
+  }
+)
+
 TIES: Mapping[str, Method] = MappingProxyType(
   {name: Method(f"ties: {name}", {"objective.ties": name}, ALL) for name in ("keep", "mask_ties", "follow_dimension")}
 )

@@ -13,6 +13,7 @@ import numpy as np
 from amopo_jax.lab import tables
 from amopo_jax.lab.figures import Curves, draw_curves, draw_front, draw_scores
 from amopo_jax.lab.graders import DIMENSIONS
+from amopo_jax.lab.grading import WANTED
 from amopo_jax.lab.pool import Answer, free_cores
 from amopo_jax.lab.studies import Size, Study
 from amopo_jax.writers import read_metrics
@@ -124,7 +125,8 @@ def _write_scores(answers: Mapping[str, Answer], path: Path) -> None:
       (seed, arm, mode, asked, context, dimension, scores[dimension])
       for mode, asked, contexts in told
       for context, scores in contexts.items()
-      for dimension in DIMENSIONS
+      for dimension in (*DIMENSIONS, WANTED)
+      if dimension in scores
     ]
   _write_csv(path, rows)
 

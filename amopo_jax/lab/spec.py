@@ -23,6 +23,8 @@ class WorldSpec:
       chosen one is not touched.
     num_items: smallest and largest number of words to edit, from 2 to 6.
     dimensions: how many scores a response has, from 2 to 6: the first ones of `graders.GRADERS`.
+    turns: questions of a dialogue, from 1 to 3, the last of which is to be answered; with more than one each says
+      which dimension matters now, another one than before, and that one counts `WANTED` times in the choice.
     domain: what the questions are about, a key of `domains.DOMAINS`.
     slack: smallest and largest number of courtesies that fit under such a limit, from 0 to 3.
 
@@ -38,6 +40,7 @@ class WorldSpec:
   slack: tuple[int, int] = (1, 3)
   domain: str = "text"
   dimensions: int = 3
+  turns: int = 1
 
   def __post_init__(self):
     shares = {"tied": self.tied, "inverted": self.inverted, "conflict": self.conflict, "noise": self.noise}
@@ -47,6 +50,7 @@ class WorldSpec:
     if self.domain not in DOMAINS:
       raise InputError(f"world: domain {self.domain!r} is unknown; choose one of {', '.join(DOMAINS)}")
     _check_within("dimensions", (self.dimensions, self.dimensions), 2, 6)
+    _check_within("turns", (self.turns, self.turns), 1, 3)
     _check_within("num_items", self.num_items, 2, 6)
     _check_within("slack", self.slack, 0, 3)
 

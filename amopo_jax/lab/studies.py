@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from amopo_jax.lab.domains import DOMAINS
-from amopo_jax.lab.methods import MARGINS, METHODS, TIES, WEIGHTS, Method
+from amopo_jax.lab.methods import DIALOGUE, MARGINS, METHODS, TIES, WEIGHTS, Method
 from amopo_jax.lab.spec import DEFAULT_SPEC, WorldSpec
 
 
@@ -92,6 +92,10 @@ def _domains() -> list[Ground]:
   return [Ground(name, dataclasses.replace(DEFAULT_SPEC, domain=name)) for name in DOMAINS]
 
 
+_DIALOGUE = Ground("dialogue", dataclasses.replace(DEFAULT_SPEC, turns=2), {"batch.row_length": 192})
+"""Two questions and an answer between them need longer rows."""
+
+
 def _changed(key: str, values: Mapping[str, Any]) -> list[Ground]:
   return [Ground(name, changes={key: value}) for name, value in values.items()]
 
@@ -116,6 +120,7 @@ STUDIES: Mapping[str, Study] = MappingProxyType(
       "The size of the policy", METHODS, _on(_sizes([(64, 2), (96, 3), (160, 4), (224, 5)]), ("amopo", "simpo"))
     ),
     "domains": Study("What the tasks are about", METHODS, _on(_domains(), ("amopo", "uniform", "simpo"))),
+    "dialogue": Study("Weights per turn of a dialogue", DIALOGUE, _on([_DIALOGUE], tuple(DIALOGUE))),
     "template": Study(
       "Instruction before or after the question",
       METHODS,

@@ -28,7 +28,7 @@ def summarise(records: Sequence[Record]) -> dict[str, Any]:
     chance, optimum: dimension -> mean score, on these questions, of words drawn by chance and of the response
       with the highest sum of scores.
   """
-  tasks = [parse(record["prompt"][0]["content"]) for record in records]
+  tasks = [parse(record["prompt"][-1]["content"]) for record in records]
   pairs = [_scores(record) for record in records]
   kinds = [kind_of(*pair) for pair in pairs]
   dimensions = tuple(pairs[0][0])

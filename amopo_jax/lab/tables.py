@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from amopo_jax.lab.graders import DIMENSIONS
+from amopo_jax.lab.grading import MEAN, WANTED
 from amopo_jax.lab.jobs import START
 from amopo_jax.lab.methods import OVERALL
 from amopo_jax.lab.pareto import hypervolume
@@ -13,7 +14,6 @@ from amopo_jax.lab.pool import Answer
 from amopo_jax.lab.statistics import Interval, difference, interval
 from amopo_jax.lab.studies import Arm, Study
 
-MEAN = "mean"
 BySeed = dict[int, float]
 Rows = list[list[str]]
 """A table's cells, the head first."""
@@ -39,6 +39,13 @@ def by_seed(answers: Mapping[str, Answer], name: str, read: Callable[[Answer], f
   return found
 
 
+def _columns(answers: Mapping[str, Answer]) -> list[str]:
+  """Scores that every policy has."""
+  found = [answer["scores"]["greedy"] for job, answer in answers.items() if job.startswith("seed")]
+  is_asked = bool(found) and all(WANTED in scores for contexts in found for scores in contexts.values())
+  return [*DIMENSIONS, MEAN, *((WANTED,) if is_asked else ())]
+
+
 def start_name(arm: Arm) -> str:
   """Folder of the start of an arm."""
   return Arm(START, arm.ground).name
@@ -46,7 +53,7 @@ def start_name(arm: Arm) -> str:
 
 def score_rows(study: Study, answers: Mapping[str, Answer], mode: str) -> Rows:
   """True scores per dimension of every start and arm."""
-  columns = [*DIMENSIONS, MEAN]
+  columns = _columns(answers)
   rows = [["", *columns]]
   for arm in with_starts(study):
     cells = [_over_seeds(by_seed(answers, arm.name, score(mode, column))) for column in columns]
@@ -56,9 +63,10 @@ def score_rows(study: Study, answers: Mapping[str, Answer], mode: str) -> Rows:
 
 def change_rows(study: Study, answers: Mapping[str, Answer]) -> Rows:
   """Greedy scores against the start of the same seed, share of questions won, seeds in which every dimension rose."""
-  rows = [["against the start", *DIMENSIONS, MEAN, "wins", "all rise in"]]
+  columns = _columns(answers)
+  rows = [["against the start", *columns, "wins", "all rise in"]]
   for arm in study.arms:
-    gains = [_gain(answers, arm, start_name(arm), column) for column in (*DIMENSIONS, MEAN)]
+    gains = [_gain(answers, arm, start_name(arm), column) for column in columns]
     wins = by_seed(answers, arm.name, lambda answer: _mean(answer["wins"].values()))
     rows.append([label(study, arm), *map(_signed, gains), _over_seeds(wins), _all_rise(answers, arm)])
   return rows
@@ -66,13 +74,14 @@ def change_rows(study: Study, answers: Mapping[str, Answer]) -> Rows:
 
 def first_rows(study: Study, answers: Mapping[str, Answer]) -> Rows:
   """Greedy scores of every arm minus those of the first arm on its ground, with a verdict on the mean."""
-  rows = [[f"minus {study.methods[study.arms[0].method].label}", *DIMENSIONS, MEAN, "verdict"]]
+  columns = _columns(answers)
+  rows = [[f"minus {study.methods[study.arms[0].method].label}", *columns, "verdict"]]
   for arm in study.arms:
     first = next(other for other in study.arms if other.ground.name == arm.ground.name)
     if arm is first:
       continue
-    gains = [_gain(answers, arm, first.name, column) for column in (*DIMENSIONS, MEAN)]
-    rows.append([label(study, arm), *map(_signed, gains), _verdict(gains[-1])])
+    gains = [_gain(answers, arm, first.name, column) for column in columns]
+    rows.append([label(study, arm), *map(_signed, gains), _verdict(gains[columns.index(MEAN)])])
   return rows
 
 

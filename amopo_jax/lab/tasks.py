@@ -8,6 +8,8 @@ grade is a function of (question, response) alone.
     totals : 3 1 5 . with slashes . at most 5 words .              ->  sums: 3 / 4 / 9 (added)
     run : +2 *3 -1 . with commas . end with bye .                  ->  trace: 2 , 6 , 5 bye
 
+In a dialogue a question also says which dimension matters now: `… end with bye . mind correctness .`
+
 The world's text is words, capitals, numbers and punctuation joined by single spaces.
 """
 
@@ -20,6 +22,9 @@ from amopo_jax.types import InputError
 
 LAYOUTS: Mapping[str, str] = MappingProxyType({"commas": ",", "dashes": "-", "slashes": "/"})
 """Name of a layout in the question -> the token that separates the items of the response."""
+
+MIND = "mind"
+"""Word of a question before the dimension that matters."""
 
 CLOSINGS = ("done", "bye", "thanks")
 """Words that a question may ask the response to end with."""
@@ -39,6 +44,7 @@ class Task:
     layout: key of LAYOUTS.
     closing: word of CLOSINGS that the response must end with, or None.
     max_words: most words the response may have, or None.
+    wanted: dimension that matters most, or None.
   """
 
   verb: str
@@ -46,6 +52,7 @@ class Task:
   layout: str
   closing: str | None = None
   max_words: int | None = None
+  wanted: str | None = None
 
   @property
   def domain(self) -> Domain:
@@ -71,7 +78,8 @@ class Task:
   def question(self) -> str:
     """The one line that is shown to the policy."""
     demand = f"at most {self.max_words} words" if self.closing is None else f"end with {self.closing}"
-    return f"{self.verb} : {' '.join(self.items)} . with {self.layout} . {demand} ."
+    wish = f" mind {self.wanted.replace('_', ' ')} ." if self.wanted else ""
+    return f"{self.verb} : {' '.join(self.items)} . with {self.layout} . {demand} .{wish}"
 
 
 def parse(question: str) -> Task:
@@ -95,11 +103,15 @@ def parse(question: str) -> Task:
 
 def _read(tokens: list[str]) -> Task | None:
   """The task of a well-formed line, anything for another that can be told by its `question`, or None."""
+  wanted = None
+  if MIND in tokens:
+    place = tokens.index(MIND)
+    tokens, wanted = tokens[:place], "_".join(tokens[place + 1 : -1])
   match tokens:
     case [verb, ":", *items, ".", "with", layout, ".", "end", "with", closing, "."]:
-      task = Task(verb, tuple(items), layout, closing=closing)
+      task = Task(verb, tuple(items), layout, closing=closing, wanted=wanted)
     case [verb, ":", *items, ".", "with", layout, ".", "at", "most", number, "words", "."] if number.isdecimal():
-      task = Task(verb, tuple(items), layout, max_words=int(number))
+      task = Task(verb, tuple(items), layout, max_words=int(number), wanted=wanted)
     case _:
       return None
   known = task.verb in BY_VERB and task.layout in LAYOUTS and task.closing in (None, *CLOSINGS)

@@ -4,16 +4,16 @@ White space separates words and is otherwise not encoded, so decoding gives the 
 """
 
 import string
-from collections.abc import Sequence
 from types import MappingProxyType
 
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from amopo_jax.lab.domains import DOMAINS
-from amopo_jax.lab.graders import DIMENSIONS
+from amopo_jax.lab.graders import dimensions_of
 from amopo_jax.lab.responders import RESPONSE_WORDS
-from amopo_jax.lab.tasks import LAYOUTS
+from amopo_jax.lab.spec import DEFAULT_SPEC, WorldSpec
+from amopo_jax.lab.tasks import LAYOUTS, MIND
 
 CONTEXT_TEMPLATES = MappingProxyType(
   {"overall": "focus on everything .", "dimension": "focus on {dimension} score {score} ."}
@@ -35,22 +35,18 @@ CHAT_TEMPLATE = (
 )
 
 
-def vocabulary(domain: str = "text", dimensions: Sequence[str] = DIMENSIONS) -> tuple[str, ...]:
-  """All tokens in the order of their ids: the special ones, then the words in alphabetical order.
-
-  Args:
-    domain: of the questions.
-    dimensions: that instructions may name.
-  """
-  words = {*RESPONSE_WORDS[domain], *DOMAINS[domain].items, *DOMAINS[domain].operations}
-  words |= {*LAYOUTS, *_ROLES, *_QUESTION, *_CONTEXTS, *string.digits}
-  words.update(*(name.split("_") for name in dimensions))
+def vocabulary(spec: WorldSpec = DEFAULT_SPEC) -> tuple[str, ...]:
+  """All tokens of a world in the order of their ids: the special ones, then the words in alphabetical order."""
+  domain = DOMAINS[spec.domain]
+  words = {*RESPONSE_WORDS[spec.domain], *domain.items, *domain.operations, *LAYOUTS}
+  words |= {*_ROLES, *_QUESTION, *_CONTEXTS, *string.digits, *((MIND,) if spec.turns > 1 else ())}
+  words.update(*(name.split("_") for name in dimensions_of(spec)))
   return (*SPECIAL_TOKENS, *sorted(words))
 
 
-def make_tokenizer(domain: str = "text", dimensions: Sequence[str] = DIMENSIONS) -> PreTrainedTokenizerFast:
-  """The tokenizer of a `vocabulary`, every time the same; `save_pretrained` writes what `AutoTokenizer` loads."""
-  ids = {token: number for number, token in enumerate(vocabulary(domain, dimensions))}
+def make_tokenizer(spec: WorldSpec = DEFAULT_SPEC) -> PreTrainedTokenizerFast:
+  """The tokenizer of a world, every time the same; `save_pretrained` writes what `AutoTokenizer` loads."""
+  ids = {token: number for number, token in enumerate(vocabulary(spec))}
   backend = Tokenizer(models.WordLevel(ids, unk_token=UNKNOWN))
   backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
   return PreTrainedTokenizerFast(

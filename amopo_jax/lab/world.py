@@ -4,13 +4,15 @@ Every record is a function of (spec, seed, split, number): asking for more recor
 they were. Training and held-out records never share a question.
 """
 
+import dataclasses
 import random
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from amopo_jax.lab.domains import DOMAINS
-from amopo_jax.lab.graders import GRADERS, HIGH, LOW, grade
+from amopo_jax.lab.graders import HIGH, LOW, grade
 from amopo_jax.lab.responders import draw_skill, respond
 from amopo_jax.lab.spec import WorldSpec
 from amopo_jax.lab.tasks import CLOSINGS, LAYOUTS, Task
@@ -22,6 +24,9 @@ HELDOUT_PARTS = 8
 
 KINDS = ("tied", "inverted", "clear")
 """What the dimensions make of a pair; see `WorldSpec`."""
+
+WANTED = 4
+"""How often the grade of the dimension that a turn wants counts in the choice."""
 
 PATIENCE = 300
 """Pairs of responses that are drawn for a kind; where dimensions hardly ever agree, any pair takes its place then."""
@@ -42,11 +47,6 @@ def kind_of(chosen: Mapping[str, int], rejected: Mapping[str, int]) -> str:
   """
   lowest_gap = min(chosen[dimension] - rejected[dimension] for dimension in chosen)
   return "inverted" if lowest_gap < 0 else "tied" if lowest_gap == 0 else "clear"
-
-
-def dimensions_of(spec: WorldSpec) -> tuple[str, ...]:
-  """Names of a world's scores, in the order of the graders."""
-  return tuple(GRADERS)[: spec.dimensions]
 
 
 def draw_task(spec: WorldSpec, rng: random.Random) -> Task:
@@ -76,22 +76,29 @@ def make_record(spec: WorldSpec, seed: int, split: str, number: int) -> dict[str
     number: of the record in its split, from 0.
 
   Returns:
-    {"prompt": [message], "responses": [response, response], "chosen": 0 or 1}.
+    {"prompt": [message, …], "responses": [response, response], "chosen": 0 or 1}, in a dialogue also "wanted".
   """
   rng = random.Random(f"{seed}/{split}/{number}")
+  history, before = [], None
+  for _ in range(spec.turns - 1):
+    past = _wanting(draw_task(spec, rng), spec, before, rng)
+    history += [_message("user", past.question), _message("assistant", respond(past, draw_skill(rng), rng))]
+    before = past.wanted
   task = draw_task(spec, rng)
   while split_of(task) != split:
     task = draw_task(spec, rng)
+  task = _wanting(task, spec, before, rng)
   shares = (spec.tied, spec.inverted, 1 - spec.tied - spec.inverted)
   chosen, rejected = _draw_pair(task, rng.choices(KINDS, shares)[0], dimensions_of(spec), rng)
   first = rng.randrange(2)
   noise = random.Random(f"{seed}/{split}/{number}/noise")  # of its own: the texts are those of the world without it
   chosen, rejected = (_corrupt(response, spec.noise, noise) for response in (chosen, rejected))
-  return {
-    "prompt": [{"role": "user", "content": task.question}],
+  record = {
+    "prompt": [*history, _message("user", task.question)],
     "responses": [rejected, chosen] if first else [chosen, rejected],
     "chosen": first,
   }
+  return record | ({"wanted": {task.wanted: 1}} if task.wanted else {})
 
 
 def make_records(spec: WorldSpec, seed: int, split: str, count: int) -> Iterator[dict[str, Any]]:
@@ -101,7 +108,8 @@ def make_records(spec: WorldSpec, seed: int, split: str, count: int) -> Iterator
 
 def split_of(task: Task) -> str:
   """The only split in which this question may occur."""
-  return "train" if zlib.crc32(task.question.encode()) % HELDOUT_PARTS else "heldout"
+  question = dataclasses.replace(task, wanted=None).question
+  return "train" if zlib.crc32(question.encode()) % HELDOUT_PARTS else "heldout"
 
 
 def _draw_pair(
@@ -110,9 +118,9 @@ def _draw_pair(
   attempt = 0
   while True:
     attempt += 1
-    rejected, chosen = sorted((_draw_response(task, dimensions, rng) for _ in range(2)), key=_total)
-    is_wanted = kind_of(chosen["scores"], rejected["scores"]) == kind or attempt > PATIENCE
-    if _total(chosen) > _total(rejected) and is_wanted:
+    rejected, chosen = sorted((_draw_response(task, dimensions, rng) for _ in range(2)), key=partial(_total, task))
+    fits = kind_of(chosen["scores"], rejected["scores"]) == kind or attempt > PATIENCE
+    if _total(task, chosen) > _total(task, rejected) and fits:
       return chosen, rejected
 
 
@@ -128,5 +136,17 @@ def _corrupt(response: GradedResponse, chance: float, rng: random.Random) -> Gra
   return response | {"scores": {name: draw if at < chance else scores[name] for name, (at, draw) in draws.items()}}
 
 
-def _total(response: GradedResponse) -> int:
-  return sum(response["scores"].values())
+def _total(task: Task, response: GradedResponse) -> int:
+  scores = response["scores"]
+  return sum(scores.values()) + (WANTED - 1) * scores.get(task.wanted, 0)
+
+
+def _wanting(task: Task, spec: WorldSpec, before: str | None, rng: random.Random) -> Task:
+  """The task as the question of a dialogue, which wants another dimension than the one before; else unchanged."""
+  if spec.turns == 1:
+    return task
+  return dataclasses.replace(task, wanted=rng.choice([name for name in dimensions_of(spec) if name != before]))
+
+
+def _message(role: str, content: str) -> dict[str, str]:
+  return {"role": role, "content": content}

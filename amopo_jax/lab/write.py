@@ -12,7 +12,7 @@ from typing import Any
 from amopo_jax.lab.spec import DEFAULT_SPEC, WorldSpec
 from amopo_jax.lab.summary import summarise
 from amopo_jax.lab.tokenizer import make_tokenizer, vocabulary
-from amopo_jax.lab.world import SPLITS, dimensions_of, make_records
+from amopo_jax.lab.world import SPLITS, make_records
 from amopo_jax.types import InputError
 
 SUMMARY = "summary.json"
@@ -49,7 +49,7 @@ def write_world(
   counts = dict(zip(SPLITS, (num_train, num_heldout), strict=True))
   if min(counts.values()) < 1:
     raise InputError(f"world: {num_train} training and {num_heldout} held-out records; ask for 1 or more of each")
-  target, texts, words = Path(out_dir), {}, vocabulary(spec.domain, dimensions_of(spec))
+  target, texts, words = Path(out_dir), {}, vocabulary(spec)
   summary = {
     "world": {"seed": seed, "spec": dataclasses.asdict(spec)},
     "vocabulary": {"size": len(words), "sha256": _sha256(json.dumps(words))},
@@ -82,7 +82,7 @@ def _write(target: Path, texts: Mapping[str, str], spec: WorldSpec):
   unfinished.mkdir(parents=True)
   for name, text in texts.items():
     (unfinished / name).write_text(text, encoding="utf-8")
-  make_tokenizer(spec.domain, dimensions_of(spec)).save_pretrained(str(unfinished / "tokenizer"))
+  make_tokenizer(spec).save_pretrained(str(unfinished / "tokenizer"))
   unfinished.replace(target)
 
 

@@ -160,6 +160,18 @@ def simplex(moments: ResponseMoments, noise: Noise) -> Alpha:
   return exponentials / jnp.sum(exponentials, axis=-1, keepdims=True)
 
 
+def by_turn(alpha: Alpha, wanted: Float[Array, "B K"]) -> Alpha:
+  """Weights of a dialogue's turn: `α_bk wanted_bk / Σ_j α_bj wanted_bj`, with the row sums that α had.
+
+  Args:
+    alpha: of any alpha function.
+    wanted: how much each context matters to the turn, ≥ 0, in no row all 0.
+  """
+  weighed = alpha * wanted
+  least = jnp.finfo(weighed.dtype).tiny  # a context of vanishing weight may be all that is wanted
+  return weighed * (jnp.sum(alpha, axis=-1, keepdims=True) / jnp.maximum(jnp.sum(weighed, -1, keepdims=True), least))
+
+
 ALPHAS: dict[str, AlphaFn] = {
   "gaussian": gaussian,
   "gaussian_flat": gaussian_flat,

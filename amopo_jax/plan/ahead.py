@@ -128,6 +128,7 @@ def abstract_batch(spec: RunSpec, mesh: meshes.AnyMesh, num_contexts: int) -> Ba
       put(by_pair, jnp.float32, pairs, num_contexts),
       put(by_pair, jnp.float32, pairs),
       put(by_pair, jnp.float32, pairs, num_contexts, 2) if needs_reference(spec.objective) else None,
+      put(by_pair, jnp.float32, pairs, num_contexts),
     ),
     put(by_pair, jnp.int32, pairs),
   )

@@ -1,11 +1,13 @@
 """f(x, d): one instruction per context, wherever it goes, and what the scores say of a pair's order."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amopo_jax.data.contexts import PLACES, Context, ContextSpec, condition, order, render
+from amopo_jax.data.contexts import PLACES, Context, ContextSpec, condition, order, render, wanted
 from amopo_jax.data.records import Message, Pair, Response
 from amopo_jax.types import InputError
 
@@ -120,3 +122,17 @@ def test_a_spec_that_makes_no_sense_is_refused(contexts, place, reason):
     ContextSpec(contexts, place)
   assert str(caught.value).startswith("contexts: ")
   assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize(
+  "asked, weights", [({}, [1, 1]), ({"tone": 1}, [1, 1]), ({"tone": 3, "taste": 1}, [1, 3]), ({"taste": 2}, [1, 0])]
+)
+def test_what_a_turn_wants_by_context(asked, weights):
+  pair = dataclasses.replace(make_pair(), wanted=asked)
+  np.testing.assert_array_equal(wanted(pair, ContextSpec((OVERALL, TONE), "before")), weights)
+
+
+def test_a_turn_that_wants_what_no_context_is_about_is_refused():
+  pair = dataclasses.replace(make_pair(), wanted={"taste": 1})
+  with pytest.raises(InputError, match="set.jsonl:5: wants taste, of which no context is; add it"):
+    wanted(pair, ContextSpec((TONE,), "before"))

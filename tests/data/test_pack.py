@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -118,3 +120,11 @@ def test_shapes_below_one_are_refused(place):
   shape[place] = 0
   with pytest.raises(InputError, match="is 0; it must be at least 1"):
     PackSpec(*shape)
+
+
+def test_what_a_turn_wants_lies_at_the_place_of_its_pair():
+  spec = PackSpec(4096, 2, 3, 4)
+  pair = realistic_pair(np.random.default_rng(0), 5)
+  wish = np.array([1, 0, 2, 0], np.float32)
+  group, _ = pack_group([Sized(dataclasses.replace(pair, wanted=wish)), Sized(pair)], spec)
+  np.testing.assert_array_equal(group.wanted, [wish, np.ones(4), np.ones(4)])

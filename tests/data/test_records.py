@@ -66,3 +66,12 @@ def test_a_score_outside_the_declared_range_is_refused(score):
 def test_a_missing_score_is_refused_and_the_given_ones_are_listed():
   with pytest.raises(InputError, match=r"set.jsonl:7: no score for 'tone' \(scored: humour, length\)"):
     score_in_range(Response("x", {"humour": 1.0, "length": 2.0}), "tone", 0, 4, "set.jsonl:7")
+
+
+@pytest.mark.parametrize(
+  "wanted, reason",
+  [({"tone": -1}, "'wanted' gives 'tone' the weight -1"), ({"tone": 0}, "every dimension the weight 0; leave it out")],
+)
+def test_a_wish_that_makes_no_sense_is_refused(wanted, reason):
+  with pytest.raises(InputError, match=f"set.jsonl:7: .*{reason}"):
+    Record((Message("user", "Soup?"),), TWO, 1, "set.jsonl:7", wanted)

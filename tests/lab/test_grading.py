@@ -74,3 +74,15 @@ def test_other_files_are_refused(tmp_path, text, message):
     read_scores(tmp_path / "x.jsonl")
   with pytest.raises(InputError, match="no such file"):
     read_scores(tmp_path / "y.jsonl")
+
+
+def test_in_a_dialogue_the_wanted_dimension_has_a_mean_of_its_own():
+  lines = [
+    {"context": "overall", "helpfulness": 1, "correctness": 2, "instruction_following": 3, "wanted": 2},
+    {"context": "overall", "helpfulness": 3, "correctness": 0, "instruction_following": 3, "wanted": 3},
+  ]
+  found = mean_scores(lines)["overall"]
+  assert found["wanted"] == 2.5
+  assert found["mean"] == pytest.approx(2.0)
+  without = {key: value for key, value in lines[1].items() if key != "wanted"}
+  assert "wanted" not in mean_scores([lines[0], without])["overall"]

@@ -9,7 +9,7 @@ from amopo_jax.data.contexts import PLACES, Context, condition
 from amopo_jax.data.records import Message
 from amopo_jax.data.tokenizer import load_tokenizer
 from amopo_jax.lab.domains import DOMAINS
-from amopo_jax.lab.graders import DIMENSIONS, GRADERS
+from amopo_jax.lab.graders import DIMENSIONS
 from amopo_jax.lab.responders import RESPONSE_WORDS, draw_skill, respond
 from amopo_jax.lab.spec import DEFAULT_SPEC, WorldSpec
 from amopo_jax.lab.tokenizer import CONTEXT_TEMPLATES, SPECIAL_TOKENS, UNKNOWN, make_tokenizer, vocabulary
@@ -91,5 +91,5 @@ def test_other_words_are_unknown_and_the_world_has_no_word_too_many(tokenizer):
   (ids,) = tokenizer.encode(["write a poem"])
   assert tokenizer.decode(ids).split() == [UNKNOWN] * 3
   for name, domain in DOMAINS.items():
-    assert {*RESPONSE_WORDS[name], *domain.items, *domain.operations} < set(vocabulary(name))
-    assert len(vocabulary(name, tuple(GRADERS))) < 256
+    assert {*RESPONSE_WORDS[name], *domain.items, *domain.operations} < set(vocabulary(WorldSpec(domain=name)))
+    assert len(vocabulary(WorldSpec(domain=name, dimensions=6, turns=3))) < 256

@@ -1,5 +1,6 @@
 """Records: seeded, true to their graders, and as difficult as stated."""
 
+import itertools
 import json
 import os
 import random
@@ -14,14 +15,13 @@ from hypothesis import strategies as st
 from amopo_jax.data.adapters import ADAPTERS
 from amopo_jax.data.pairs import RULES
 from amopo_jax.lab.domains import DOMAINS
-from amopo_jax.lab.graders import DIMENSIONS, grade
+from amopo_jax.lab.graders import DIMENSIONS, dimensions_of, grade
 from amopo_jax.lab.responders import optimum
 from amopo_jax.lab.spec import DEFAULT_SPEC, WorldSpec
 from amopo_jax.lab.tasks import parse
 from amopo_jax.lab.world import (
   KINDS,
   SPLITS,
-  dimensions_of,
   draw_task,
   kind_of,
   make_record,
@@ -207,3 +207,29 @@ def test_helpfulness_and_brevity_pull_against_each_other():
   responses = [one for record in make_records(spec, 0, "train", 200) for one in record["responses"]]
   pairs = np.array([(one["scores"]["helpfulness"], one["scores"]["brevity"]) for one in responses])
   assert np.corrcoef(pairs.T)[0, 1] < -0.5
+
+
+def test_in_a_dialogue_each_turn_wants_another_dimension_than_the_one_before():
+  spec = WorldSpec(turns=3)
+  for record in make_records(spec, 0, "train", 40):
+    assert [message["role"] for message in record["prompt"]] == ["user", "assistant"] * 2 + ["user"]
+    asked = [parse(message["content"]).wanted for message in record["prompt"] if message["role"] == "user"]
+    assert all(one != other for one, other in itertools.pairwise(asked))
+    assert record["wanted"] == {asked[-1]: 1}
+    assert split_of(parse(record["prompt"][-1]["content"])) == "train"
+
+
+def test_what_a_turn_wants_decides_the_choice_more_often():
+  records = list(make_records(WorldSpec(turns=2), 0, "train", 300))
+  gaps = {True: [], False: []}
+  for record in records:
+    chosen, rejected = scores(record)
+    for name in DIMENSIONS:
+      gaps[name in record["wanted"]].append(chosen[name] - rejected[name])
+  assert np.mean(gaps[True]) > np.mean(gaps[False]) + 0.3
+
+
+def test_a_single_question_wants_nothing():
+  record = make_record(WorldSpec(), 0, "train", 0)
+  assert "wanted" not in record
+  assert len(record["prompt"]) == 1

@@ -257,3 +257,28 @@ def test_the_defaults_are_the_method(make_responses, make_pairs, make_noise):
   )
   assert float(plain) == float(said)
   np.testing.assert_array_equal(aux.counts, 1.0)
+
+
+@given(seeds)
+@settings(deadline=None, max_examples=15)
+def test_weights_per_turn_agree_with_the_formula(make_responses, make_pairs, make_noise, seed):
+  responses, info = make_responses(seed, 3, 4), make_pairs(seed, 3, 4)
+  draw = np.random.default_rng(seed)
+  wanted = draw.choice([0.0, 1.0, 3.0], size=(3, 4))
+  wanted[:, 3] = 1.0
+  alpha = np.exp(draw.normal(size=(3, 4)))
+  alpha /= alpha.sum(1, keepdims=True)
+  objective = make_amopo(alpha_fn=lambda moments, noise: jnp.asarray(alpha), per_turn=True, **RECIPE)
+  loss, aux = objective(responses.moments(), make_noise(seed, 3, 4), info._replace(wanted=jnp.asarray(wanted)))
+  by_turn = np.array([[alpha[b, k] * wanted[b, k] for k in range(4)] for b in range(3)])
+  by_turn /= by_turn.sum(1, keepdims=True)
+  np.testing.assert_allclose(loss, oracle(responses, by_turn, np.asarray(info.score_gap), **RECIPE), rtol=2e-6)
+  np.testing.assert_allclose(aux.alpha, by_turn, rtol=1e-5)
+
+
+def test_a_turn_may_want_a_context_that_alpha_hardly_knows(make_responses, make_pairs, make_noise):
+  responses, info = make_responses(0, 1, 2), make_pairs(0, 1, 2)
+  objective = make_amopo(alpha_fn=lambda moments, noise: jnp.array([[1.0, 1e-30]]), per_turn=True, **RECIPE)
+  wanted = jnp.array([[0.0, 1.0]])
+  _, aux = objective(responses.moments(), make_noise(0, 1, 2), info._replace(wanted=wanted))
+  np.testing.assert_allclose(aux.alpha, [[0.0, 1.0]], rtol=1e-6)
