@@ -108,7 +108,8 @@ def both_ways(record: Record, ranges: ScoreRanges) -> list[Pair]:
   """Every response as the chosen one in turn: for supervised fine-tuning that learns what each score looks like.
 
   A context asks for the score of the pair's chosen response, so each response is learnt under its own scores
-  (SteerLM, arXiv 2310.05344). No objective of preferences makes sense of these pairs.
+  (SteerLM, arXiv 2310.05344). Of the objectives of preferences those with the tie policy `mask_equal` make sense of
+  these pairs: they prefer the response whose scores were asked for.
 
   Args:
     record: any record.

@@ -71,6 +71,16 @@ METHODS: Mapping[str, Method] = MappingProxyType(
       MappingProxyType({**_loss("", "sft").changes, "data.rule": "both_ways"}),
       ALL,
     ),
+    "controllable": Method(
+      "controllable preference optimisation",
+      MappingProxyType(
+        {
+          **_loss("", "lambda_dpo", beta=0.1, alpha="uniform", ties="mask_equal").changes,
+          "data.rule": "both_ways",
+        }
+      ),
+      EACH,
+    ),
     "more_sft": _loss("more SFT", "sft"),
   }
 )

@@ -127,7 +127,10 @@ STUDIES: Mapping[str, Study] = MappingProxyType(
       _on(_changed("data.place", {place: place for place in ("before", "after")}), ("amopo", "simpo")),
     ),
     "steering": Study(
-      "Asking for a score", METHODS, _on([Ground()], ("amopo", "scored_sft", "uniform")), scores=(0.0, 1.0, 2.0, 3.0)
+      "Asking for a score",
+      METHODS,
+      _on([Ground()], ("amopo", "scored_sft", "controllable", "uniform")),
+      scores=(0.0, 1.0, 2.0, 3.0),
     ),
   }
 )

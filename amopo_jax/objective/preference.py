@@ -128,9 +128,20 @@ def follow_dimension(pair_info: PairInfo) -> Order:
   return Order(sign=jnp.where(gap < 0, -1.0, jnp.ones_like(gap)), counts=jnp.asarray(gap != 0, gap.dtype))
 
 
+def mask_equal(pair_info: PairInfo) -> Order:
+  """The pair's order wherever the dimension's scores differ, whichever of them is higher; equal ones are dropped.
+
+  For pairs whose contexts ask for the scores of the chosen response, high or low (the rule `both_ways`): what was
+  asked for is preferred, as in controllable preference optimisation (arXiv 2402.19085).
+  """
+  gap = pair_info.score_gap
+  return Order(sign=jnp.ones_like(gap), counts=jnp.asarray(gap != 0, gap.dtype))
+
+
 TIE_POLICIES: dict[str, TiePolicy] = {
   "keep": keep,
   "mask_ties": mask_ties,
   "follow_dimension": follow_dimension,
+  "mask_equal": mask_equal,
 }
 """The policies by the name a config gives them."""

@@ -134,5 +134,5 @@ def test_what_a_turn_wants_by_context(asked, weights):
 
 def test_a_turn_that_wants_what_no_context_is_about_is_refused():
   pair = dataclasses.replace(make_pair(), wanted={"taste": 1})
-  with pytest.raises(InputError, match="set.jsonl:5: wants taste, of which no context is; add it"):
+  with pytest.raises(InputError, match=r"set\.jsonl:5: wants taste, of which no context is; add it"):
     wanted(pair, ContextSpec((TONE,), "before"))

@@ -39,6 +39,8 @@ def terms(policy: str, gap: np.ndarray) -> list[tuple[int, int]]:
     return [(k, 1) for k in range(len(gap))]
   if policy == "mask_ties":
     return [(k, 1) for k in range(len(gap)) if gap[k] > 0]
+  if policy == "mask_equal":
+    return [(k, 1) for k in range(len(gap)) if gap[k] != 0]
   return [(k, 1 if gap[k] > 0 else -1) for k in range(len(gap)) if gap[k] != 0]
 
 

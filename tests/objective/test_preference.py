@@ -12,6 +12,7 @@ from amopo_jax.objective import (
   follow_dimension,
   keep,
   margins,
+  mask_equal,
   mask_ties,
   preference_losses,
   rewards,
@@ -75,6 +76,7 @@ GAPS = [1.0, 0.25, 0.0, -0.5]
     (keep, [1, 1, 1, 1], [1, 1, 1, 1]),
     (mask_ties, [1, 1, 1, 1], [1, 1, 0, 0]),
     (follow_dimension, [1, 1, 1, -1], [1, 1, 0, 1]),
+    (mask_equal, [1, 1, 1, 1], [1, 1, 0, 1]),
   ],
 )
 def test_tie_policy(policy, sign, counts):
@@ -93,7 +95,7 @@ def test_mask_ties_reads_is_ordered_and_not_the_gap():
 
 def test_policies_are_found_by_their_own_names():
   assert {name: policy.__name__ for name, policy in TIE_POLICIES.items()} == {
-    name: name for name in ("keep", "mask_ties", "follow_dimension")
+    name: name for name in ("keep", "mask_ties", "follow_dimension", "mask_equal")
   }
 
 
