@@ -29,11 +29,12 @@ DEFAULTS = {
   "ratio_weight": 0.1,
   "length_weight": 0.0,
   "per_turn": False,
+  "loss_power": 0.0,
 }
 """Keys that not every objective uses, with the value of `configs/base.py` that they must be left at elsewhere."""
 
 USED = {
-  "amopo": ("target_margin", "alpha", "fixed_alpha", "ties", "gap_margin", "sft_weight", "per_turn"),
+  "amopo": ("target_margin", "alpha", "fixed_alpha", "ties", "gap_margin", "sft_weight", "per_turn", "loss_power"),
   "sft": (),
   "simpo": ("target_margin",),
   "orpo": ("ratio_weight",),
@@ -110,6 +111,8 @@ def _check_numbers(spec: ObjectiveSpec) -> None:
     value = getattr(spec, key)
     if not 0 <= value < math.inf:
       raise InputError(f"config.objective.{key}: {value} is not a finite number of at least 0; correct it")
+  if not math.isfinite(spec.loss_power):
+    raise InputError(f"config.objective.loss_power: {spec.loss_power} is not finite; 0 leaves alpha as it is")
   if not all(math.isfinite(weight) for weight in spec.fixed_alpha):
     raise InputError(f"config.objective.fixed_alpha: {spec.fixed_alpha} is not finite; give one number per context")
 

@@ -89,6 +89,7 @@ class ObjectiveSpec:
   length_weight: float
   conflict_radius: float
   per_turn: bool
+  loss_power: float
 
 
 @dataclasses.dataclass(frozen=True)

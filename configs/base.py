@@ -86,7 +86,8 @@ def get_config() -> ConfigDict:
   config.objective.target_margin = 2.0  # gamma, in units of reward; delta of slic; the others accept any value
   config.objective.alpha = "gaussian"  # weights over contexts: a name of objective.alpha.ALPHAS, or fixed
   config.objective.fixed_alpha = ()  # one weight per context, where alpha is fixed
-  config.objective.ties = "keep"  # terms whose dimension does not order the pair: keep, mask_ties, follow_dimension, mask_equal
+  config.objective.ties = "keep"  # terms whose dimension does not order the pair: a name of preference.TIE_POLICIES
+  config.objective.loss_power = 0.0  # alpha times each loss to this power: 1 turns to what is not learned, -1 away
   config.objective.per_turn = False  # multiplies alpha by what each record's turn wants (docs/data.md, "wanted")
   config.objective.gap_margin = 0.0  # adds this times the normalised score gap to the target margin
   config.objective.sft_weight = 0.0  # adds this times the chosen responses' mean negative log-probability

@@ -88,6 +88,10 @@ METHODS: Mapping[str, Method] = MappingProxyType(
 
 WEIGHTS: Mapping[str, Method] = MappingProxyType(
   {name: _weighted(f"α: {name}", name) for name in ALPHAS if name not in WHOLE_BATCH}
+  | {
+    "uncertainty": Method("α: uncertainty", {"objective.alpha": "uniform", "objective.loss_power": -1.0}, ALL),
+    "hardest": Method("α: the larger loss", {"objective.alpha": "uniform", "objective.loss_power": 1.0}, ALL),
+  }
 )
 
 MARGINS: Mapping[str, Method] = MappingProxyType(

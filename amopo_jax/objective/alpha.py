@@ -167,9 +167,21 @@ def by_turn(alpha: Alpha, wanted: Float[Array, "B K"]) -> Alpha:
     alpha: of any alpha function.
     wanted: how much each context matters to the turn, ≥ 0, in no row all 0.
   """
-  weighed = alpha * wanted
-  least = jnp.finfo(weighed.dtype).tiny  # a context of vanishing weight may be all that is wanted
-  return weighed * (jnp.sum(alpha, axis=-1, keepdims=True) / jnp.maximum(jnp.sum(weighed, -1, keepdims=True), least))
+  return _reweigh(alpha, wanted)
+
+
+def by_loss(alpha: Alpha, losses: Float[Array, "B K"], power: float) -> Alpha:
+  """Weights that know the losses: `α_bk l_bk^p / Σ_j α_bj l_bj^p`, with the row sums that α had.
+
+  Uncertainty weighting (arXiv 1705.07115) divides each loss by a learned variance and adds that one's logarithm; the
+  variance that is best for a loss is the loss itself, so p = −1 is that method solved (arXiv 2408.07985).
+
+  Args:
+    alpha: of any alpha function.
+    losses: of the terms, nats, ≥ 0; no gradient flows through them.
+    power: p.
+  """
+  return _reweigh(alpha, jnp.power(jnp.maximum(jax.lax.stop_gradient(losses), _LEAST_LOSS), power))
 
 
 ALPHAS: dict[str, AlphaFn] = {
@@ -188,6 +200,16 @@ ALPHAS: dict[str, AlphaFn] = {
 
 WHOLE_BATCH = frozenset({"gaussian_flat"})
 """Names of those whose value for a pair depends on the other pairs: no accumulation, no data parallelism."""
+
+
+_LEAST_LOSS = 1e-6
+"""Nats; a term that is learned to the last bit has no infinite weight."""
+
+
+def _reweigh(alpha: Alpha, factor: Float[Array, "B K"]) -> Alpha:
+  weighed = alpha * factor
+  least = jnp.finfo(weighed.dtype).tiny  # a context of vanishing weight may be all that is left
+  return weighed * (jnp.sum(alpha, axis=-1, keepdims=True) / jnp.maximum(jnp.sum(weighed, -1, keepdims=True), least))
 
 
 def _softmax(scores: Float[Array, "B K"]) -> Alpha:

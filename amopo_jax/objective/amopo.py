@@ -7,7 +7,7 @@ It is not a log-sigmoid of a weighted sum of rewards: each context's term keeps 
 import jax.numpy as jnp
 
 from amopo_jax.objective import preference
-from amopo_jax.objective.alpha import AlphaFn, by_turn
+from amopo_jax.objective.alpha import AlphaFn, by_loss, by_turn
 from amopo_jax.objective.preference import TiePolicy, keep
 from amopo_jax.objective.reduction import Aux, Objective, reduce_losses
 from amopo_jax.types import Noise, PairInfo, ResponseMoments, Scalar
@@ -22,10 +22,11 @@ def make_amopo(
   gap_margin: float | Scalar = 0.0,
   sft_weight: float | Scalar = 0.0,
   per_turn: bool = False,
+  loss_power: float = 0.0,
 ) -> Objective:
   """Makes the objective of AMoPO from its parts.
 
-  The defaults are the method; the last four arguments are extensions. The numbers may be traced, so `vmap`
+  The defaults are the method; the last five arguments are extensions. The numbers may be traced, so `vmap`
   over them inside a function that makes the objective trains a whole grid at once (docs/functional.md).
 
       L = −Σ_b weight_b Σ_k α_bk log σ( s_bk (r_bk(y_w) − r_bk(y_l)) − γ_bk )
@@ -39,6 +40,8 @@ def make_amopo(
     gap_margin: additional γ at the widest score gap, in reward units, ≥ 0.
     sft_weight: weight of the supervised loss of the annotators' chosen response, ≥ 0; holds its reward up.
     per_turn: α is multiplied by what the pair's turn wants, α_bk ← α_bk wanted_bk / Σ_j α_bj wanted_bj.
+    loss_power: p in α_bk ← α_bk l_bk^p / Σ_j α_bj l_bj^p with the terms' losses l; 0 leaves α alone. With uniform α, −1
+      is uncertainty weighting at its optimum (arXiv 1705.07115, 2408.07985), 1 turns to what is not learned yet.
 
   Returns:
     `objective(moments, noise, pair_info) -> (loss, Aux)`; the loss in nats, a mean over the pairs of the
@@ -55,6 +58,8 @@ def make_amopo(
     alpha = alpha_fn(moments, noise)
     if per_turn and pair_info.wanted is not None:
       alpha = by_turn(alpha, pair_info.wanted)
+    if loss_power:
+      alpha = by_loss(alpha, losses, loss_power)
     loss, aux = reduce_losses(losses, alpha, order.counts, moments=moments, pair_info=pair_info, beta=beta)
     sft_loss = jnp.sum(pair_info.weight * jnp.mean(preference.sft_losses(moments), axis=-1))
     return loss + sft_weight * sft_loss, aux

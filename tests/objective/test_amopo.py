@@ -284,3 +284,29 @@ def test_a_turn_may_want_a_context_that_alpha_hardly_knows(make_responses, make_
   wanted = jnp.array([[0.0, 1.0]])
   _, aux = objective(responses.moments(), make_noise(0, 1, 2), info._replace(wanted=wanted))
   np.testing.assert_allclose(aux.alpha, [[0.0, 1.0]], rtol=1e-6)
+
+
+@settings(deadline=None, max_examples=15)
+@given(seed=seeds, power=st.sampled_from([-1.0, 0.5, 2.0]), policy=st.sampled_from(sorted(TIE_POLICIES)))
+def test_weights_by_loss_agree_with_the_formula(seed, power, policy, make_responses, make_pairs, make_noise):
+  responses, info = make_responses(seed, 3, 4), make_pairs(seed, 3, 4)
+  gaps, r = np.asarray(info.score_gap), 0.8 * responses.mean_logps
+  alpha = np.zeros((3, 4))
+  for b in range(3):
+    for k, sign in terms(policy, gaps[b]):
+      alpha[b, k] = 0.25 * nll(sign * (r[b, k, 0] - r[b, k, 1]) - 2.0) ** power
+  alpha /= alpha.sum(1, keepdims=True)
+  objective = make_amopo(alpha_fn=uniform, tie_policy=TIE_POLICIES[policy], loss_power=power, **RECIPE)
+  loss, aux = objective(responses.moments(), make_noise(seed, 3, 4), info)
+  np.testing.assert_allclose(aux.alpha, alpha, rtol=2e-5, atol=1e-7)
+  np.testing.assert_allclose(loss, oracle(responses, alpha, gaps, policy=policy, **RECIPE), rtol=1e-5)
+
+
+def test_uncertainty_weighting_has_the_gradient_of_the_logarithms(make_responses, make_pairs, make_noise):
+  """Σ_k l_k / l_k over K terms, the weights constant: d loss = (mean of 1/l)^-1 · mean of d log l."""
+  moments, noise, info = make_responses(1, 1, 3).moments(), make_noise(1, 1, 3), make_pairs(1, 1, 3)
+  losses = lambda sums: make_amopo(alpha_fn=uniform, **RECIPE)(moments._replace(sum_logp=sums), noise, info)[1].losses
+  weighted = make_amopo(alpha_fn=uniform, loss_power=-1.0, **RECIPE)
+  ours = jax.grad(lambda sums: weighted(moments._replace(sum_logp=sums), noise, info)[0])(moments.sum_logp)
+  logs = jax.grad(lambda sums: jnp.mean(jnp.log(losses(sums))))(moments.sum_logp)
+  np.testing.assert_allclose(ours, logs / jnp.mean(1 / losses(moments.sum_logp)), rtol=1e-4)
