@@ -63,12 +63,13 @@ def draw_front(study: Study, answers: Mapping[str, Answer], out: Path) -> None:
   """Greedy scores in every context, in the plane of each two dimensions."""
   planes = [(one, other) for place, one in enumerate(DIMENSIONS) for other in DIMENSIONS[place + 1 :]]
   figure, panels = _figure(1, len(planes), (4.4 * len(planes), 4.6))
+  arms = with_starts(study)
   for panel, (one, other) in zip(panels.flat, planes, strict=True):
-    for number, arm in enumerate(with_starts(study)):
+    for number, arm in enumerate(arms):
       points = _points(answers, arm.name, one, other)
-      if len(points):
-        marker = "osD^v<>P*X"[number % 10]
-        panel.scatter(*points.T, marker=marker, color=f"C{number % 10}", s=34, label=label(study, arm), alpha=0.85)
+      if len(points):  # hollow and of falling size, so that equal points lie within each other
+        look = {"marker": "osD^v<>ph8"[number % 10], "s": 24 + 10 * (len(arms) - number), "linewidths": 1.4}
+        panel.scatter(*points.T, facecolors="none", edgecolors=f"C{number % 10}", label=label(study, arm), **look)
     panel.set(xlabel=one.replace("_", " "), ylabel=other.replace("_", " "))
     panel.grid(alpha=0.25)
   figure.legend(*panels.flat[0].get_legend_handles_labels(), fontsize=7, ncols=4, loc="outside lower center")
