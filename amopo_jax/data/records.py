@@ -7,7 +7,6 @@ is one line that begins with the record's origin ("file:line").
 import dataclasses
 import math
 from collections.abc import Mapping
-from types import MappingProxyType
 
 from amopo_jax.types import InputError
 
@@ -63,7 +62,7 @@ class Record:
   responses: tuple[Response, ...]
   chosen: int | None
   origin: str
-  wanted: Mapping[str, Number] = MappingProxyType({})
+  wanted: Mapping[str, Number] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
     check_prompt(self.prompt, self.origin)
@@ -97,7 +96,7 @@ class Pair:
   rejected: Response
   origin: str
   others: tuple[Response, ...] = ()
-  wanted: Mapping[str, Number] = MappingProxyType({})
+  wanted: Mapping[str, Number] = dataclasses.field(default_factory=dict)
 
 
 def score_in_range(response: Response, dimension: str, low: Number, high: Number, origin: str) -> float:

@@ -66,11 +66,6 @@ METHODS: Mapping[str, Method] = MappingProxyType(
     "lambda_dpo": _loss("λ-weighted DPO", "lambda_dpo", ALL, beta=0.1, alpha="simplex", ties="follow_dimension"),
     "modpo": _loss("MODPO", "modpo", EACH, beta=0.1, gap_margin=0.5),
     "raco": Method("RACO", MappingProxyType({"objective.alpha": "uniform", "objective.conflict_radius": 0.5}), ALL),
-    "scored_sft": Method(
-      "score-conditioned SFT",
-      MappingProxyType({**_loss("", "sft").changes, "data.rule": "both_ways"}),
-      ALL,
-    ),
     "controllable": Method(
       "controllable preference optimisation",
       MappingProxyType(
@@ -80,6 +75,11 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         }
       ),
       EACH,
+    ),
+    "scored_sft": Method(
+      "score-conditioned SFT",
+      MappingProxyType({**_loss("", "sft").changes, "data.rule": "both_ways"}),
+      ALL,
     ),
     "more_sft": _loss("more SFT", "sft"),
   }

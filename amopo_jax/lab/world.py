@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from amopo_jax.lab.domains import DOMAINS
-from amopo_jax.lab.graders import HIGH, LOW, grade
+from amopo_jax.lab.graders import HIGH, LOW, dimensions_of, grade
 from amopo_jax.lab.responders import draw_skill, respond
 from amopo_jax.lab.spec import WorldSpec
 from amopo_jax.lab.tasks import CLOSINGS, LAYOUTS, Task

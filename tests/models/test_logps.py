@@ -38,7 +38,7 @@ CUTS = [
 
 @pytest.mark.parametrize("tiling", CUTS)
 def test_every_cut_gives_the_log_softmax_and_its_gradient(tiling: Tiling, monkeypatch):
-  monkeypatch.setattr("amopo_jax.models.logps._MULTIPLE", 2)
+  monkeypatch.setattr("amopo_jax.models.word_blocks._MULTIPLE", 2)
   hidden, weight, scored = inputs(0)
   pull = jnp.asarray(np.random.default_rng(1).normal(size=scored.slot.shape), jnp.float32)
   found, back = jax.vjp(lambda h, w: scored_logps(h, w, scored, tiling), hidden, weight)
@@ -51,6 +51,27 @@ def test_every_cut_gives_the_log_softmax_and_its_gradient(tiling: Tiling, monkey
       moved[which] = moved[which] + sign * 1e-5 * direction
       sides.append(np.sum(np.asarray(pull, np.float64) * oracle(*moved, scored)))
     np.testing.assert_allclose(np.sum(mine * direction), (sides[0] - sides[1]) / 2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kept", [0, 1, 2])
+@pytest.mark.parametrize("void", [0, 1, 2, 3, 5])
+def test_what_remains_behind_the_whole_chunks_comes_in_pieces(kept: int, void: int, monkeypatch):
+  """Chunks of 4 tokens in pieces of 1; three or more that remain are a chunk."""
+  monkeypatch.setattr("amopo_jax.models.logps._PIECES", 4)
+  monkeypatch.setattr("amopo_jax.models.logps._LEAST_PIECE", 1)
+  hidden, weight, scored = inputs(6)
+  count = SCORED - void
+  scored = scored._replace(count=jnp.asarray([count, min(count, 2)], jnp.int32))
+  is_scored = jnp.arange(SCORED)[None, :] < scored.count[:, None]
+  pull = jnp.where(is_scored, jnp.asarray(np.random.default_rng(1).normal(size=is_scored.shape), jnp.float32), 0.0)
+  both = lambda tiling: jax.vjp(lambda h, w: scored_logps(h, w, scored, tiling), hidden, weight)
+  (found, back), (expected, expected_back) = both(Tiling(4, 8, kept, 1)), both(Tiling(12, 24, 0, 1))
+  np.testing.assert_allclose(jnp.where(is_scored, found, 0), jnp.where(is_scored, expected, 0), rtol=1e-5)
+  for mine, other in zip(back(pull), expected_back(pull), strict=True):
+    np.testing.assert_allclose(mine, other, rtol=1e-4, atol=1e-5)
+  rest = count % 4
+  computed = np.flatnonzero(np.any(np.asarray(found) != 0, axis=0))
+  assert computed[-1] + 1 == (count if rest < 3 else count + 4 - rest)
 
 
 @pytest.mark.parametrize("kept", [0, 1])
