@@ -63,7 +63,7 @@ def moments_head(
     weight: output embedding W, in the type the products are to take (that of `hidden`).
     rows: which tokens are scored, and for which slot.
     num_slots: N, one more than the largest slot there may be; static.
-    chunk: scored tokens that a device projects at a time, ≥ 1; need not divide anything.
+    chunk: scored tokens that a device projects at a time, ≥ 1; need not divide anything. The last ones come in pieces.
     keep: GiB of logits per device that may be kept for the backward pass instead of being recomputed there.
     shards: in how many equal parts the rows lie on different devices; divides R. The parts run side by side
       and meet only in the sums.
