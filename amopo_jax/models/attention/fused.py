@@ -92,7 +92,7 @@ class Operands(NamedTuple):
     return live_blocks(self.reach, blocks, self.window, queries=self.queries)
 
   def whole(self, blocks: Blocks) -> Bool[Array, "R queries keys"]:
-    """Which blocks meet as a whole, without a mask."""
+    """Which blocks need no mask."""
     return whole_blocks(self.reach, blocks, self.window, queries=self.queries)
 
 
