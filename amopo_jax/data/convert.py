@@ -81,7 +81,8 @@ def to_native(record: Record) -> dict:
     "prompt": [{"role": message.role, "content": message.content} for message in record.prompt],
     "responses": [{"content": response.content, "scores": dict(response.scores)} for response in record.responses],
   }
-  return row if record.chosen is None else {**row, "chosen": record.chosen}
+  chosen = {} if record.chosen is None else {"chosen": record.chosen}
+  return row | chosen | ({"wanted": dict(record.wanted)} if record.wanted else {})
 
 
 def _usr_file(path: str) -> Iterator[Record]:

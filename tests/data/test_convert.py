@@ -88,3 +88,11 @@ def test_a_dialogue_with_one_response_is_refused(tmp_path):
   path.write_text(json.dumps([row]))
   with pytest.raises(InputError, match=r"usr.json:1: 1 response\(s\)"):
     convert(str(path), format="usr", out=tmp_path / "out.jsonl")
+
+
+def test_what_a_turn_wants_is_kept(tmp_path):
+  responses = [{"content": text, "scores": {"tone": score}} for text, score in (("Leek.", 3), ("No.", 1))]
+  row = {"prompt": "Soup?", "responses": responses, "wanted": {"tone": 2}}
+  (tmp_path / "in.jsonl").write_text(json.dumps(row) + "\n")
+  convert(str(tmp_path / "in.jsonl"), format="native", out=tmp_path / "out.jsonl")
+  assert open_source(tmp_path / "out.jsonl", format="native")[0].wanted == {"tone": 2}

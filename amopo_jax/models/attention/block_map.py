@@ -13,7 +13,7 @@ the list does work in proportion to the tries' area, not to S × S; rows are num
 them all.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -73,19 +73,12 @@ def live_blocks(
     window: how many last positions a query sees; None: all.
     queries: of a row, from `reach.offset` on; None: S.
   """
-  rows, length = reach.end.shape
-  queries = length if queries is None else queries
-  first_query = jnp.arange(0, queries, blocks.queries)[None, :, None]
-  first_query = first_query if reach.offset is None else first_query + reach.offset
-  first_key = jnp.arange(0, length, blocks.keys)[None, None, :]
-  furthest = jnp.max(reach.end.reshape(rows, 1, -1, blocks.keys), axis=-1)
-  live = (first_key < first_query + blocks.queries) & (furthest > first_query)
-  positions = reach.query_positions(queries)
-  if window is None or reach.positions is None or positions is None:
+  cut = _cut(reach, blocks, window, queries)
+  live = (cut.first_key < cut.first_query + blocks.queries) & (jnp.max(cut.end, axis=-1) > cut.first_query)
+  if cut.window is None:
     return live
-  shallowest = jnp.min(positions.reshape(rows, -1, 1, blocks.queries), axis=-1)
-  deepest = jnp.max(reach.positions.reshape(rows, 1, -1, blocks.keys), axis=-1)
-  return live & (shallowest - deepest < window)
+  nearest = jnp.min(cut.query_positions, axis=-1) - jnp.max(cut.key_positions, axis=-1)
+  return live & (nearest < cut.window)
 
 
 def whole_blocks(
@@ -96,19 +89,13 @@ def whole_blocks(
   Args:
     reach, blocks, window, queries: as of `live_blocks`.
   """
-  rows, length = reach.end.shape
-  queries = length if queries is None else queries
-  first_query = jnp.arange(0, queries, blocks.queries)[None, :, None]
-  first_query = first_query if reach.offset is None else first_query + reach.offset
-  first_key = jnp.arange(0, length, blocks.keys)[None, None, :]
-  nearest = jnp.min(reach.end.reshape(rows, 1, -1, blocks.keys), axis=-1)
-  whole = (first_key + blocks.keys <= first_query + 1) & (nearest >= first_query + blocks.queries)
-  positions = reach.query_positions(queries)
-  if window is None or reach.positions is None or positions is None:
+  cut = _cut(reach, blocks, window, queries)
+  last_query = cut.first_query + blocks.queries - 1
+  whole = (cut.first_key + blocks.keys - 1 <= cut.first_query) & (jnp.min(cut.end, axis=-1) > last_query)
+  if cut.window is None:
     return whole
-  deepest = jnp.max(positions.reshape(rows, -1, 1, blocks.queries), axis=-1)
-  shallowest = jnp.min(reach.positions.reshape(rows, 1, -1, blocks.keys), axis=-1)
-  return whole & (deepest - shallowest < window)
+  furthest = jnp.max(cut.query_positions, axis=-1) - jnp.min(cut.key_positions, axis=-1)
+  return whole & (furthest < cut.window)
 
 
 def list_by_queries(
@@ -161,6 +148,37 @@ def most_live(length: int, blocks: Blocks, queries: int | None = None) -> int:
   before = length - queries + blocks.queries if queries < length else 0
   stops = range(before + blocks.queries, before + queries + 1, blocks.queries)
   return sum(min(keys, -(-stop // blocks.keys)) for stop in stops)
+
+
+class _Cut(NamedTuple):
+  """Tokens by block, to be broadcast against each other over [R queries keys].
+
+  Attributes:
+    first_query, first_key: number of each block's first token.
+    end: of the keys of a block.
+    query_positions, key_positions, window: of the tokens of a block; None without a window.
+  """
+
+  first_query: Int[Array, "1 queries 1"]
+  first_key: Int[Array, "1 1 keys"]
+  end: Int[Array, "R 1 keys size"]
+  query_positions: Any
+  key_positions: Any
+  window: int | None
+
+
+def _cut(reach: Reach, blocks: Blocks, window: int | None, queries: int | None) -> _Cut:
+  rows, length = reach.end.shape
+  queries = length if queries is None else queries
+  first_query = jnp.arange(0, queries, blocks.queries)[None, :, None]
+  first_query = first_query if reach.offset is None else first_query + reach.offset
+  first_key = jnp.arange(0, length, blocks.keys)[None, None, :]
+  by_keys = lambda x: x.reshape(rows, 1, -1, blocks.keys)
+  positions = reach.query_positions(queries)
+  if window is None or reach.positions is None or positions is None:
+    return _Cut(first_query, first_key, by_keys(reach.end), None, None, None)
+  by_queries = positions.reshape(rows, -1, 1, blocks.queries)
+  return _Cut(first_query, first_key, by_keys(reach.end), by_queries, by_keys(reach.positions), window)
 
 
 def _most_live(live: Bool[Array, "R queries keys"], blocks: Blocks) -> int:

@@ -182,9 +182,7 @@ def _forward(
 
 
 def _backward(
-  how: _How,
-  kept: tuple[Array, Array, Array, Reach, Array, Array],
-  d_output: Array,
+  how: _How, kept: tuple[Array, Array, Array, Reach, Array, Array], d_output: Array
 ) -> tuple[Array, Array, Array, None]:
   q, k, v, reach, output, lse = kept
   operands, blocks = _lay(q, k, v, reach, how)
