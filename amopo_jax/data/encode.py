@@ -150,17 +150,8 @@ def encode_pair(
     responses = [response[:room] for response in responses]
     num_cut = before - _longest(prompts) - sum(map(len, responses[:2]))
   chosen, rejected, *others = responses
-  return EncodedPair(
-    prompts,
-    (chosen, rejected),
-    is_ordered,
-    score_gap,
-    index,
-    num_cut,
-    pair.origin,
-    others=tuple(others),
-    wanted=wanted(pair, contexts),
-  )
+  told = {"others": tuple(others), "wanted": wanted(pair, contexts)}
+  return EncodedPair(prompts, (chosen, rejected), is_ordered, score_gap, index, num_cut, pair.origin, **told)
 
 
 def fits_by_bytes(pair: Pair, contexts: ContextSpec, tokenizer: Tokenizer, max_length: int) -> bool:
