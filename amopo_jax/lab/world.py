@@ -5,6 +5,7 @@ they were. Training and held-out records never share a question.
 """
 
 import dataclasses
+import math
 import random
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from amopo_jax.lab.domains import DOMAINS
-from amopo_jax.lab.graders import HIGH, LOW, dimensions_of, grade
+from amopo_jax.lab.graders import DIMENSIONS, HIGH, LOW, dimensions_of, grade
 from amopo_jax.lab.responders import draw_skill, respond
 from amopo_jax.lab.spec import WorldSpec
 from amopo_jax.lab.tasks import CLOSINGS, LAYOUTS, Task
@@ -29,7 +30,8 @@ WANTED = 4
 """How often the grade of the dimension that a turn wants counts in the choice."""
 
 PATIENCE = 300
-"""Pairs of responses that are drawn for a kind; where dimensions hardly ever agree, any pair takes its place then."""
+"""Pairs of responses that are drawn for a kind where there are dimensions that hardly ever agree, those on demand; then
+any pair takes its place. Elsewhere pairs are drawn until there is one."""
 
 GradedResponse = dict[str, Any]
 """{"content": text, "scores": {dimension: grade}}, as in the native record format."""
@@ -89,7 +91,7 @@ def make_record(spec: WorldSpec, seed: int, split: str, number: int) -> dict[str
     task = draw_task(spec, rng)
   task = _wanting(task, spec, before, rng)
   shares = (spec.tied, spec.inverted, 1 - spec.tied - spec.inverted)
-  chosen, rejected = _draw_pair(task, rng.choices(KINDS, shares)[0], dimensions_of(spec), rng)
+  chosen, rejected = _draw_pair(spec, task, rng.choices(KINDS, shares)[0], rng)
   first = rng.randrange(2)
   noise = random.Random(f"{seed}/{split}/{number}/noise")  # of its own: the texts are those of the world without it
   chosen, rejected = (_corrupt(response, spec.noise, noise) for response in (chosen, rejected))
@@ -112,14 +114,14 @@ def split_of(task: Task) -> str:
   return "train" if zlib.crc32(question.encode()) % HELDOUT_PARTS else "heldout"
 
 
-def _draw_pair(
-  task: Task, kind: str, dimensions: Sequence[str], rng: random.Random
-) -> tuple[GradedResponse, GradedResponse]:
+def _draw_pair(spec: WorldSpec, task: Task, kind: str, rng: random.Random) -> tuple[GradedResponse, GradedResponse]:
+  dimensions = dimensions_of(spec)
+  patience = PATIENCE if set(dimensions) - set(DIMENSIONS) else math.inf
   attempt = 0
   while True:
     attempt += 1
     rejected, chosen = sorted((_draw_response(task, dimensions, rng) for _ in range(2)), key=partial(_total, task))
-    fits = kind_of(chosen["scores"], rejected["scores"]) == kind or attempt > PATIENCE
+    fits = kind_of(chosen["scores"], rejected["scores"]) == kind or attempt > patience
     if _total(task, chosen) > _total(task, rejected) and fits:
       return chosen, rejected
 
