@@ -71,12 +71,17 @@ def read_dials(texts: Sequence[str]) -> WorldSpec:
     if name not in types:
       raise InputError(f"--dial={text}: no such dial; choose one of {', '.join(types)}")
     try:
-      found[name] = tuple(map(int, value.split(","))) if types[name] is tuple else types[name](value)
+      found[name] = _read_range(value) if types[name] is tuple else types[name](value)
     except ValueError:
       raise InputError(
         f"--dial={text}: not a value of {name}, which is {getattr(DEFAULT_SPEC, name)!r} by default"
       ) from None
   return WorldSpec(**found)
+
+
+def _read_range(text: str) -> tuple[int, int]:
+  low, high = map(int, text.split(","))
+  return low, high
 
 
 def _check_within(name: str, ends: tuple[int, int], low: int, high: int):

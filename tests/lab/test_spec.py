@@ -37,7 +37,12 @@ def test_dials_are_read_in_the_type_that_they_have():
 
 
 @pytest.mark.parametrize(
-  "text, why", [("volume=3", "no such dial; choose one of tied"), ("noise=much", "not a value of noise, which is 0.0")]
+  "text, why",
+  [
+    ("volume=3", "no such dial; choose one of tied"),
+    ("noise=much", "not a value of noise, which is 0.0"),
+    ("slack=2", "not a value of slack, which is .1, 3."),
+  ],
 )
 def test_a_dial_that_cannot_be_read_is_refused(text, why):
   with pytest.raises(InputError, match=f"--dial={text}: {why}"):
