@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks import report
-from benchmarks.batches import Lengths
+from benchmarks.batches import TAIL, Lengths
 from benchmarks.contenders import CONTENDERS, Worker
 from benchmarks.jobs import write_job
 from benchmarks.shapes import qwen2
@@ -67,11 +67,16 @@ def arguments() -> argparse.Namespace:
   return parser.parse_args()
 
 
+def row_of(contexts: int) -> int:
+  """Tokens of a pair whose question is shared and behind which each context has its instruction and tail."""
+  return PAIR.question - TAIL + contexts * (INSTRUCTION + TAIL + PAIR.chosen + PAIR.rejected)
+
+
 def run_cell(cell: Cell, args: argparse.Namespace) -> dict[str, Any]:
   """One point, in a process of its own."""
   width = args.width
   fields = qwen2(layers=cell.layers, width=width, heads=4, kv_heads=2, mlp_width=3 * width, words=cell.words)
-  options = {"row_length": cell.rows * (PAIR.question + cell.contexts * (INSTRUCTION + PAIR.chosen + PAIR.rejected))}
+  options = {"row_length": cell.rows * row_of(cell.contexts)}
   with tempfile.TemporaryDirectory() as folder:
     contexts = (INSTRUCTION,) * cell.contexts
     options |= {"overrides": args.override}

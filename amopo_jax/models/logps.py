@@ -185,9 +185,9 @@ def _each_span(step: Callable[[_Span, Any], Any], scored: Scored, tiling: Tiling
   Spans are chunks, and behind the last whole chunk pieces of it: as many tokens as there are to score take part, but
   for a piece. Only where the pieces would be most of a chunk, they are one.
   """
-  piece = tiling.chunk // _PIECES if tiling.chunk % _PIECES == 0 and tiling.chunk >= _PIECES * _LEAST_PIECE else 0
+  piece = _piece_size(tiling.chunk)
   most = jnp.max(scored.count)
-  whole = (most + tiling.chunk // 4) // tiling.chunk if piece else -(-most // tiling.chunk)
+  whole = whole_chunks(most, tiling.chunk)
 
   def fold(size: int, is_kept: bool, start: Array | int, stop: Array, state: Any) -> Any:
     return jax.lax.fori_loop(start, stop, lambda i, state: step(_Span(i, size, is_kept), state), state)
@@ -196,6 +196,15 @@ def _each_span(step: Callable[[_Span, Any], Any], scored: Scored, tiling: Tiling
     state = fold(tiling.chunk, True, 0, jnp.minimum(whole, tiling.kept), state)
   state = fold(tiling.chunk, False, tiling.kept, whole, state)
   return fold(piece, False, whole * _PIECES, -(-most // piece), state) if piece else state
+
+
+def whole_chunks(count: Array | int, chunk: int) -> Any:
+  """How many chunks of `chunk` tokens `count` scored tokens take, before the pieces; of a type like `count`."""
+  return (count + chunk // 4) // chunk if _piece_size(chunk) else -(-count // chunk)
+
+
+def _piece_size(chunk: int) -> int:
+  return chunk // _PIECES if chunk % _PIECES == 0 and chunk >= _PIECES * _LEAST_PIECE else 0
 
 
 def _chunk(hidden: Array, scored: Scored, span: _Span) -> _Chunk:

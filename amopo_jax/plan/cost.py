@@ -23,8 +23,8 @@ from amopo_jax.plan.changes import override
 from amopo_jax.plan.collectives import Collective, combine, read_collectives
 from amopo_jax.run_spec import RunSpec
 
-_HEAD_TOKENS = 512
-"""That the head of a counted program takes, at most."""
+_HEAD_TOKENS = 256
+"""That the head of a counted program takes, at most: a chunk too small for pieces, which would be counted with it."""
 
 _ALL = 1 << 62
 """More logits than there are: the head's loop over words has one turn."""
