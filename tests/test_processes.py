@@ -22,7 +22,7 @@ from amopo_jax.stopping import EXIT_STATUS
 from amopo_jax.writers import read_metrics
 
 ROOT = pathlib.Path(__file__).parent.parent
-SECONDS = 300
+SECONDS = 150
 SETTINGS = {
   "train__steps": 20,
   "train__save_every": 3,
@@ -57,6 +57,7 @@ class Pod:
       "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
       "JAX_COMPILATION_CACHE_DIR": str(folder / f"cache-{processes}"),
       "PYTHONPATH": str(ROOT),
+      "PYTHONFAULTHANDLER": "1",
     }
 
   def start(self, *arguments, only=None, **flags):
@@ -88,8 +89,16 @@ class Pod:
 
 
 def ended(started):
-  """(statuses, outputs) of processes, when all have ended."""
-  outputs = [process.communicate(timeout=SECONDS)[0] for process in started]
+  """(statuses, outputs) of processes, when all have ended; one that hangs says where."""
+  outputs, hung = [], []
+  for number, process in enumerate(started):
+    try:
+      outputs.append(process.communicate(timeout=SECONDS)[0])
+    except subprocess.TimeoutExpired:
+      process.send_signal(signal.SIGABRT)  # its faulthandler prints every thread's stack
+      hung.append(number)
+      outputs.append(process.communicate()[0])
+  assert not hung, (hung, *outputs)
   return [process.returncode for process in started], outputs
 
 
