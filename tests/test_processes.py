@@ -22,7 +22,7 @@ from amopo_jax.stopping import EXIT_STATUS
 from amopo_jax.writers import read_metrics
 
 ROOT = pathlib.Path(__file__).parent.parent
-SECONDS = 150
+SECONDS = 300
 SETTINGS = {
   "train__steps": 20,
   "train__save_every": 3,
