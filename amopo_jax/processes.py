@@ -162,6 +162,7 @@ class Listener:
           _stop_silent(gone)
         self._is_over.wait(0.1)
         continue
+      self._watch.stop()  # the run is over: how long the others take to part is `_part`'s to limit
       process, line, status = json.loads(text)
       if process != global_state.process_id:
         print(f"process {process} stopped: {line}", file=sys.stderr, flush=True)

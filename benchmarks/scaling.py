@@ -22,7 +22,7 @@ from benchmarks.jobs import write_job
 from benchmarks.shapes import qwen2
 
 PAIR, INSTRUCTION = Lengths(160, 60, 52), 32
-"""Of every cell; a pair in K contexts has about 160 + 144 K tokens in the trie."""
+"""Of every cell; `row_of` says how many tokens a pair has in the trie."""
 
 
 class Cell(NamedTuple):

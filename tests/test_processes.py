@@ -98,7 +98,7 @@ def ended(started):
       process.send_signal(signal.SIGABRT)  # its faulthandler prints every thread's stack
       hung.append(number)
       outputs.append(process.communicate()[0])
-  assert not hung, (hung, *outputs)
+  assert not hung, "\n".join([f"processes {hung} hang", *outputs])  # as text, which pytest does not shorten
   return [process.returncode for process in started], outputs
 
 

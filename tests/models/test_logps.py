@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as Spec
 
-from amopo_jax.models.logps import Scored, Tiling, scored_logps
+from amopo_jax.models.logps import Scored, Tiling, scored_logps, whole_chunks
 
 SHARDS, TOKENS, SCORED, WIDTH, VOCAB = 2, 9, 12, 5, 24
 
@@ -106,3 +106,10 @@ def test_devices_that_share_the_vocabulary_meet_only_after_the_inner_loop():
     np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-6)
   collectives = [line for line in program.as_text().splitlines() if "all-" in line or "collective" in line]
   assert [line for line in collectives if "while/body/while/body" in line] == []
+
+
+@pytest.mark.parametrize(
+  "count, chunk, whole", [(1416, 2048, 0), (1535, 2048, 0), (1536, 2048, 1), (2064, 2048, 1), (257, 256, 2)]
+)
+def test_three_quarters_of_a_chunk_are_a_chunk_and_small_ones_have_no_pieces(count, chunk, whole):
+  assert whole_chunks(count, chunk) == whole
