@@ -8,10 +8,9 @@ from typing import Any
 import jax
 
 from amopo_jax import processes as others
-from amopo_jax.signs import SILENT_SECONDS
 from amopo_jax.types import InputError
 
-HEARTBEAT_SECONDS = 3 * SILENT_SECONDS
+HEARTBEAT_SECONDS = 3 * others.SILENT_SECONDS
 """After so long without a sign of life, JAX's runtime takes a process for dead and aborts all others. Its signs are
 half as far apart, so an abort comes as soon as half of this after a death: our own line must come before."""
 

@@ -14,19 +14,21 @@ import json
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import jax
 from jax._src.distributed import global_state  # the runtime's texts have no public door
 
-from amopo_jax.signs import SILENT_SECONDS, Signs, Watch
 from amopo_jax.types import InputError
 
-_FAULT, _GONE = "amopo/fault", "amopo/gone"
+_FAULT, _GONE, _ALIVE, _LEFT = "amopo/fault", "amopo/gone", "amopo/alive", "left"
 _LISTENING_MS = 1_000
+SIGN_SECONDS, SILENT_SECONDS = 5, 40
+"""How often a process gives a sign of life, and how long one may be without before process 0 ends the run: sooner
+than JAX's runtime would, which aborts without a line that helps."""
 _PARTING_SECONDS, _LAST_SECONDS = 5.0, 3.0
-_LONGEST_PARTING_SECONDS = 60.0
 _EXCHANGE_MS = 3_600_000
 """A process may load and check its data for long; one that is gone is noticed by its missing heartbeats."""
 
@@ -135,39 +137,66 @@ class Listener:
   """A thread that waits for the line of a process that failed, or is gone, and then ends this one."""
 
   def __init__(self):
-    self._is_over, self._watch, self._signs = threading.Event(), Watch(), Signs(global_state)
+    self._is_over = threading.Event()
     self._thread = threading.Thread(target=self._listen, name="listener", daemon=True)
 
   def start(self) -> None:
     """Begins to wait."""
-    self._watch.start()
     self._thread.start()
 
   def stop(self) -> None:
     """Ends the thread, before the runtime that it asks goes away."""
     self._is_over.set()
     self._thread.join()
-    self._watch.stop()
-    self._signs.leave()
+    _sign(_LEFT)
 
   def _listen(self) -> None:
+    signs = _Signs()
     while not self._is_over.is_set():
       try:
         text = _client().blocking_key_value_get(_FAULT, _LISTENING_MS)
-      except jax.errors.JaxRuntimeError as error:
-        if "DEADLINE_EXCEEDED" in str(error):  # nothing yet, says process 0
-          self._watch.hear()
-        self._signs.give()
-        if gone := self._signs.missing(_LISTENING_MS / 1000):
+      except jax.errors.JaxRuntimeError:  # nothing yet; where process 0 is gone, the runtime aborts this one at once
+        signs.give()
+        if gone := signs.missing():
           _stop_silent(gone)
         self._is_over.wait(0.1)
         continue
-      self._watch.stop()  # the run is over: how long the others take to part is `_part`'s to limit
       process, line, status = json.loads(text)
       if process != global_state.process_id:
         print(f"process {process} stopped: {line}", file=sys.stderr, flush=True)
         _part(status)
       return
+
+
+class _Signs:
+  """Signs of life of the processes; process 0 looks whether others still give theirs."""
+
+  def __init__(self):
+    self._count, self._given = 0, -float(SIGN_SECONDS)
+    self._seen: dict[int, tuple[str, float]] = {}
+
+  def give(self) -> None:
+    """Gives one, unless the last one is young."""
+    if time.monotonic() - self._given >= SIGN_SECONDS:
+      self._count, self._given = self._count + 1, time.monotonic()
+      _sign(str(self._count))
+
+  def missing(self) -> list[int]:
+    """The processes that have been silent for too long, on process 0."""
+    if global_state.process_id or self._given + _LISTENING_MS / 1000 < time.monotonic():
+      return []
+    with contextlib.suppress(jax.errors.JaxRuntimeError):
+      for key, sign in _client().key_value_dir_get(_ALIVE):
+        process = int(key.rsplit("/", 1)[1])
+        if self._seen.get(process, ("", 0.0))[0] != sign:
+          self._seen[process] = (sign, time.monotonic())
+    late = time.monotonic() - SILENT_SECONDS
+    return [process for process, (sign, at) in self._seen.items() if sign != _LEFT and at < late]
+
+
+def _sign(text: str) -> None:
+  with contextlib.suppress(jax.errors.JaxRuntimeError):
+    _client().key_value_set(f"{_ALIVE}/{global_state.process_id}", text, allow_overwrite=True)
 
 
 def _stop_silent(gone: list[int]) -> NoReturn:
@@ -199,9 +228,7 @@ def _part(status: int) -> NoReturn:
   may come here at once, for a mistake of this process and for that of another: the first one ends both.
   """
   _parting.acquire()
-  client, last_resort = _client(), threading.Timer(_LONGEST_PARTING_SECONDS, os._exit, (status,))
-  last_resort.daemon = True
-  last_resort.start()  # a call to a process 0 that is gone may wait for ever
+  client = _client()
   sys.stdout.flush()
   sys.stderr.flush()
   with contextlib.suppress(Exception):

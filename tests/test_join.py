@@ -4,7 +4,7 @@ import jax
 import pytest
 
 from amopo_jax.join import HEARTBEAT_SECONDS, join, leave
-from amopo_jax.signs import SIGN_SECONDS, SILENT_SECONDS
+from amopo_jax.processes import SIGN_SECONDS, SILENT_SECONDS
 from amopo_jax.types import InputError
 
 
