@@ -3,9 +3,9 @@
 Two nested loops with a hand-written gradient: over chunks of tokens and the pieces of the last one, as many as there
 are tokens to score, and over blocks of the vocabulary (`word_blocks.py`), so that a block of logits stays in the cache
 of a CPU or in the fast memory of an accelerator. The forward pass keeps one logsumexp per token, in the manner of an
-online softmax (arXiv 1805.02867). The backward pass computes the logits once more, but for the first `kept` chunks,
-whose logits were kept: 6 instead of 8 operations per token, word and unit of width, for memory that does not grow with
-the batch.
+online softmax (arXiv 1805.02867). The backward pass computes the logits once more, but for the tokens of the first
+`kept` chunks, whose logits were kept: 6 instead of 8 operations per token, word and unit of width, for memory that does
+not grow with the batch.
 
 Where T devices share the vocabulary, each has V/T words of it; what is summed over words stays apart in an axis T
 until the loops are done: no communication inside them.
@@ -69,6 +69,11 @@ class _Span(NamedTuple):
   size: int
   is_kept: bool
 
+  def place(self, chunk: int, block: Array) -> tuple[Any, ...]:
+    """Where the logits of a block of words lie among the kept ones, see `room_shape`."""
+    start = self.number * self.size
+    return start // chunk, block, ..., slice(None) if self.size == chunk else jax.ds(start % chunk, self.size)
+
 
 class _Chunk(NamedTuple):
   """The states that predict the tokens of a span, and the tokens."""
@@ -95,8 +100,10 @@ def _forward(
       logits = _logits(chunk, words, block, size)
       softmax = state[0].add(logits, block.is_fresh, _is_target(block, chunk.target))
       if span.is_kept and room is not None:
-        room[span.number, j] = logits
-      return softmax, (state[1].at[span.number, j].set(logits) if span.is_kept and room is None else state[1])
+        room[span.place(tiling.chunk, j)] = logits
+      return softmax, (
+        state[1].at[span.place(tiling.chunk, j)].set(logits) if span.is_kept and room is None else state[1]
+      )
 
     softmax, kept = jax.lax.fori_loop(
       0, num_blocks, add, (Softmax.empty((tiling.vocab_shards, *chunk.target.shape)), kept)
@@ -128,7 +135,7 @@ def _backward(
     def one_block(j: Array, grads: tuple[Array, Array]) -> tuple[Array, Array]:
       d_states, d_words = grads
       block = block_at(words, j, size)
-      logits = kept[span.number, j] if span.is_kept else _logits(chunk, words, block, size)
+      logits = kept[span.place(tiling.chunk, j)] if span.is_kept else _logits(chunk, words, block, size)
       is_target = _is_target(block, chunk.target).astype(jnp.float32)
       d_logits = jnp.where(block.is_fresh, pull * (is_target - jnp.exp(logits - lse)), 0.0).astype(hidden.dtype)
       d_states = d_states + _product("twd,twgc->tdgc", cut_words(words, block, size), d_logits)
@@ -189,13 +196,19 @@ def _each_span(step: Callable[[_Span, Any], Any], scored: Scored, tiling: Tiling
   most = jnp.max(scored.count)
   whole = whole_chunks(most, tiling.chunk)
 
-  def fold(size: int, is_kept: bool, start: Array | int, stop: Array, state: Any) -> Any:
-    return jax.lax.fori_loop(start, stop, lambda i, state: step(_Span(i, size, is_kept), state), state)
+  def fold(size: int, start: Array | int, middle: Array | int, stop: Array, state: Any) -> Any:
+    """Spans before `middle` keep their logits."""
+    if tiling.kept:
+      state = jax.lax.fori_loop(start, middle, lambda i, state: step(_Span(i, size, True), state), state)
+    else:
+      middle = start
+    return jax.lax.fori_loop(middle, stop, lambda i, state: step(_Span(i, size, False), state), state)
 
-  if tiling.kept:
-    state = fold(tiling.chunk, True, 0, jnp.minimum(whole, tiling.kept), state)
-  state = fold(tiling.chunk, False, tiling.kept, whole, state)
-  return fold(piece, False, whole * _PIECES, -(-most // piece), state) if piece else state
+  state = fold(tiling.chunk, 0, jnp.minimum(whole, tiling.kept), whole, state)
+  if not piece:
+    return state
+  first, last = whole * _PIECES, -(-most // piece)
+  return fold(piece, first, jnp.where(whole < tiling.kept, last, first), last, state)
 
 
 def whole_chunks(count: Array | int, chunk: int) -> Any:

@@ -25,7 +25,6 @@ from amopo_jax.data.pack import Group, PackSpec, empty_group, pack_group
 from amopo_jax.data.trie import Segment, all_leaves, size, unshared
 from amopo_jax.load import load_policy
 from amopo_jax.models.head import kept_chunks
-from amopo_jax.models.logps import whole_chunks
 from amopo_jax.models.transformer import abstract_params
 from amopo_jax.policy import find_policy
 from amopo_jax.run_spec import RunSpec
@@ -187,8 +186,8 @@ def counts(group: Group, spec: RunSpec, vocab_size: int) -> Counts:
   recomputed = (*RECOMPUTED[spec.model.remat], "head")
   scored = int((np.asarray(rows.slot) != NO_SLOT).sum())
   chunk = min(spec.model.head_chunk, is_token.size)
-  kept = chunk * min(kept_chunks(spec.model.head_keep, chunk, vocab_size), whole_chunks(scored, chunk))
-  return Counts(is_token.size, scored, attended, recomputed, 1 - min(kept, scored) / scored)
+  kept = min(chunk * kept_chunks(spec.model.head_keep, chunk, vocab_size), scored)
+  return Counts(is_token.size, scored, attended, recomputed, 1 - kept / scored)
 
 
 def peak_bytes(device: str) -> int:

@@ -7,7 +7,8 @@ import pytest
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as Spec
 
-from amopo_jax.models.logps import Scored, Tiling, scored_logps, whole_chunks
+from amopo_jax.models import logps
+from amopo_jax.models.logps import Scored, Tiling, room_shape, scored_logps, whole_chunks
 
 SHARDS, TOKENS, SCORED, WIDTH, VOCAB = 2, 9, 12, 5, 24
 
@@ -72,6 +73,36 @@ def test_what_remains_behind_the_whole_chunks_comes_in_pieces(kept: int, void: i
   rest = count % 4
   computed = np.flatnonzero(np.any(np.asarray(found) != 0, axis=0))
   assert computed[-1] + 1 == (count if rest < 3 else count + 4 - rest)
+
+
+@pytest.mark.parametrize("has_room", [True, False])
+@pytest.mark.parametrize("kept", [1, 2, 3])
+@pytest.mark.parametrize("count", [1, 4, 6, 9])
+def test_pieces_in_place_of_a_kept_chunk_are_kept_too(count: int, kept: int, has_room: bool, monkeypatch):
+  """None of their logits is computed again, and those in the room are the logits."""
+  monkeypatch.setattr("amopo_jax.models.logps._PIECES", 4)
+  monkeypatch.setattr("amopo_jax.models.logps._LEAST_PIECE", 1)
+  hidden, weight, scored = inputs(7)
+  scored = scored._replace(count=jnp.asarray([count, 1], jnp.int32))
+  tiling = Tiling(4, 8, kept, 1)
+  room = jax.new_ref(jnp.zeros(room_shape(tiling, VOCAB, SHARDS))) if has_room else None
+  computed = []
+  product = logps._logits
+  seen = lambda chunk, *rest: (jax.debug.callback(lambda x: computed.append(x.shape[1]), chunk.target), chunk)[1]
+  monkeypatch.setattr(logps, "_logits", lambda chunk, *rest: product(seen(chunk), *rest))
+  _, back = jax.vjp(lambda h, w: scored_logps(h, w, scored, tiling, room), hidden, weight)
+  jax.effects_barrier()
+  forward = sum(computed)
+  back(jnp.ones(scored.slot.shape))
+  jax.effects_barrier()
+  assert forward == 3 * count
+  assert sum(computed) - forward == 3 * max(count - 4 * kept, 0)
+  if room is not None:
+    full = jnp.einsum("vd,gcd->vgc", weight, jnp.take_along_axis(hidden, scored.source[..., None], axis=1))
+    in_room = jnp.moveaxis(room[...], 0, -2).reshape(VOCAB, SHARDS, 4 * kept)
+    some = min(count, 4 * kept)
+    np.testing.assert_allclose(in_room[..., :some], full[..., :some], rtol=1e-5)
+    np.testing.assert_array_equal(in_room[..., some:], 0.0)
 
 
 @pytest.mark.parametrize("kept", [0, 1])
