@@ -67,15 +67,17 @@ def measure(head: str, length: int, words: int, *, width: int, chunk: int, steps
   import jax
   import jax.numpy as jnp
 
+  from amopo_jax import mesh as meshes
   from benchmarks.peers.ours import peak_bytes
 
+  mesh = meshes.make_mesh(data=1, fsdp=1, tensor=1, devices=jax.devices()[:1])
   dtype = jnp.bfloat16 if jax.default_backend() == "gpu" else jnp.float32
   keys = jax.random.split(jax.random.key(0), 3)
   hidden = jax.random.normal(keys[0], (1, length, width), dtype)
   weight = 0.02 * jax.random.normal(keys[1], (words, width), dtype)
   tokens = jax.random.randint(keys[2], (1, length), 0, words)
   summed = {"moments": moments_sum, "full": full_sum}[head](tokens, chunk)
-  gradient = jax.jit(jax.value_and_grad(summed, argnums=(0, 1)))
+  gradient = meshes.jit_for(mesh, jax.value_and_grad(summed, argnums=(0, 1)))
   norms = lambda grads: [float(jnp.linalg.norm(grad.astype(jnp.float32))) for grad in grads]
   value, grads = gradient(hidden, weight)
   seconds = min(_seconds(lambda: jax.block_until_ready(gradient(hidden, weight))) for _ in range(steps))
@@ -85,17 +87,19 @@ def measure(head: str, length: int, words: int, *, width: int, chunk: int, steps
 
 
 def moments_sum(tokens: Any, chunk: int) -> Callable[[Any, Any], Any]:
-  """The project's head."""
+  """The project's head, in the blocks of this kind of device."""
+  import jax
   import jax.numpy as jnp
 
-  from amopo_jax.models.head import moments_head
+  from amopo_jax.models.head import BLOCK_LOGITS, GPU_BLOCK_LOGITS, moments_head
   from amopo_jax.types import PackedRows
 
   place = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None]
   rows = PackedRows(
     tokens, place, jnp.full_like(place, tokens.shape[1]), jnp.maximum(place - 1, 0), jnp.zeros_like(place)
   )
-  return lambda hidden, weight: moments_head(hidden, weight, rows, 1, chunk=chunk).sum_logp.sum()
+  block = GPU_BLOCK_LOGITS if jax.default_backend() == "gpu" else BLOCK_LOGITS
+  return lambda hidden, weight: moments_head(hidden, weight, rows, 1, chunk=chunk, block_logits=block).sum_logp.sum()
 
 
 def full_sum(tokens: Any, chunk: int) -> Callable[[Any, Any], Any]:

@@ -57,6 +57,8 @@ def main() -> None:
     content = measure(args, job)
   if args.json:
     report.write(args.json, content)
+  if unequal := [name for name, verdict in content["equality"].items() if not verdict["is_equal"]]:
+    sys.exit(f"not the same computation: {', '.join(unequal)}; their times mean nothing")
 
 
 def arguments() -> argparse.Namespace:

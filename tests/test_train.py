@@ -19,8 +19,9 @@ import pytest
 from rich.console import Console
 
 from amopo_jax.checkpoint import Checkpoints
+from amopo_jax.prepare import prepare
 from amopo_jax.stopping import EXIT_STATUS, StopRequest
-from amopo_jax.train import train
+from amopo_jax.train import _Loop, train
 from amopo_jax.types import InputError, RunFailure
 from amopo_jax.writers import MetricWriter, read_metrics
 
@@ -116,6 +117,46 @@ def test_nothing_compiles_after_the_first_step_nor_after_that_of_a_resumed_run(
   assert resumed[-1] == resumed[0]
 
 
+@pytest.fixture
+def order(monkeypatch):
+  """("dispatch" | "fetch", step) in the order in which a run did it, and whether a step took the old state's place."""
+  found, gone, tell = [], [], _Loop._report
+
+  def watched(*args):
+    run = prepare(*args)
+
+    def train_step(state, *rest):
+      found.append(("dispatch", len(gone) + 1))
+      old = jax.tree.leaves(state.params)
+      new = run.train_step(state, *rest)
+      gone.append(all(leaf.is_deleted() for leaf in old))
+      return new
+
+    return run._replace(train_step=train_step)
+
+  def report(self, pending):
+    found.extend([("fetch", pending.step)] if pending else [])
+    tell(self, pending)
+
+  monkeypatch.setattr("amopo_jax.train.prepare", watched)
+  monkeypatch.setattr(_Loop, "_report", report)
+  return found, gone
+
+
+def test_a_step_is_dispatched_before_the_metrics_of_the_one_before_are_fetched(make_spec, console, tmp_path, order):
+  train(make_spec(train__epochs=3, train__eval_every=4), str(tmp_path), console)
+  found, gone = order
+  last = len(gone)
+  assert last > 5
+  expected = []
+  for step in range(1, last + 1):
+    expected.append(("dispatch", step))
+    waits = step > 1 and (step - 1) % 4 != 0  # what was evaluated was fetched before
+    expected += [("fetch", step - 1)] * waits + [("fetch", step)] * (step % 4 == 0 or step == last)
+  assert found == expected
+  assert all(gone), "the new state takes the place of the old one"
+
+
 def stop_when_asked_often(times):
   """A `StopRequest.__bool__` that says yes from the given time on, wherever in the run it is asked."""
   count = itertools.count()
@@ -177,6 +218,19 @@ def command(make_config, tmp_path, devices=2, **overrides):
     )
 
   return start
+
+
+@pytest.mark.slow
+def test_a_second_run_compiles_nothing_that_the_first_has_compiled(make_config, tmp_path):
+  start = command(make_config, tmp_path, train__steps=2)
+  compiled = []
+  for name in ("first", "second"):
+    process = start(tmp_path / name)
+    spoken = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, spoken
+    compiled.append({file.name for file in (tmp_path / "cache").iterdir() if not file.name.endswith("-atime")})
+  assert compiled[0]
+  assert compiled[1] == compiled[0]
 
 
 def kill_at_step(process, workdir, step, number, delay=0.0):

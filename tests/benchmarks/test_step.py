@@ -33,6 +33,19 @@ def test_a_tiny_run_from_end_to_end(tmp_path, monkeypatch, capsys):
   assert "GFLOP/s" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("is_equal", [True, False])
+def test_times_of_another_computation_end_in_an_error(is_equal, tmp_path, monkeypatch):
+  verdict = {"ours": {"is_equal": True}, "released": {"is_equal": is_equal}}
+  monkeypatch.setattr(step, "measure", lambda args, job: {"equality": verdict})
+  call = lambda: run(monkeypatch, "--shape=tiny", "--lengths=tiny", f"--json={tmp_path}/out.json")
+  if is_equal:
+    call()
+  else:
+    with pytest.raises(SystemExit, match="not the same computation: released; their times mean nothing"):
+      call()
+  assert json.loads((tmp_path / "out.json").read_text())["equality"] == verdict
+
+
 @pytest.mark.parametrize(
   "argument, reason",
   [("--contenders=ours,nobody", "unknown contenders nobody"), ("--data=x.jsonl", "--data needs --tokenizer")],

@@ -90,18 +90,40 @@ def _double(operands, blocks):
   return 2 * output, lse
 
 
+def _given(change):
+  """The loops on other operands."""
+  kernel = xla_blocks()
+  return kernel._replace(
+    forward=lambda x, blocks: kernel.forward(change(x), blocks),
+    backward=lambda x, pull, blocks: kernel.backward(change(x), pull, blocks),
+  )
+
+
+def _causal(x):
+  return x._replace(reach=x.reach._replace(end=jnp.full_like(x.reach.end, x.reach.end.shape[1])))
+
+
+def _unwindowed(x):
+  return x._replace(window=None)
+
+
+_OFF = r"in its trial it was [\d.e+-]+ of the largest gradient off"
+
 TRIALS = [
   (xla_blocks(), None),
   (xla_blocks()._replace(forward=_refuse), "its trial failed: no such instruction$"),
   (xla_blocks()._replace(backward=_refuse), "its trial failed: no such instruction$"),
-  (xla_blocks()._replace(forward=_double), r"in its trial it was [\d.e+]+ of the largest gradient off"),
+  (xla_blocks()._replace(forward=_double), _OFF),
+  (_given(_causal), _OFF),
+  (_given(_unwindowed), _OFF),
 ]
 
 
-@pytest.mark.parametrize("kernel, reason", TRIALS, ids=["good", "forward", "backward", "wrong"])
+@pytest.mark.parametrize("kernel, reason", TRIALS, ids=["good", "forward", "backward", "wrong", "no tree", "no window"])
 def test_an_unproven_kernel_has_to_pass_a_trial_on_the_device(kernel, reason, caplog, monkeypatch):
   monkeypatch.setattr(dispatch, "FUSED", {"new": dispatch.Fused(kernel, "cpu", is_unproven=True)})
-  choose = lambda name: choose_attention(name, CONFIG, platform="cpu", device=jax.devices()[0], **HERE)
+  config = dataclasses.replace(CONFIG, sliding_window=4096)
+  choose = lambda name: choose_attention(name, config, platform="cpu", device=jax.devices()[0], **HERE)
   if reason is None:
     assert choose("auto").name == choose("new").name == "new"
     return
