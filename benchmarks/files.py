@@ -2,11 +2,12 @@
 
     python -m benchmarks.files [--json=FILE] [--gib=2] [--devices=8] [--rounds=5] [--dtype=bfloat16] [--warm]
 
-Each figure is of a process of its own: one reads the files into a buffer, one loads them onto virtual devices that
-split them by fsdp, one writes as many bytes, one exports what it has loaded. On a CPU the devices' arrays are host
-memory too, so an import cannot take less than the model's size. Before every cell the system forgets the files'
-pages, so that both sides read from the disk; --warm leaves them. Memory is what the process grows by, at its highest:
-all that is resident, the mapped pages of the files with it.
+Each figure is of a process of its own: one reads the files into memory, one loads them onto virtual devices that split
+them by fsdp, one writes the bytes that it has read, one exports what it has loaded. All hold the model once, and touch
+some memory before, as pages that a virtual machine has not used for a while may cost several times the copy into them.
+On a CPU the devices' arrays are host memory too, so an import cannot take less than the model's size. Before every cell
+the system forgets the files' pages, so that both sides read from the disk; --warm leaves them. Memory is what the
+process grows by, at its highest: all that is resident, the mapped pages of the files with it.
 """
 
 import argparse
@@ -29,6 +30,8 @@ import numpy as np
 from benchmarks import report
 
 _SHARD_BYTES = 500_000_000
+_TOUCHED = 3
+"""Times the model's size: itself, the files' pages, and those of what is written."""
 _FIELDS = {
   "architectures": ["Qwen2ForCausalLM"],
   "model_type": "qwen2",
@@ -67,26 +70,27 @@ def write_model(folder: Path, fields: dict[str, Any], dtype: str) -> None:
   save_model(params, config, fields, folder, dtype=dtype, max_shard_bytes=_SHARD_BYTES)
 
 
-def read(folder: Path) -> dict[str, float]:
-  """Reads all bytes of the weights, a file at a time."""
+def read(folder: Path) -> tuple[dict[str, float], list[np.ndarray]]:
+  """Reads all bytes of the weights, a file at a time; returns them too, since who reads a model keeps it."""
   began = time.perf_counter()
+  buffers = []
   for file in _weights(folder):
     buffer = np.empty(file.stat().st_size, np.uint8)
     with file.open("rb", buffering=0) as stream:
       while stream.readinto(memoryview(buffer)[stream.tell() :]):
         pass
-  return {"seconds": time.perf_counter() - began}
+    buffers.append(buffer)
+  return {"seconds": time.perf_counter() - began}, buffers
 
 
 def write(folder: Path, out: Path) -> dict[str, float]:
-  """Writes as many bytes, and waits until they are on the disk."""
+  """Writes the same bytes out of memory, and waits until they are on the disk."""
   out.mkdir()
+  _, buffers = read(folder)
   began = time.perf_counter()
-  for file in _weights(folder):
+  for file, buffer in zip(_weights(folder), buffers, strict=True):
     with (out / file.name).open("wb") as stream:
-      left, block = file.stat().st_size, np.ones(1 << 24, np.uint8)
-      while left:
-        left -= stream.write(block[:left].data)
+      stream.write(buffer.data)
       stream.flush()
       os.fsync(stream.fileno())
   return {"seconds": time.perf_counter() - began}
@@ -170,13 +174,19 @@ def _apart(args: argparse.Namespace, cell: str, folder: Path, out: Path) -> dict
   return json.loads(done.stdout.splitlines()[-1])
 
 
+def touch_memory(num_bytes: int) -> None:
+  """Uses memory and gives it back, so that what follows finds pages that the machine's host has lately provided."""
+  np.ones(num_bytes, np.uint8)
+
+
 def _cell(args: argparse.Namespace) -> dict[str, float]:
   folder, out = Path(args.folder), Path(args.out)
+  touch_memory(int(_TOUCHED * args.gib * 2**30))
   if args.cell == "model":
     write_model(folder, fields_of(int(args.gib * 2**30), np.dtype(_numpy(args.dtype)).itemsize), args.dtype)
     return {}
   if args.cell == "read":
-    return read(folder)
+    return read(folder)[0]
   if args.cell == "write":
     return write(folder, out)
   return load(folder, out if args.cell == "export" else None, args.dtype)

@@ -16,7 +16,16 @@ from amopo_jax.models.config import ModelConfig
 from amopo_jax.models.hf_config import from_hf
 from amopo_jax.models.hf_files import CONFIG, INDEX, SINGLE
 from amopo_jax.models.hf_names import leaves
-from amopo_jax.models.hf_tensors import FILE_TYPES, Tensor, plan_tensors, split_tensors, sync, whole_tensor, write_shard
+from amopo_jax.models.hf_tensors import (
+  FILE_TYPES,
+  Behind,
+  Tensor,
+  plan_tensors,
+  split_tensors,
+  sync,
+  whole_tensor,
+  write_shard,
+)
 from amopo_jax.types import InputError, Params
 
 
@@ -52,7 +61,7 @@ def save_model(
 
   Everything is written into a directory beside `out_dir`, which is renamed at the end: a directory of that
   name is complete or not there. Object stores rename nothing; there `config.json`, without which nobody takes a
-  directory for a model, comes last. The tensors stream: the host, and each device, holds one at a time.
+  directory for a model, comes last. The tensors stream: the host holds two at a time, a device one.
 
   Args:
     params: the parameter tree, in jax arrays of all processes, or numpy arrays.
@@ -129,12 +138,14 @@ def _write_shards(
   shards = list(split_tensors(tensors, max_shard_bytes))
   count = len(shards)
   files = [SINGLE] if count == 1 else [f"model-{n + 1:05d}-of-{count:05d}.safetensors" for n in range(count)]
-  for number, (file, shard) in enumerate(zip(files, shards, strict=True)):
-    if number % crew.size == crew.index:
-      write_shard(place / file, params, shard, dtype)
-    else:
-      for tensor in shard:
-        whole_tensor(tensor, params)  # another process writes it, and needs this one's part
+  with Behind() as behind:
+    for number, (file, shard) in enumerate(zip(files, shards, strict=True)):
+      if number % crew.size == crew.index:
+        write_shard(place / file, params, shard, dtype, behind)
+      else:
+        for tensor in shard:
+          whole_tensor(tensor, params)  # another process writes it, and needs this one's part
+    behind.finish()
   return {tensor.name: file for file, shard in zip(files, shards, strict=True) for tensor in shard}
 
 

@@ -8,18 +8,16 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from etils import epath
 from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
-from safetensors import SafetensorError, safe_open
 
-from amopo_jax.models.hf_remote import RemoteWeights
+from amopo_jax.models.hf_weights import MappedWeights, RemoteWeights
 from amopo_jax.types import InputError
 
 AnyPath = Path | epath.Path
@@ -36,7 +34,7 @@ View = Callable[[str], Any]
 """Name of a tensor -> the tensor, of which nothing is read until it is indexed."""
 
 Views = Callable[[], AbstractContextManager[View]]
-"""Opens the files."""
+"""For as long as a part is read; then what was read may leave the memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,46 +144,45 @@ def read_headers(directory: AnyPath) -> dict[str, TensorHeader]:
   return headers
 
 
-def open_weights(file: AnyPath) -> AbstractContextManager:
+def open_weights(file: AnyPath) -> MappedWeights | RemoteWeights:
   """Opens a safetensors file for reading slices as numpy arrays: mapped from a disk, by ranges from an object store.
 
   Raises:
     InputError: missing, truncated or corrupt.
   """
   try:
-    return RemoteWeights(epath.Path(file)) if "://" in str(file) else safe_open(file, framework="numpy")
+    return RemoteWeights(epath.Path(file)) if "://" in str(file) else MappedWeights(Path(file))
   except FileNotFoundError as error:
     raise InputError(f"{file}: missing; fetch the file again") from error
-  except (SafetensorError, OSError, ValueError) as error:
+  except (OSError, ValueError) as error:
     raise InputError(f"{file}: truncated or corrupt ({error}); fetch the file again") from error
 
 
 def open_views(headers: dict[str, TensorHeader], stack: ExitStack) -> Views:
-  """Opens files as they are needed: on a disk for as long as a part is read, in an object store, where each opening
-  takes a request, until the stack ends."""
+  """Opens each file when it is first needed, until the stack ends."""
+  opened: dict[AnyPath, MappedWeights | RemoteWeights] = {}
 
-  def open_in(scope: ExitStack) -> View:
-    open_once = cache(lambda file: scope.enter_context(open_weights(file)))
-    return lambda name: open_once(headers[name].file).get_slice(name)
+  def view(name: str) -> Any:
+    file = headers[name].file
+    if file not in opened:
+      opened[file] = stack.enter_context(open_weights(file))
+    return opened[file].get_slice(name)
 
   @contextmanager
-  def mapped() -> Iterator[View]:
-    with ExitStack() as scope:
-      yield open_in(scope)
+  def views() -> Iterator[View]:
+    yield view
+    for weights in opened.values():
+      weights.forget()
 
-  if any("://" in str(header.file) for header in headers.values()):
-    kept = open_in(stack)
-    return lambda: nullcontext(kept)
-  return mapped
+  return views
 
 
 def _read_header(file: AnyPath) -> dict[str, TensorHeader]:
   """The tensors of one file."""
   with open_weights(file) as weights:
-    slices = {name: weights.get_slice(name) for name in weights.keys()}  # noqa: SIM118 (it is not a dict)
     return {
-      name: TensorHeader(file=file, shape=tuple(view.get_shape()), dtype=view.get_dtype())
-      for name, view in slices.items()
+      name: TensorHeader(file=file, shape=tuple(entry["shape"]), dtype=entry["dtype"])
+      for name, entry in weights.header.items()
     }
 
 

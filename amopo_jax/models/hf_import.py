@@ -1,17 +1,18 @@
 """A Hugging Face model directory into (sharded) arrays, slice by slice.
 
-Each device's part of a parameter is read from the memory-mapped files, put onto the device and forgotten, and so are
-the pages of the files: they are mapped anew for each part, since what is mapped and was read stays resident. So the
-host holds one part of one parameter at a time, and a process of a pod reads only what its own devices hold.
+The parts of a parameter that this process's devices hold are read from the memory-mapped files, put onto the devices
+and forgotten, and so are the pages of the files. So the host holds one part of one parameter at a time, or as many as
+make a GiB, and a process of a pod reads only what its own devices hold.
 """
 
+import math
 import os
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_dtypes  # noqa: F401 (gives numpy the name "bfloat16", by which safetensors asks for it)
 import numpy as np
 from jax.sharding import Sharding, SingleDeviceSharding
 
@@ -29,16 +30,15 @@ from amopo_jax.models.hf_files import (
   resolve_model,
 )
 from amopo_jax.models.hf_names import EMBEDDING, HARMLESS_TENSORS, HEAD, Leaf, get_leaf, leaves, set_leaf
+from amopo_jax.models.hf_parts import Bounds, read_parts
 from amopo_jax.models.quantized import TYPES, abstract_quantized, quantize
 from amopo_jax.types import InputError, Params
 
 _FLOATS = ("F64", "F32", "F16", "BF16")
+_HELD_BYTES = 1 << 30
+"""Of the parts of one parameter that the host holds at a time, where it is several."""
 _COMPARED_ROWS = 4096
 """Rows of the vocabulary held at a time when two tables are compared."""
-_STRIP_ROWS = 64
-
-Bounds = tuple[tuple[int, int], ...]
-"""First and one past the last index along each axis."""
 
 
 def load_config(path_or_hub_name: str | os.PathLike[str]) -> tuple[ModelConfig, dict[str, Any]]:
@@ -87,8 +87,8 @@ def load_params(
 ) -> Params:
   """Loads the parameters straight into sharded arrays.
 
-  Host memory stays near the largest part of a parameter that one device holds. Where kernels are quantized, a device
-  holds one layer of one kernel as floats at a time.
+  Host memory stays near a GiB, or the largest part of a parameter that one device holds. Where kernels are quantized,
+  a device holds one layer of one kernel as floats at a time.
 
   Args:
     path_or_hub_name: a directory, local or gs://, or ORGANISATION/NAME on the Hugging Face Hub.
@@ -152,11 +152,26 @@ def _place(leaf: Leaf, views: Views, dtype: np.dtype, sharding: Sharding) -> jax
   Not `jax.make_array_from_callback`: it holds the parts of all local devices before it places the first.
   """
   arrays: list[jax.Array] = []
-  for bounds, devices in _holders(leaf, sharding).items():
-    with views() as view:
-      part = _read_part(leaf, view, dtype, bounds)
-    arrays += _put(part, devices, sharding.memory_kind)
+  holders = _holders(leaf, sharding)
+  for some in _held_together(list(holders), dtype.itemsize):
+    parts = read_parts(leaf, views, dtype, some)
+    while parts:
+      arrays += _put(parts.pop(), holders[some.pop()], sharding.memory_kind)
   return jax.make_array_from_single_device_arrays(leaf.shape, sharding, arrays)
+
+
+def _held_together(parts: list[Bounds], itemsize: int) -> Iterator[list[Bounds]]:
+  """Cuts a list of parts where the host would hold too much of them; one part it has to hold."""
+  some: list[Bounds] = []
+  held = 0
+  for bounds in parts:
+    size = math.prod(stop - start for start, stop in bounds) * itemsize
+    if some and held + size > _HELD_BYTES:
+      yield some
+      some, held = [], 0
+    some.append(bounds)
+    held += size
+  yield some
 
 
 def _place_quantized(leaf: Leaf, views: Views, name: str, shardings: Any) -> dict[str, jax.Array]:
@@ -166,8 +181,7 @@ def _place_quantized(leaf: Leaf, views: Views, name: str, shardings: Any) -> dic
   for bounds, devices in _holders(leaf, whole).items():
     layers = []
     for layer in range(*bounds[0]):
-      with views() as view:
-        floats = _read_part(leaf, view, np.dtype(np.float32), ((layer, layer + 1), *bounds[1:]))
+      (floats,) = read_parts(leaf, views, np.dtype(np.float32), [((layer, layer + 1), *bounds[1:])])
       layers.append(_quantize(jax.device_put(floats, devices[0]), name))
     for key, part in jax.tree.map(lambda *parts: jnp.concatenate(parts), *layers).items():
       arrays.setdefault(key, []).extend(_put(part, devices, whole.memory_kind))
@@ -193,28 +207,6 @@ def _put(part: np.ndarray | jax.Array, devices: list[jax.Device], memory_kind: s
   """Puts the same part onto several devices and waits, so that the host can forget it."""
   places = [SingleDeviceSharding(device, memory_kind=memory_kind) for device in devices]
   return jax.block_until_ready([jax.device_put(part, place) for place in places])
-
-
-def _read_part(leaf: Leaf, view: View, dtype: np.dtype, bounds: Bounds) -> np.ndarray:
-  """Reads one rectangular part of a leaf, layer by layer."""
-  part = np.empty([stop - start for start, stop in bounds], dtype)
-  names, rows, inner = leaf.names, part[None], bounds
-  if leaf.is_stacked:
-    names, rows, inner = leaf.names[slice(*bounds[0])], part, bounds[1:]
-  where = tuple(slice(*pair) for pair in inner)
-  for row, name in zip(rows, names, strict=True):
-    if leaf.is_transposed:
-      _transpose_into(row, view(name)[where[::-1]])
-    else:
-      row[...] = view(name)[where]
-  return part
-
-
-def _transpose_into(target: np.ndarray, source: np.ndarray) -> None:
-  """`target[...] = source.T`, strip by strip: one that fits the cache makes it up to three times faster."""
-  for start in range(0, len(source), _STRIP_ROWS):
-    strip = slice(start, start + _STRIP_ROWS)
-    target[:, strip] = source[strip].T
 
 
 def _check_tied_head(view: View, header: TensorHeader) -> None:

@@ -1,11 +1,13 @@
 """Tensors of a model into safetensors files: which there are, in which file, and the bytes."""
 
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -14,6 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from amopo_jax.models.config import ModelConfig
 from amopo_jax.models.hf_names import Leaf, get_leaf, leaves
+from amopo_jax.models.hf_parts import COPIERS, convert
 from amopo_jax.types import Params
 
 FILE_TYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
@@ -34,6 +37,13 @@ class Tensor:
   leaf: Leaf
   layer: int | None
   num_bytes: int
+
+
+class _Part(NamedTuple):
+  """Of a tensor: its place among the axes of the leaf (without that of the layers), and how to fetch it."""
+
+  where: tuple[Any, ...]
+  read: Callable[[], Any]
 
 
 def plan_tensors(config: ModelConfig, itemsize: int) -> list[Tensor]:
@@ -59,11 +69,41 @@ def split_tensors(tensors: list[Tensor], max_shard_bytes: int) -> Iterator[list[
   yield shard
 
 
-def write_shard(file: epath.Path, params: Params, tensors: list[Tensor], dtype: np.dtype) -> None:
+class Behind:
+  """Does what it is told in a thread of its own, in order and one thing behind: an error comes with the next call."""
+
+  def __init__(self):
+    self._thread = ThreadPoolExecutor(1)
+    self._last = self._thread.submit(lambda: None)
+
+  def __enter__(self) -> "Behind":
+    return self
+
+  def __exit__(self, *error: object) -> None:
+    self._thread.shutdown()
+
+  def do(self, work: Callable[..., Any], *args: Any) -> None:
+    """Waits for what it was told before, then begins."""
+    self._last.result()
+    self._last = self._thread.submit(work, *args)
+
+  def finish(self) -> None:
+    """Waits for all."""
+    self._last.result()
+
+
+def write_shard(file: epath.Path, params: Params, tensors: list[Tensor], dtype: np.dtype, behind: Behind) -> None:
   """Writes one safetensors file: length of the header (8 bytes, little endian), header (JSON), tensors.
 
   By hand, because the library's `save_file` wants all tensors of the file in memory at once.
   Source: the format section of the safetensors README. transformers 4 asks for `"format": "pt"`.
+
+  Args:
+    file: where to.
+    params: of all.
+    tensors: of the file, in order.
+    dtype: in the file.
+    behind: writes a tensor while the next one is fetched, and closes the file while the next one begins.
   """
   header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
   end = 0
@@ -73,17 +113,61 @@ def write_shard(file: epath.Path, params: Params, tensors: list[Tensor], dtype: 
     header[tensor.name] = {"dtype": FILE_TYPES[dtype.name], "shape": shape, "data_offsets": [start, end]}
   text = json.dumps(header).encode()
   text += b" " * (-len(text) % 8)  # aligns the first tensor
-  with file.open("wb") as stream:
-    stream.write(len(text).to_bytes(8, "little") + text)
-    for tensor in tensors:
-      stream.write(_to_host(tensor, params, dtype).view(np.uint8).data)
+  # Two in turn, used again: memory that is new costs as much as a copy.
+  buffers = itertools.cycle([np.empty(max(tensor.num_bytes for tensor in tensors), np.uint8) for _ in range(2)])
+  stream = file.open("wb")
+  behind.do(stream.write, len(text).to_bytes(8, "little") + text)
+  for tensor, buffer in zip(tensors, buffers, strict=False):
+    _to_host(tensor, params, buffer[: tensor.num_bytes].view(dtype))
+    behind.do(stream.write, buffer[: tensor.num_bytes].data)
+  behind.do(_close, stream)
+
+
+def _close(stream: Any) -> None:
+  with stream:
     sync(stream)
 
 
-def _to_host(tensor: Tensor, params: Params, dtype: np.dtype) -> np.ndarray:
-  """The tensor as it goes into the file."""
-  host = np.asarray(whole_tensor(tensor, params))
-  return np.ascontiguousarray((host.T if tensor.leaf.is_transposed else host).astype(dtype, copy=False))
+def _to_host(tensor: Tensor, params: Params, into: np.ndarray) -> None:
+  """Fills `into`, which is flat, with the tensor as it goes into the file."""
+  host = into.reshape(tensor.leaf.file_shape)
+  target = host.T if tensor.leaf.is_transposed else host
+
+  def copy(part: _Part) -> None:
+    values, into = np.asarray(part.read()).astype(host.dtype, copy=False), target[part.where]
+    if tensor.leaf.is_transposed:
+      values, into = values.T, into.T  # in the file's order
+    convert(into, values)
+
+  list(COPIERS.map(copy, _parts(tensor, params)))
+
+
+def _parts(tensor: Tensor, params: Params) -> Iterator[_Part]:
+  """What the devices hold of a tensor, each part once; of several processes' the whole."""
+  value = get_leaf(params, tensor.leaf.path)
+  if not isinstance(value, jax.Array) or not value.is_fully_addressable:
+    whole = whole_tensor(tensor, params)
+    yield _Part((...,), lambda: whole)
+    return
+  for shard in value.addressable_shards:
+    if shard.replica_id:
+      continue
+    if tensor.layer is None:
+      yield _Part(shard.index, lambda shard=shard: shard.data)
+      continue
+    layer = tensor.layer - (shard.index[0].start or 0)
+    if 0 <= layer < shard.data.shape[0]:
+      yield _Part(shard.index[1:], lambda shard=shard, layer=layer: _layer_of(shard.data, layer))
+
+
+def _layer_of(shard: jax.Array, layer: int) -> Any:
+  """A layer of a device's part of a leaf; of a CPU's, whose memory is the host's, without a copy."""
+  if shard.device.platform == "cpu":
+    return np.asarray(shard)[layer]
+  return _cut_layer(shard, layer)
+
+
+_cut_layer = jax.jit(lambda leaf, layer: jax.lax.dynamic_index_in_dim(leaf, layer, keepdims=False))
 
 
 def whole_tensor(tensor: Tensor, params: Params) -> Any:

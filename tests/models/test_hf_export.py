@@ -190,7 +190,7 @@ def test_parameters_of_another_model_are_refused(model, tmp_path):
     save_model(other, config, fields, tmp_path / "out", dtype=jnp.float32)
 
 
-def test_tensors_stream_one_at_a_time(hf_fields, tmp_path):
+def test_tensors_stream_two_at_a_time(hf_fields, tmp_path):
   fields = hf_fields | {"num_hidden_layers": 8, "max_window_layers": 8, "intermediate_size": 4096}
   config = from_hf(fields, "config.json")
   params: dict = {}
@@ -202,4 +202,5 @@ def test_tensors_stream_one_at_a_time(hf_fields, tmp_path):
   peak = tracemalloc.get_traced_memory()[1]
   tracemalloc.stop()
   largest = 16 * 4096 * 2
-  assert largest < peak < 4 * largest  # of 24 such tensors in one file
+  # One that is written, one that is fetched, and what devices had to cut out for it; of 24 such tensors in one file.
+  assert largest < peak < 6 * largest

@@ -68,12 +68,6 @@ def test_the_tree_is_that_of_the_transformer(write_model, hf_fields, hf_tensors)
   assert found == jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), expected)
 
 
-def test_a_kernel_longer_than_a_strip_is_transposed(monkeypatch, write_model, hf_fields, hf_tensors):
-  monkeypatch.setattr(hf_import, "_STRIP_ROWS", 7)  # 24 rows: three strips and a rest
-  gate = load(write_model(hf_fields, hf_tensors))["layers"]["mlp"]["gate"]["kernel"]
-  np.testing.assert_array_equal(gate[1], hf_tensors["model.layers.1.mlp.gate_proj.weight"].T)
-
-
 def test_bfloat16_files_lose_nothing(write_model, hf_fields, hf_tensors):
   half = {name: tensor.astype(ml_dtypes.bfloat16) for name, tensor in hf_tensors.items()}
   directory = write_model(hf_fields, half)
@@ -94,22 +88,26 @@ def test_sharded_equals_unsharded(write_model, hf_fields, hf_tensors, mesh):
   assert {shard.data.shape for shard in gate.addressable_shards} == {(2, 4, 12)}
 
 
-def test_each_part_is_read_once_and_no_more_than_a_part_at_a_time(
-  write_model, hf_fields, hf_tensors, mesh, monkeypatch
+@pytest.mark.parametrize("held, most", [(0, 1), (1 << 30, 8)])
+def test_each_part_is_read_once_and_no_more_are_held_than_may_be(
+  write_model, hf_fields, hf_tensors, mesh, monkeypatch, held, most
 ):
-  sizes = []
-  read_part = hf_import._read_part
+  sizes, numbers = [], []
+  read_parts = hf_import.read_parts
 
-  def spy(leaf, view, dtype, bounds):
-    part = read_part(leaf, view, dtype, bounds)
-    sizes.append(part.size)
-    return part
+  def spy(*args):
+    parts = read_parts(*args)
+    numbers.append(len(parts))
+    sizes.extend(part.size for part in parts)
+    return parts
 
-  monkeypatch.setattr(hf_import, "_read_part", spy)
+  monkeypatch.setattr(hf_import, "read_parts", spy)
+  monkeypatch.setattr(hf_import, "_HELD_BYTES", held)
   config = from_hf(hf_fields, "config.json")
   load(write_model(hf_fields, hf_tensors), shardings=shardings_for(mesh, config))
   assert sum(sizes) == sum(tensor.size for tensor in hf_tensors.values())
   assert max(sizes) <= 2 * 24 * 16 / 8  # an eighth of two layers of the MLP
+  assert max(numbers) == most
 
 
 def test_host_memory_stays_near_one_part(write_model, hf_fields, hf_tensors, mesh, monkeypatch):
@@ -129,6 +127,7 @@ def test_host_memory_stays_near_one_part(write_model, hf_fields, hf_tensors, mes
     return device_put(unaligned, place)
 
   monkeypatch.setattr(jax, "device_put", put_a_copy)
+  monkeypatch.setattr(hf_import, "_HELD_BYTES", 0)
   load(directory, shardings=shardings)  # imports and caches
   tracemalloc.start()
   load(directory, shardings=shardings)
@@ -248,7 +247,7 @@ def test_computed_buffers_of_old_files_are_let_pass(write_model, hf_fields, hf_t
 
 
 def test_the_check_reads_no_parameters(write_model, hf_fields, hf_tensors, monkeypatch):
-  monkeypatch.setattr(hf_import, "_read_part", None)
+  monkeypatch.setattr(hf_import, "read_parts", None)
   assert check_model_dir(write_model(hf_fields, hf_tensors)) == from_hf(hf_fields, "config.json")
 
 
@@ -267,10 +266,9 @@ def test_kernels_are_quantized_on_the_way_one_layer_at_a_time(
   config = load_config(directory)[0]
   shardings = shardings_for(mesh, config)
   read = []
-  real = hf_import._read_part
-  monkeypatch.setattr(
-    hf_import, "_read_part", lambda leaf, *rest: (read.append((leaf, rest[-1])), real(leaf, *rest))[1]
-  )
+  real = hf_import.read_parts
+  spy = lambda leaf, *rest: (read.extend((leaf, bounds) for bounds in rest[-1]), real(leaf, *rest))[1]
+  monkeypatch.setattr(hf_import, "read_parts", spy)
   for leaf in kernel_leaves(config):
     whole = NamedSharding(mesh, P(None, None, "fsdp"))
     set_leaf(shardings, leaf.path, {"qvalue": whole, "scale": whole})

@@ -4,7 +4,7 @@ import pytest
 from etils import epath
 from safetensors.numpy import save
 
-from amopo_jax.models import hf_remote
+from amopo_jax.models import hf_weights
 from amopo_jax.models.hf_files import open_weights
 from amopo_jax.models.hf_import import check_model_dir, load_config, load_params
 from amopo_jax.types import InputError
@@ -37,14 +37,14 @@ def test_a_part_is_that_of_the_tensor(content, tensors, where):
 
 def test_names_shapes_and_types(content, tensors):
   with open_weights(FILE) as file:
-    assert set(file.keys()) == set(tensors)
-    assert [tuple(file.get_slice(name).get_shape()) for name in "abc"] == [(7, 5), (4,), (3, 2)]
-    assert [file.get_slice(name).get_dtype() for name in "abc"] == ["F32", "BF16", "F16"]
+    assert set(file.header) == set(tensors)
+    assert [tuple(file.header[name]["shape"]) for name in "abc"] == [(7, 5), (4,), (3, 2)]
+    assert [file.header[name]["dtype"] for name in "abc"] == ["F32", "BF16", "F16"]
     np.testing.assert_array_equal(file.get_slice("b")[1:3], tensors["b"][1:3])
 
 
 def test_only_the_rows_are_read(content, monkeypatch):
-  with hf_remote.RemoteWeights(FILE) as file:
+  with hf_weights.RemoteWeights(FILE) as file:
     read, sizes = file._stream.read, []
     monkeypatch.setattr(file._stream, "read", lambda size: sizes.append(size) or read(size), raising=False)
     file.get_slice("a")[2:4, 1:2]
