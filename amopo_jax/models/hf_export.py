@@ -20,10 +20,10 @@ from amopo_jax.models.hf_tensors import (
   FILE_TYPES,
   Behind,
   Tensor,
+  lend_shard,
   plan_tensors,
   split_tensors,
   sync,
-  whole_tensor,
   write_shard,
 )
 from amopo_jax.types import InputError, Params
@@ -143,8 +143,7 @@ def _write_shards(
       if number % crew.size == crew.index:
         write_shard(place / file, params, shard, dtype, behind)
       else:
-        for tensor in shard:
-          whole_tensor(tensor, params)  # another process writes it, and needs this one's part
+        lend_shard(params, shard)
     behind.finish()
   return {tensor.name: file for file, shard in zip(files, shards, strict=True) for tensor in shard}
 

@@ -8,7 +8,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -165,7 +165,7 @@ def open_views(headers: dict[str, TensorHeader], stack: ExitStack) -> Views:
   def view(name: str) -> Any:
     file = headers[name].file
     if file not in opened:
-      opened[file] = stack.enter_context(open_weights(file))
+      opened[file] = stack.enter_context(closing(open_weights(file)))
     return opened[file].get_slice(name)
 
   @contextmanager
@@ -179,7 +179,7 @@ def open_views(headers: dict[str, TensorHeader], stack: ExitStack) -> Views:
 
 def _read_header(file: AnyPath) -> dict[str, TensorHeader]:
   """The tensors of one file."""
-  with open_weights(file) as weights:
+  with closing(open_weights(file)) as weights:
     return {
       name: TensorHeader(file=file, shape=tuple(entry["shape"]), dtype=entry["dtype"])
       for name, entry in weights.header.items()

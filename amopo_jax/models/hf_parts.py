@@ -69,8 +69,7 @@ def read_parts(leaf: Leaf, views: Views, dtype: np.dtype, parts: Sequence[Bounds
 
 def _pieces(leaf: Leaf, arrays: Sequence[np.ndarray], parts: Sequence[Bounds]) -> Iterator[_Piece]:
   """All that the parts need, tensor by tensor."""
-  width = math.prod(leaf.file_shape[1:]) * 4
-  size = max(1, _PIECE_BYTES // width)
+  size = max(1, _PIECE_BYTES // (math.prod(leaf.file_shape[1:]) * 4))  # rows, as if of float32
   for layer, name in enumerate(leaf.names):
     targets = [
       found for array, bounds in zip(arrays, parts, strict=True) if (found := _target(leaf, array, bounds, layer))

@@ -80,7 +80,7 @@ class Behind:
     return self
 
   def __exit__(self, *error: object) -> None:
-    self._thread.shutdown()
+    self._thread.shutdown()  # after what it was told last
 
   def do(self, work: Callable[..., Any], *args: Any) -> None:
     """Waits for what it was told before, then begins."""
@@ -123,6 +123,12 @@ def write_shard(file: epath.Path, params: Params, tensors: list[Tensor], dtype: 
   behind.do(_close, stream)
 
 
+def lend_shard(params: Params, tensors: list[Tensor]) -> None:
+  """Takes part in what `write_shard` asks of all processes, where another one writes the file."""
+  for tensor in tensors:
+    whole_tensor(tensor, params)
+
+
 def _close(stream: Any) -> None:
   with stream:
     sync(stream)
@@ -162,7 +168,7 @@ def _parts(tensor: Tensor, params: Params) -> Iterator[_Part]:
 
 def _layer_of(shard: jax.Array, layer: int) -> Any:
   """A layer of a device's part of a leaf; of a CPU's, whose memory is the host's, without a copy."""
-  if shard.device.platform == "cpu":
+  if next(iter(shard.devices())).platform == "cpu":
     return np.asarray(shard)[layer]
   return _cut_layer(shard, layer)
 

@@ -10,7 +10,6 @@ import mmap
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import ml_dtypes
@@ -85,10 +84,8 @@ class MappedWeights:
       self.header = Header(stream, file.stat().st_size)
       self._pages = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
 
-  def __enter__(self) -> "MappedWeights":
-    return self
-
-  def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+  def close(self) -> None:
+    """Nothing is read any more."""
     del self._pages  # unmapped with the last view
 
   def get_slice(self, name: str) -> np.ndarray:
@@ -99,8 +96,7 @@ class MappedWeights:
 
   def forget(self) -> None:
     """Gives the pages back; they stay in the system's cache."""
-    if hasattr(mmap, "MADV_DONTNEED"):
-      self._pages.madvise(mmap.MADV_DONTNEED)
+    self._pages.madvise(mmap.MADV_DONTNEED)
 
 
 class RemoteWeights:
@@ -119,10 +115,8 @@ class RemoteWeights:
     self._stream, self._lock = file.open("rb"), threading.Lock()
     self.header = Header(self._stream, size)
 
-  def __enter__(self) -> "RemoteWeights":
-    return self
-
-  def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+  def close(self) -> None:
+    """Nothing is read any more."""
     self._stream.close()
 
   def get_slice(self, name: str) -> "RemoteSlice":

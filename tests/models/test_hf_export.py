@@ -1,6 +1,8 @@
 import json
 import os
+import threading
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +13,9 @@ from jax.sharding import PartitionSpec as P
 from safetensors import safe_open
 from safetensors.numpy import load, load_file
 
+from amopo_jax.models import hf_tensors
 from amopo_jax.models.hf_config import from_hf
-from amopo_jax.models.hf_export import save_model
+from amopo_jax.models.hf_export import Crew, save_model
 from amopo_jax.models.hf_import import load_config, load_params
 from amopo_jax.models.hf_names import leaves, set_leaf
 from amopo_jax.types import InputError
@@ -47,6 +50,32 @@ def test_import_of_export_is_the_same_tree(model, tmp_path):
   assert load_config(tmp_path / "out")[0] == config
   again = load_params(tmp_path / "out", config, dtype=jnp.float32)
   jax.tree.map(np.testing.assert_array_equal, again, params)
+
+
+def test_a_crew_writes_what_one_alone_would(model, tmp_path):
+  save_model(*model, tmp_path / "alone", dtype=jnp.float32, max_shard_bytes=3000)
+  barrier = threading.Barrier(2)
+  crew = [Crew(index, 2, lambda: barrier.wait(60) and None) for index in range(2)]
+  save = lambda one: save_model(*model, tmp_path / "crew", dtype=jnp.float32, max_shard_bytes=3000, crew=one)
+  with ThreadPoolExecutor(2) as pool:
+    list(pool.map(save, crew))
+  assert files_in(tmp_path / "crew") == files_in(tmp_path / "alone")
+  for name in files_in(tmp_path / "alone"):
+    assert (tmp_path / "crew" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
+
+
+@pytest.mark.parametrize("spec", [P(), P("layers"), P(None, "rows"), P("layers", "rows")], ids=str)
+@pytest.mark.parametrize("layer_of", [hf_tensors._layer_of, hf_tensors._cut_layer], ids=["cpu", "accelerator"])
+def test_layers_and_rows_may_lie_on_other_devices(model, tmp_path, monkeypatch, layer_of, spec):
+  params, config, fields = model
+  save_model(*model, tmp_path / "whole", dtype=jnp.bfloat16)
+  mesh = Mesh(np.array(jax.devices()[:4]).reshape(2, 2), ("layers", "rows"))
+  place = lambda leaf: jax.device_put(leaf, NamedSharding(mesh, P(*spec[: leaf.ndim])))
+  split = dict(params, layers=jax.tree.map(place, params["layers"]))
+  monkeypatch.setattr(hf_tensors, "_layer_of", layer_of)
+  save_model(split, config, fields, tmp_path / "split", dtype=jnp.bfloat16)
+  written = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "split")]
+  assert written[0] == written[1]
 
 
 def test_several_files_have_an_index_and_keep_the_limit(model, hf_tensors, tmp_path):

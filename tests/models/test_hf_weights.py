@@ -1,3 +1,5 @@
+from contextlib import closing
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -31,12 +33,12 @@ def content(tensors, bucket):
 
 @pytest.mark.parametrize("where", [np.s_[:], np.s_[2:5], np.s_[1:3, 2:4], np.s_[6:7, :]])
 def test_a_part_is_that_of_the_tensor(content, tensors, where):
-  with open_weights(FILE) as file:
+  with closing(open_weights(FILE)) as file:
     np.testing.assert_array_equal(file.get_slice("a")[where], tensors["a"][where])
 
 
 def test_names_shapes_and_types(content, tensors):
-  with open_weights(FILE) as file:
+  with closing(open_weights(FILE)) as file:
     assert set(file.header) == set(tensors)
     assert [tuple(file.header[name]["shape"]) for name in "abc"] == [(7, 5), (4,), (3, 2)]
     assert [file.header[name]["dtype"] for name in "abc"] == ["F32", "BF16", "F16"]
@@ -44,7 +46,7 @@ def test_names_shapes_and_types(content, tensors):
 
 
 def test_only_the_rows_are_read(content, monkeypatch):
-  with hf_weights.RemoteWeights(FILE) as file:
+  with closing(hf_weights.RemoteWeights(FILE)) as file:
     read, sizes = file._stream.read, []
     monkeypatch.setattr(file._stream, "read", lambda size: sizes.append(size) or read(size), raising=False)
     file.get_slice("a")[2:4, 1:2]
