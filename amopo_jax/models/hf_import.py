@@ -155,7 +155,7 @@ def _place(leaf: Leaf, views: Views, dtype: np.dtype, sharding: Sharding) -> jax
   holders = _holders(leaf, sharding)
   for some in _held_together(list(holders), dtype.itemsize):
     parts = read_parts(leaf, views, dtype, some)
-    while parts:
+    while parts:  # each is forgotten once it is placed
       arrays += _put(parts.pop(), holders[some.pop()], sharding.memory_kind)
   return jax.make_array_from_single_device_arrays(leaf.shape, sharding, arrays)
 

@@ -140,10 +140,10 @@ def _to_host(tensor: Tensor, params: Params, into: np.ndarray) -> None:
   target = host.T if tensor.leaf.is_transposed else host
 
   def copy(part: _Part) -> None:
-    values, into = np.asarray(part.read()).astype(host.dtype, copy=False), target[part.where]
+    values, place = np.asarray(part.read()).astype(host.dtype, copy=False), target[part.where]
     if tensor.leaf.is_transposed:
-      values, into = values.T, into.T  # in the file's order
-    convert(into, values)
+      values, place = values.T, place.T  # in the file's order
+    convert(place, values)
 
   list(COPIERS.map(copy, _parts(tensor, params)))
 

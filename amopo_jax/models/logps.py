@@ -96,14 +96,14 @@ def _forward(
     chunk = _chunk(hidden, scored, span)
 
     def add(j: Array, state: tuple[Softmax, Array]) -> tuple[Softmax, Array]:
-      block = block_at(words, j, size)
+      softmax, kept = state
+      block, place = block_at(words, j, size), span.place(tiling.chunk, j)
       logits = _logits(chunk, words, block, size)
-      softmax = state[0].add(logits, block.is_fresh, _is_target(block, chunk.target))
-      if span.is_kept and room is not None:
-        room[span.place(tiling.chunk, j)] = logits
-      return softmax, (
-        state[1].at[span.place(tiling.chunk, j)].set(logits) if span.is_kept and room is None else state[1]
-      )
+      if span.is_kept and room is None:
+        kept = kept.at[place].set(logits)
+      elif span.is_kept and room is not None:
+        room[place] = logits
+      return softmax.add(logits, block.is_fresh, _is_target(block, chunk.target)), kept
 
     softmax, kept = jax.lax.fori_loop(
       0, num_blocks, add, (Softmax.empty((tiling.vocab_shards, *chunk.target.shape)), kept)
