@@ -31,7 +31,8 @@ class Verdict(NamedTuple):
     expected: the reference's loss, or the contender's own from the reference's log-probabilities; NaN: unknown.
     expected_next: the same after one update; NaN for a loss of its own.
     grad_norms: length of the first gradient, the contender's and the reference's; NaN: unknown.
-    is_equal: within the tolerance, so far as there is something to compare.
+    is_equal: within the tolerance; of the reference itself too.
+    is_checked: whether there was anything to compare with.
   """
 
   losses: tuple[float, float]
@@ -39,6 +40,12 @@ class Verdict(NamedTuple):
   expected_next: float
   grad_norms: tuple[float, float]
   is_equal: bool
+  is_checked: bool
+
+  @property
+  def word(self) -> str:
+    """For the table."""
+    return "unchecked" if not self.is_checked else "yes" if self.is_equal else "NO"
 
 
 def compare(contenders: Mapping[str, Contender], checks: Mapping[str, Check], job: Job) -> dict[str, Verdict]:
@@ -63,7 +70,8 @@ def compare(contenders: Mapping[str, Contender], checks: Mapping[str, Check], jo
     elif logps is not None:
       expected = (own_loss(contenders[name].loss, logps, lengths, job), np.nan)
     is_equal = _are_close((*losses, norms[0]), (*expected, norms[1]), TOLERANCE[job.dtype])
-    found[name] = Verdict(losses, *expected, norms, is_equal)
+    is_checked = not np.isnan(expected[0])
+    found[name] = Verdict(losses, *expected, norms, is_equal and is_checked, is_checked)
   return found
 
 

@@ -36,6 +36,8 @@ def main() -> None:
   if args.json:
     named = [{"head": head, "tokens": cell[0], "words": cell[1], **row} for (head, *cell), row in found.items()]
     report.write(args.json, {"cells": named, "width": args.width, "chunk": args.chunk})
+  if unequal := [cell for cell in cells if not is_equal(*(found[(head, *cell)] for head in HEADS))]:
+    sys.exit(f"not the same sums or gradients at {unequal}")
 
 
 def arguments() -> argparse.Namespace:

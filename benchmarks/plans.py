@@ -84,7 +84,7 @@ def line(name: str, plan: dict[str, Any]) -> tuple[str, ...]:
   needed = f"{plan['memory']['needed'] / GIB:.1f} of {plan['chip_memory'] / GIB:.0f}"
   start = (name, plan["topology"], str(plan["num_chips"]))
   if not plan["fits"]:
-    return (*start, f"needs {needed}", *["–"] * (len(HEAD) - 4))
+    return (*start, f"at least {needed}", *["–"] * (len(HEAD) - 4))
   found, both = plan["estimate"], lambda key, form: " to ".join(format(value, form) for value in found[key])
   return (
     *start,

@@ -3,12 +3,14 @@
     python -m benchmarks.scaling [--rows=2,4,8,16] [--words=…] [--contexts=…] [--layers=…] [--json=FILE]
 
 From one base point, one axis at a time moves; every cell is a process of its own that warms up and then makes
-`--steps` steps, of which the fastest counts. A row holds as many pairs as it is given, so its length is their tokens.
+`--steps` steps, of which the median counts. A row holds as many pairs as it is given, so its length is their tokens.
 The slope of an axis is that of log(value) over log(size), by least squares: 1 is linear, 2 the square. What does not
-grow with the axis, such as the head while the layers multiply, pulls it below 1.
+grow with the axis, such as the head while the layers multiply, pulls it below 1. Contexts share a question, so that
+their tokens grow more slowly than their number: they have a slope along each.
 """
 
 import argparse
+import statistics
 import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,6 +37,8 @@ class Cell(NamedTuple):
 
 
 AXES = {"rows": (2, 4, 8, 16), "words": (2048, 8192, 32768), "contexts": (1, 2, 4, 8), "layers": (1, 2, 4, 8)}
+MEASURES = {"rows": ("tokens",), "contexts": ("contexts", "tokens")}
+"""By what the growth along an axis is told, where not by the axis itself."""
 
 
 def main() -> None:
@@ -42,9 +46,8 @@ def main() -> None:
   lines, slopes, cells = [("axis", "size", "tokens", "s/step", "peak MB")], [], []
   for axis in AXES:
     found = [run_cell(Cell()._replace(**{axis: size}), args) for size in getattr(args, axis)]
-    sizes = [cell["tokens"] if axis == "rows" else cell[axis] for cell in found]
-    lines += [_line(axis, size, cell) for size, cell in zip(sizes, found, strict=True)]
-    slopes.append((axis, *(f"{slope(sizes, [cell[of] for cell in found]):.2f}" for of in ("seconds", "peak_bytes"))))
+    lines += [_line(axis, cell) for cell in found]
+    slopes += [_slopes(axis, by, found) for by in MEASURES.get(axis, (axis,))]
     cells += [{"axis": axis} | cell for cell in found]
   print(report.align(lines))
   print(report.align([("slope along", "time", "memory"), *slopes]))
@@ -60,7 +63,7 @@ def arguments() -> argparse.Namespace:
   parser.add_argument("--contexts", type=numbers, default=AXES["contexts"], help="K")
   parser.add_argument("--layers", type=numbers, default=AXES["layers"])
   parser.add_argument("--width", type=int, default=128, help="of the model")
-  parser.add_argument("--steps", type=int, default=3, help="that are timed in each cell")
+  parser.add_argument("--steps", type=int, default=5, help="that are timed in each cell")
   parser.add_argument("--override", action="append", default=[], metavar="A.B=V", help="of our config")
   parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
   parser.add_argument("--json", metavar="FILE")
@@ -85,7 +88,7 @@ def run_cell(cell: Cell, args: argparse.Namespace) -> dict[str, Any]:
     worker = Worker(CONTENDERS["ours"], job, cache=Path(), timeout=1800)
     steps = [worker.step() for _ in range(1 + args.steps)]
     worker.close()
-  seconds = min(step["seconds"] for step in steps[1:])
+  seconds = statistics.median(step["seconds"] for step in steps[1:])
   return cell._asdict() | {"tokens": worker.counts.tokens, "seconds": seconds, "peak_bytes": steps[-1]["peak_bytes"]}
 
 
@@ -96,8 +99,14 @@ def slope(sizes: list[float], values: list[float]) -> float:
   return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
 
 
-def _line(axis: str, size: int, cell: dict[str, Any]) -> tuple[str, ...]:
-  return axis, str(size), str(cell["tokens"]), f"{cell['seconds']:.3f}", f"{cell['peak_bytes'] / 1e6:.0f}"
+def _slopes(axis: str, by: str, cells: list[dict[str, Any]]) -> tuple[str, ...]:
+  along = axis if by == axis else f"{axis}, by {by}"
+  exponents = (slope([cell[by] for cell in cells], [cell[of] for cell in cells]) for of in ("seconds", "peak_bytes"))
+  return along, *(f"{exponent:.2f}" for exponent in exponents)
+
+
+def _line(axis: str, cell: dict[str, Any]) -> tuple[str, ...]:
+  return axis, str(cell[axis]), str(cell["tokens"]), f"{cell['seconds']:.3f}", f"{cell['peak_bytes'] / 1e6:.0f}"
 
 
 if __name__ == "__main__":

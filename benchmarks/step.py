@@ -58,7 +58,7 @@ def main() -> None:
   if args.json:
     report.write(args.json, content)
   if unequal := [name for name, verdict in content["equality"].items() if not verdict["is_equal"]]:
-    sys.exit(f"not the same computation: {', '.join(unequal)}; their times mean nothing")
+    sys.exit(f"not shown to compute the same: {', '.join(unequal)}; their times mean nothing")
 
 
 def arguments() -> argparse.Namespace:
@@ -151,10 +151,10 @@ def equality_table(contenders: dict[str, Contender], verdicts: dict[str, Verdict
   """Loss by loss, with a word on each."""
   lines = [("contender", "loss", "first", "expected", "second", "expected", "gradient", "expected", "equal")]
   for name, verdict in verdicts.items():
-    losses, is_equal = verdict.losses, verdict.is_equal
+    losses = verdict.losses
     cells = (losses[0], verdict.expected, losses[1], verdict.expected_next, *verdict.grad_norms)
     shown = ("?" if np.isnan(value) else f"{value:.6f}" for value in cells)
-    lines.append((contenders[name].label, contenders[name].loss, *shown, "yes" if is_equal else "NO"))
+    lines.append((contenders[name].label, contenders[name].loss, *shown, verdict.word))
   return report.align(lines)
 
 

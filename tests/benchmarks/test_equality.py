@@ -46,3 +46,10 @@ def test_a_contender_that_differs_is_found(job):
     "peer": True,
     "stranger": False,
   }
+
+
+def test_without_log_probabilities_a_peer_is_not_called_equal(job):
+  contenders = {"ours": Contender("ours", ""), "peer": Contender("peer", "", "simpo")}
+  verdicts = compare(contenders, {"ours": check(2.0, 1.9), "peer": check(5.0, 1.0)}, job)
+  assert {name: verdict.word for name, verdict in verdicts.items()} == {"ours": "yes", "peer": "unchecked"}
+  assert not verdicts["peer"].is_equal

@@ -24,7 +24,7 @@ def test_a_plan_is_a_line_of_the_table():
     "a", "v5e:8x8", "64", "8.0 of 16", "2.1", "1.00 to 2.00", "80% to 40%", "60 to 30", "0.50 to 1.00", "32 to 64"
   )  # fmt: skip
   refused = line("a", PLAN | {"fits": False})
-  assert refused[3] == "needs 8.0 of 16"
+  assert refused[3] == "at least 8.0 of 16"
   assert len(cells) == len(refused) == len(HEAD)
   assert table({"a v5e:8x8": PLAN}).splitlines()[2] == f"| {' | '.join(cells)} |"
 

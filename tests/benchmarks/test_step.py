@@ -41,7 +41,7 @@ def test_times_of_another_computation_end_in_an_error(is_equal, tmp_path, monkey
   if is_equal:
     call()
   else:
-    with pytest.raises(SystemExit, match="not the same computation: released; their times mean nothing"):
+    with pytest.raises(SystemExit, match="not shown to compute the same: released; their times mean nothing"):
       call()
   assert json.loads((tmp_path / "out.json").read_text())["equality"] == verdict
 
