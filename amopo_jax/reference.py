@@ -23,7 +23,9 @@ from amopo_jax.data.pipeline import make_stream
 from amopo_jax.feed import Feed
 from amopo_jax.lora import Base
 from amopo_jax.prepare import Run, identify
+from amopo_jax.state import digests
 from amopo_jax.stopping import StopRequest
+from amopo_jax.types import Params
 
 Table = Float32[np.ndarray, "N K P"]
 """Sums of log-probabilities, nats, by the number of the pair among all pairs of the run, held-out ones too."""
@@ -43,23 +45,32 @@ def reference_of(run: Run, workdir: str, base: Base) -> Table | None:
   """
   if not needs_reference(run.spec.objective):
     return None
-  name = f"reference-{_key(run)}.npy"
-  place, cached = epath.Path(workdir) / name, epath.Path(_cache()) / name
-  content = None
-  if jax.process_index() == 0 and not place.exists() and cached.exists():
-    _write(place, cached.read_bytes())
-  if not processes.from_first(place.exists() if jax.process_index() == 0 else None):
-    content = _to_bytes(_compute(run, base))
-    if jax.process_index() == 0:
+  name, is_first, content = f"reference-{_key(run)}", jax.process_index() == 0, None
+  place = epath.Path(workdir) / f"{name}.npy"
+  if not processes.from_first(place.exists() if is_first else None):
+    content = _take_or_compute(run, base, name)
+    if is_first:
       _write(place, content)
-      with contextlib.suppress(OSError):
-        _write(cached, content)
   processes.meet()
   return np.load(io.BytesIO(content or place.read_bytes()))
 
 
+def _take_or_compute(run: Run, base: Base, name: str) -> bytes:
+  """Of this machine's folder, by the weights' digest: a model that is trained again keeps its path; b"" elsewhere."""
+  params, is_first = run.init().params, jax.process_index() == 0
+  weights = hashlib.sha256(json.dumps([digests(params), base.fingerprint], sort_keys=True).encode()).hexdigest()[:16]
+  cached = epath.Path(_cache()) / f"{name}-{weights}.npy"
+  if processes.from_first(cached.exists() if is_first else None):
+    return cached.read_bytes() if is_first else b""
+  content = _to_bytes(_compute(run, params, base))
+  if is_first:
+    with contextlib.suppress(OSError):
+      _write(cached, content)
+  return content
+
+
 def _key(run: Run) -> str:
-  """Digest of all that the sums depend on."""
+  """Digest of all that the sums depend on but the weights, which a run does not need again when it is resumed."""
   spec = run.spec
   data = {key: value for key, value in dataclasses.asdict(spec.data).items() if key not in ("workers", "shuffle")}
   model = {key: getattr(spec.model, key) for key in ("path", "param_dtype", "compute_dtype")}
@@ -73,9 +84,8 @@ def _cache() -> Path:
   return Path(home) / "amopo_jax" / "reference"
 
 
-def _compute(run: Run, base: Base) -> Table:
+def _compute(run: Run, params: Params, base: Base) -> Table:
   """One pass over every pair with the initial policy."""
-  params = run.init().params
   datasets = (*run.data.train, *run.data.heldout)
   table = np.full((sum(map(len, datasets)), len(run.data.contexts.names), 2), np.nan, np.float32)
   for dataset in datasets:

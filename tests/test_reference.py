@@ -2,6 +2,7 @@
 
 import shutil
 
+import jax
 import numpy as np
 import pytest
 from rich.console import Console
@@ -42,6 +43,16 @@ def test_every_pair_has_its_sums_and_they_are_kept(run, tmp_path, cache, monkeyp
   assert len(list(cache.iterdir())) == 1
   shutil.rmtree(cache)
   np.testing.assert_array_equal(reference_of(run, str(tmp_path / "two"), run.load_base()), table)
+
+
+def test_a_model_that_was_trained_again_under_its_old_path_has_other_sums(run, tmp_path, cache):
+  table = reference_of(run, str(tmp_path / "one"), run.load_base())
+  state = run.init()
+  again = run._replace(init=lambda: state._replace(params=jax.tree.map(lambda x: 1.5 * x, state.params)))
+  assert np.abs(reference_of(again, str(tmp_path / "two"), run.load_base()) - table).max() > 0.1
+  assert len(list(cache.iterdir())) == 2
+  # A resumed run keeps the sums it began with.
+  np.testing.assert_array_equal(reference_of(again, str(tmp_path / "one"), run.load_base()), table)
 
 
 def test_another_policy_or_other_pairs_have_another_name(run, make_spec):

@@ -173,8 +173,9 @@ def by_turn(alpha: Alpha, wanted: Float[Array, "B K"]) -> Alpha:
 def by_loss(alpha: Alpha, losses: Float[Array, "B K"], power: float) -> Alpha:
   """Weights that know the losses: `α_bk l_bk^p / Σ_j α_bj l_bj^p`, with the row sums that α had.
 
-  Uncertainty weighting (arXiv 1705.07115) divides each loss by a learned variance and adds that one's logarithm; the
-  variance that is best for a loss is the loss itself, so p = −1 is that method solved (arXiv 2408.07985).
+  Uncertainty weighting (arXiv 1705.07115) divides the loss of a task by a learned variance and adds that one's
+  logarithm; the variance that is best is the loss itself (arXiv 2408.07985). p = −1 does so pair by pair, with the
+  normalisation that α has: it favours what is learned already.
 
   Args:
     alpha: of any alpha function.

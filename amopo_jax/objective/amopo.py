@@ -41,7 +41,7 @@ def make_amopo(
     sft_weight: weight of the supervised loss of the annotators' chosen response, ≥ 0; holds its reward up.
     per_turn: α is multiplied by what the pair's turn wants, α_bk ← α_bk wanted_bk / Σ_j α_bj wanted_bj.
     loss_power: p in α_bk ← α_bk l_bk^p / Σ_j α_bj l_bj^p with the terms' losses l; 0 leaves α alone. With uniform α, −1
-      is uncertainty weighting at its optimum (arXiv 1705.07115, 2408.07985), 1 turns to what is not learned yet.
+      divides each term by its loss, as uncertainty weighting does for a task, 1 turns to what is not learned yet.
 
   Returns:
     `objective(moments, noise, pair_info) -> (loss, Aux)`; the loss in nats, a mean over the pairs of the

@@ -95,21 +95,24 @@ def make_kto(*, beta: float | Scalar) -> Objective:
 
 
 def make_r_dpo(*, beta: float | Scalar, length_weight: float | Scalar) -> Objective:
-  """R-DPO (arXiv 2403.19159) in every context: −log σ( β (ρ(y_w) − ρ(y_l)) − α (|y_w| − |y_l|) ).
+  """R-DPO (arXiv 2403.19159) in every context: −log σ( β (ρ(y_w) − ρ(y_l)) + α (|y_w| − |y_l|) ).
+
+  DPO whose reward pays α for each token: the best policy for r(y) − α |y| has r = βρ + α |y| up to a constant. What
+  a chosen response wins by its length alone need not be learned; a shorter one has to get further ahead.
 
   Args:
     beta: β, per nat of ρ, > 0.
-    length_weight: α, per token, ≥ 0: a longer chosen response has to be further ahead.
+    length_weight: α, per token, ≥ 0.
 
   Returns:
     The objective; loss in nats.
 
-  Source: method.md §4.
+  Source: arXiv 2403.19159, equation of its loss; method.md §4 has the other sign.
   """
 
   def losses(moments: ResponseMoments, pair_info: PairInfo) -> Float[Array, "B K"]:
     ahead = beta * preference.margins(log_ratios(moments, pair_info))
-    return preference.preference_losses(ahead - length_weight * preference.margins(moments.length), 0.0)
+    return preference.preference_losses(ahead + length_weight * preference.margins(moments.length), 0.0)
 
   return uniform_objective(losses, beta=beta)
 

@@ -302,7 +302,7 @@ def test_weights_by_loss_agree_with_the_formula(seed, power, policy, make_respon
   np.testing.assert_allclose(loss, oracle(responses, alpha, gaps, policy=policy, **RECIPE), rtol=1e-5)
 
 
-def test_uncertainty_weighting_has_the_gradient_of_the_logarithms(make_responses, make_pairs, make_noise):
+def test_losses_divided_by_themselves_have_the_gradient_of_their_logarithms(make_responses, make_pairs, make_noise):
   """Σ_k l_k / l_k over K terms, the weights constant: d loss = (mean of 1/l)^-1 · mean of d log l."""
   moments, noise, info = make_responses(1, 1, 3).moments(), make_noise(1, 1, 3), make_pairs(1, 1, 3)
   losses = lambda sums: make_amopo(alpha_fn=uniform, **RECIPE)(moments._replace(sum_logp=sums), noise, info)[1].losses

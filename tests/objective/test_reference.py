@@ -34,7 +34,7 @@ ORACLES = {
   "kto": (make_kto(beta=0.3), kto),
   "r_dpo": (
     make_r_dpo(beta=0.3, length_weight=0.05),
-    lambda ratio, n: -np.log(sigmoid(0.3 * (ratio[..., 0] - ratio[..., 1]) - 0.05 * (n[..., 0] - n[..., 1]))),
+    lambda ratio, n: -np.log(sigmoid(0.3 * (ratio[..., 0] - ratio[..., 1]) + 0.05 * (n[..., 0] - n[..., 1]))),
   ),
 }
 
@@ -80,6 +80,16 @@ def test_where_the_policy_is_its_reference_dpo_is_log_two(make_responses, make_p
   moments = make_responses(2, 3, 2).moments()
   info = make_pairs(2, 3, 2)._replace(reference=moments.sum_logp)
   np.testing.assert_allclose(make_dpo(beta=0.1)(moments, make_noise(2, 3, 2), info)[0], np.log(2), rtol=1e-6)
+
+
+def test_r_dpo_learns_more_from_a_pair_whose_chosen_response_is_the_shorter(make_responses, make_pairs, make_noise):
+  moments = make_responses(0, 2, 1).moments()
+  moments = moments._replace(length=jax.numpy.array([[[4.0, 9.0]], [[9.0, 4.0]]]))
+  info = make_pairs(0, 2, 1)._replace(weight=jax.numpy.full(2, 0.5), reference=moments.sum_logp)
+  objective = make_r_dpo(beta=0.3, length_weight=0.05)
+  pull = jax.grad(lambda sums: objective(moments._replace(sum_logp=sums), make_noise(0, 2, 1), info)[0])
+  strength = np.abs(np.asarray(pull(moments.sum_logp)))
+  assert np.all(strength[0] > strength[1])
 
 
 def test_empty_places_leave_no_trace(make_responses, make_pairs, make_noise):
