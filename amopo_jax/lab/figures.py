@@ -11,21 +11,22 @@ from amopo_jax.lab.pool import Answer
 from amopo_jax.lab.statistics import Interval, interval
 from amopo_jax.lab.studies import Study
 from amopo_jax.lab.tables import by_seed, label, score, with_starts
+from amopo_jax.lab.work import SAMPLED
 
 Curves = Mapping[str, Mapping[str, Sequence[tuple[int, float]]]]
 """Arm -> name of a metric -> (step, mean over seeds)."""
 
 
 def draw_scores(study: Study, answers: Mapping[str, Answer], best: Mapping[str, float], out: Path) -> None:
-  """Greedy true scores of the starts and the arms, a panel per dimension, with 95 % intervals over seeds."""
-  arms = [arm for arm in with_starts(study) if by_seed(answers, arm.name, score("greedy", "mean"))]
+  """Sampled true scores of the starts and the arms, a panel per dimension, with 95 % intervals over seeds."""
+  arms = [arm for arm in with_starts(study) if by_seed(answers, arm.name, score(SAMPLED, "mean"))]
   figure, panels = _figure(
     1, len(DIMENSIONS) + 1, (3.0 * (len(DIMENSIONS) + 1) + 2, 0.28 * len(arms) + 1.5), sharey=True
   )
   places = np.arange(len(arms))[::-1]
   for panel, dimension in zip(panels.flat, (*DIMENSIONS, "mean"), strict=True):
     found: list[Interval] = [
-      interval(list(by_seed(answers, arm.name, score("greedy", dimension)).values())) for arm in arms
+      interval(list(by_seed(answers, arm.name, score(SAMPLED, dimension)).values())) for arm in arms
     ]
     means = [one.mean for one in found]
     errors = [0.0 if np.isnan(one.half) else one.half for one in found]
@@ -60,7 +61,7 @@ def draw_curves(study: Study, curves: Curves, out: Path) -> None:
 
 
 def draw_front(study: Study, answers: Mapping[str, Answer], out: Path) -> None:
-  """Greedy scores in every context, in the plane of each two dimensions."""
+  """Sampled scores in every context, in the plane of each two dimensions."""
   planes = [(one, other) for place, one in enumerate(DIMENSIONS) for other in DIMENSIONS[place + 1 :]]
   figure, panels = _figure(1, len(planes), (4.4 * len(planes), 4.6))
   arms = with_starts(study)
@@ -81,7 +82,7 @@ def _points(answers: Mapping[str, Answer], name: str, one: str, other: str) -> n
   found: dict[str, list[tuple[float, float]]] = {}
   for job, answer in answers.items():
     if job.startswith("seed") and job.partition("/")[2] == name:
-      for asked, contexts in {"": answer["scores"]["greedy"], **answer["asked"]}.items():
+      for asked, contexts in {"": answer["scores"][SAMPLED], **answer["asked"]}.items():
         for context, scores in contexts.items():
           found.setdefault(f"{context}{asked}", []).append((scores[one], scores[other]))
   return np.array([np.mean(points, 0) for points in found.values()])

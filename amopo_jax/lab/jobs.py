@@ -1,7 +1,8 @@
 """The jobs of a study.
 
-Arms of a seed begin at one start, which supervised fine-tuning on the chosen responses made; they see the same pairs
-in the same order and take the same number of steps, unless their method says otherwise.
+A seed has a world of its own. Its arms begin at one start, made by supervised fine-tuning on records that they never
+see; every step of theirs takes the same number of pairs, in as many rows as their contexts need, and they take the same
+number of steps, unless their method says otherwise. Every policy answers in all contexts.
 """
 
 import dataclasses
@@ -10,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from amopo_jax.lab.graders import DIMENSIONS
-from amopo_jax.lab.methods import ALL, EACH, OVERALL
+from amopo_jax.lab.methods import ALL, EACH, OVERALL, PLAIN
 from amopo_jax.lab.pool import Job
 from amopo_jax.lab.spec import WorldSpec
 from amopo_jax.lab.studies import Arm, Ground, Size, Study
@@ -31,69 +32,82 @@ def jobs_of(study: Study, start: RunSpec, run: RunSpec, size: Size) -> list[Job]
     run: the config of AMoPO; methods change it.
     size: how much of it.
   """
-  grounds = list(dict.fromkeys(arm.ground.name for arm in study.arms))
   by_name = {arm.ground.name: arm.ground for arm in study.arms}
-  jobs = [_world(by_name[name], size) for name in _distinct_worlds([by_name[name] for name in grounds])]
-  maker = _Maker(study, start, run, size, _places([by_name[name] for name in grounds]))
+  places = _places(list(by_name.values()))
+  maker = _Maker(study, start, run, size, places)
+  jobs = []
   for seed in range(size.seeds):
-    jobs += [maker.start(by_name[name], seed) for name in grounds]
+    jobs += [_world(by_name[name], seed, size) for name in dict.fromkeys(places.values())]
+    jobs += [maker.start(ground, seed) for ground in by_name.values()]
     jobs += [maker.arm(arm, seed) for arm in study.arms]
   return jobs
 
 
 def _places(grounds: Sequence[Ground]) -> dict[str, str]:
-  """Ground -> job of its world; grounds that share one write it once."""
+  """Ground -> ground under whose name its world is written; grounds that share one write it once."""
   first: dict[WorldSpec, str] = {}
-  return {ground.name: f"worlds/{first.setdefault(ground.world, ground.name)}" for ground in grounds}
+  return {ground.name: first.setdefault(ground.world, ground.name) for ground in grounds}
 
 
-def _distinct_worlds(grounds: Sequence[Ground]) -> list[str]:
-  return list(dict.fromkeys(place.removeprefix("worlds/") for place in _places(grounds).values()))
-
-
-def _world(ground: Ground, size: Size) -> Job:
-  asked = {"seed": 0, "train": size.train, "heldout": size.heldout, "spec": dataclasses.asdict(ground.world)}
-  return Job(f"worlds/{ground.name}", make_world, json.loads(json.dumps(asked)))
+def _world(ground: Ground, seed: int, size: Size) -> Job:
+  asked = {"seed": seed, "start": size.start_records, "train": size.train, "heldout": size.heldout}
+  asked |= {"spec": dataclasses.asdict(ground.world)}
+  return Job(_world_name(ground.name, seed), make_world, json.loads(json.dumps(asked)))
 
 
 class _Maker:
   """Makes the jobs that train."""
 
-  def __init__(self, study: Study, start: RunSpec, run: RunSpec, size: Size, worlds: Mapping[str, str]):
-    self._study, self._start, self._run, self._size, self._worlds = study, to_dict(start), to_dict(run), size, worlds
+  def __init__(self, study: Study, start: RunSpec, run: RunSpec, size: Size, places: Mapping[str, str]):
+    self._study, self._start, self._run, self._size, self._places = study, to_dict(start), to_dict(run), size, places
 
   def start(self, ground: Ground, seed: int) -> Job:
     """Supervised fine-tuning."""
     changes = {"train.steps": self._size.start_steps, "seed": seed}
-    spec = change(self._start, {**ground.changes, **changes})
-    asked = {"run": spec, "world": self._worlds[ground.name], "start": "", "ask": self._ask(ALL, ())}
-    return Job(_start_name(ground, seed), make_policy, asked, (self._worlds[ground.name],))
+    spec, world = change(self._start, {**ground.changes, **changes}), self._world(ground, seed)
+    asked = {"run": spec, "contexts": spec["data"]["contexts"], "world": world, "start": "", "ask": self._ask()}
+    return Job(_start_name(ground, seed), make_policy, asked, (world,))
 
   def arm(self, arm: Arm, seed: int) -> Job:
     """What follows."""
     method, ground = self._study.methods[arm.method], arm.ground
-    start, world = _start_name(ground, seed), self._worlds[ground.name]
+    start, world = _start_name(ground, seed), self._world(ground, seed)
     changes = {key: value for key, value in ground.changes.items() if key != "model.arch"} | dict(method.changes)
     steps = {"train.steps": self._size.steps * method.work, "seed": 1000 + seed}
     spec = change(self._run, {**changes, **steps})
-    asked = {"run": spec, "world": world, "start": start, "ask": self._ask(method.contexts, self._study.scores)}
+    asked = {"run": spec, "world": world, "start": start, "ask": self._ask()}
     if method.soup:
       of = [f"seed{seed}/{Arm(name, ground).name}" for name in method.soup]
       return Job(f"seed{seed}/{arm.name}", make_soup, asked | {"of": of}, (world, start, *of))
-    spec["data"]["contexts"] = {name: spec["data"]["contexts"][name] for name in _context_names(method.contexts)}
-    return Job(f"seed{seed}/{arm.name}", make_policy, asked, (world, start))
+    every = spec["data"]["contexts"]
+    contexts = _contexts(method.contexts, every)
+    rows = max(1, spec["batch"]["rows"] * len(contexts) // len(every))
+    asked["run"] = change(spec, {"batch.rows": rows, "batch.group_rows": rows})
+    return Job(f"seed{seed}/{arm.name}", make_policy, asked | {"contexts": contexts}, (world, start))
 
-  def _ask(self, contexts: str, scores: Sequence[float]) -> dict[str, Any]:
-    return {"contexts": _context_names(contexts), "scores": list(scores), "max_new": self._size.max_new}
+  def _world(self, ground: Ground, seed: int) -> str:
+    return _world_name(self._places[ground.name], seed)
+
+  def _ask(self) -> dict[str, Any]:
+    size = self._size
+    return {"scores": list(self._study.scores), "max_new": size.max_new, "draws": size.draws}
+
+
+def _world_name(ground: str, seed: int) -> str:
+  return f"worlds/{ground}-{seed}"
 
 
 def _start_name(ground: Ground, seed: int) -> str:
   return f"seed{seed}/{START}" if ground.name == "default" else f"seed{seed}/{START}@{ground.name}"
 
 
-def _context_names(contexts: str) -> list[str]:
-  groups = {ALL: [OVERALL, *DIMENSIONS], EACH: list(DIMENSIONS)}
-  return groups.get(contexts, [contexts])
+def _contexts(group: str, every: Mapping[str, Any]) -> dict[str, Any]:
+  """Of a method: see `methods`."""
+  if group == PLAIN:
+    template = every[OVERALL]["template"]
+    return {f"plain_{name}": {**every[name], "template": template} for name in DIMENSIONS}
+  names = {ALL: [OVERALL, *DIMENSIONS], EACH: list(DIMENSIONS)}.get(group, [group])
+  return {name: every[name] for name in names}
 
 
 def change(spec: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 overall   one context that asks for everything: what methods for a single preference see
 all       that and one context per dimension: what AMoPO and its kin see; K times the sequences of a pair
 each      those of the dimensions alone, for methods that need a score in every context
+plain     a context per dimension that all ask for everything: each dimension's order of the same prompt's responses
 """
 
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 from amopo_jax.lab.graders import DIMENSIONS
 from amopo_jax.objective.alpha import ALPHAS, WHOLE_BATCH
 
-OVERALL, ALL, EACH = "overall", "all", "each"
+OVERALL, ALL, EACH, PLAIN = "overall", "all", "each", "plain"
 
 
 class Method(NamedTuple):
@@ -21,7 +22,7 @@ class Method(NamedTuple):
   Attributes:
     label: in the report.
     changes: of the config's keys, as "objective.name".
-    contexts: OVERALL, ALL, EACH, or the name of a dimension.
+    contexts: OVERALL, ALL, EACH, PLAIN, or the name of a dimension.
     work: steps, as a multiple of the other methods'.
     soup: methods whose parameters are averaged instead of training anything.
   """
@@ -40,10 +41,14 @@ def _loss(label: str, name: str, contexts: str = OVERALL, work: int = 1, **keys:
   return Method(label, MappingProxyType(changes), contexts, work)
 
 
-def _weighted(label: str, alpha: str, contexts: str = ALL) -> Method:
+def _weighted(label: str, alpha: str, contexts: str = ALL, work: int = 1, **keys: Any) -> Method:
   """AMoPO as the config has it, with other weights over contexts."""
-  return Method(label, MappingProxyType({"objective.alpha": alpha}), contexts)
+  return Method(
+    label, MappingProxyType({f"objective.{key}": v for key, v in {"alpha": alpha, **keys}.items()}), contexts, work
+  )
 
+
+_CONTEXTS = 1 + len(DIMENSIONS)
 
 SINGLES = {f"only_{name}": _weighted(f"AMoPO on {name} alone", "uniform", name) for name in DIMENSIONS}
 
@@ -51,23 +56,28 @@ METHODS: Mapping[str, Method] = MappingProxyType(
   {
     "amopo": _weighted("AMoPO, Gaussian weights", "gaussian"),
     "uniform": _weighted("AMoPO, uniform weights", "uniform"),
+    "released": _weighted(
+      "AMoPO, ties and inversions kept, no supervised term", "gaussian", ties="keep", sft_weight=0.0
+    ),
     **SINGLES,
     "soup": Method("soup of those alone", contexts=ALL, soup=tuple(SINGLES)),
     "simpo": _loss("SimPO", "simpo", target_margin=None),
-    "simpo_equal": _loss("SimPO, compute of AMoPO", "simpo", work=1 + len(DIMENSIONS), target_margin=None),
+    "simpo_equal": _loss("SimPO, compute of AMoPO", "simpo", work=_CONTEXTS, target_margin=None),
+    "one_context": _weighted("AMoPO in one context", "uniform", OVERALL),
+    "one_context_equal": _weighted("AMoPO in one context, compute of AMoPO", "uniform", OVERALL, _CONTEXTS),
     "dpo": _loss("DPO", "dpo", beta=0.1),
     "ipo": _loss("IPO", "ipo", beta=0.05),
     "kto": _loss("KTO", "kto", beta=0.1),
     "r_dpo": _loss("R-DPO", "r_dpo", beta=0.1, length_weight=0.02),
     "orpo": _loss("ORPO", "orpo", ratio_weight=0.5),
     "cpo": _loss("CPO", "cpo", beta=0.1, sft_weight=1.0),
-    "slic": _loss("SLiC-HF", "slic", target_margin=1.0, sft_weight=0.2),
+    "slic": _loss("SLiC-HF", "slic", beta=1.0, target_margin=1.0, sft_weight=0.2),
     "rrhf": _loss("RRHF", "rrhf", sft_weight=1.0),
-    "lambda_dpo": _loss("λ-weighted DPO", "lambda_dpo", ALL, beta=0.1, alpha="simplex", ties="follow_dimension"),
-    "modpo": _loss("MODPO", "modpo", EACH, beta=0.1, gap_margin=0.5),
-    "raco": Method("RACO", MappingProxyType({"objective.alpha": "uniform", "objective.conflict_radius": 0.5}), ALL),
+    "lambda_dpo": _loss("λ-weighted DPO", "lambda_dpo", PLAIN, beta=0.1, alpha="simplex", ties="follow_dimension"),
+    "modpo": _loss("MODPO", "modpo", PLAIN, beta=0.1, gap_margin=0.5),
+    "raco": _loss("RACO", "lambda_dpo", PLAIN, beta=0.1, alpha="uniform", ties="follow_dimension", conflict_radius=0.4),
     "controllable": Method(
-      "controllable preference optimisation",
+      "CDPO, the second stage of controllable preference optimisation",
       MappingProxyType(
         {
           **_loss("", "lambda_dpo", beta=0.1, alpha="uniform", ties="mask_equal").changes,
@@ -77,7 +87,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
       EACH,
     ),
     "scored_sft": Method(
-      "score-conditioned SFT",
+      "score-conditioned SFT, one score at a time",
       MappingProxyType({**_loss("", "sft").changes, "data.rule": "both_ways"}),
       ALL,
     ),
@@ -89,7 +99,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
 WEIGHTS: Mapping[str, Method] = MappingProxyType(
   {name: _weighted(f"α: {name}", name) for name in ALPHAS if name not in WHOLE_BATCH}
   | {
-    "uncertainty": Method("α: uncertainty", {"objective.alpha": "uniform", "objective.loss_power": -1.0}, ALL),
+    "easiest": Method("α: the smaller loss", {"objective.alpha": "uniform", "objective.loss_power": -1.0}, ALL),
     "hardest": Method("α: the larger loss", {"objective.alpha": "uniform", "objective.loss_power": 1.0}, ALL),
   }
 )

@@ -16,6 +16,7 @@ from amopo_jax.lab.graders import DIMENSIONS
 from amopo_jax.lab.grading import WANTED
 from amopo_jax.lab.pool import Answer, free_cores
 from amopo_jax.lab.studies import Size, Study
+from amopo_jax.lab.work import GREEDY, SAMPLED
 from amopo_jax.writers import read_metrics
 
 CURVES = ("rewards/margins/", "alpha/", "rewards/accuracies/", "logps/chosen")
@@ -47,7 +48,7 @@ def write_report(
   """
   out = folder / "report"
   out.mkdir(exist_ok=True)
-  world = next(answer for name, answer in answers.items() if name.startswith("worlds/"))
+  world = _over_worlds([answer for name, answer in answers.items() if name.startswith("worlds/")])
   curves = _curves(study, answers, folder)
   _write_scores(answers, out / "scores.csv")
   _write_curves(curves, out / "curves.csv")
@@ -65,30 +66,57 @@ def _head(study: Study, size: Size, command: str, seconds: float, world: Answer)
   return (
     f"# {study.title}\n\n{time.strftime('%Y-%m-%d')}, {platform.machine()}, {len(free_cores())} cores, {versions}; "
     f"{seconds / 60:.0f} min.\n\n    {command}\n\n"
-    f"{size.seeds} seeds, each with a start of {size.start_steps} steps of supervised fine-tuning and arms of "
-    f"{size.steps} steps; {size.train} training records, {size.heldout} held-out questions. True scores run from 0 "
-    f"to 4. By chance: {shown(world['chance'])}; at the optimum: {shown(world['optimum'])}. Means over seeds ± half "
-    "the 95 % interval (Student's t); differences are taken seed by seed."
+    f"{size.seeds} seeds, each with a world of its own, a start of {size.start_steps} steps of supervised fine-tuning "
+    f"on {size.start_records} records (good and bad responses alike) and arms of {size.steps} steps on {size.train} "
+    f"others; {size.heldout} held-out questions, {size.draws} draws for each. True scores run from 0 to 4. By chance: "
+    f"{shown(world['chance'])}; of the responses that the start imitates: {shown(world['demonstrated'])}; at the "
+    f"optimum: {shown(world['optimum'])}. Means over seeds ± half the 95 % interval (Student's t); differences are "
+    "taken seed by seed. Pairs per step are the same for all arms; so is the context of all that is compared."
   )
 
 
 def _sections(study: Study, answers: Mapping[str, Answer]) -> list[str]:
   found = [
-    "## True scores, greedy\n\nIn the context that asks for everything, where a policy knows it; else the mean over "
-    f"its contexts.\n\n{_markdown(tables.score_rows(study, answers, 'greedy'))}\n\n![scores](scores.png)",
-    f"## Against the start\n\n{_markdown(tables.change_rows(study, answers))}",
+    "## True scores\n\nOf responses sampled at temperature 1, asked for everything. What a method was not trained in, "
+    f"it knows from the start.\n\n{_markdown(tables.score_rows(study, answers, SAMPLED))}\n\n![scores](scores.png)",
+    f"## Against the start\n\n{_markdown(tables.change_rows(study, answers, SAMPLED))}",
     f"## Against the first\n\n{_markdown(tables.first_rows(study, answers))}",
+    "## Asked for one dimension\n\nEach dimension's score, sampled, where the highest was asked for in that one."
+    f"\n\n{_markdown(tables.score_rows(study, answers, SAMPLED, tables.own_score))}",
   ]
   if study.scores:
     found.append(f"## Asked for and given\n\n{_markdown(tables.asked_rows(study, answers))}")
   return [
     *found,
-    f"## True scores, sampled at temperature 1\n\n{_markdown(tables.score_rows(study, answers, 'sampled'))}",
-    f"## Pairs, responses, compute\n\n{_markdown(tables.cost_rows(study, answers))}\n\nSequences are prompts with a "
-    "response; hypervolume is the share of the scores' cube that the contexts' greedy scores dominate together.",
-    "## Trade-offs\n\nGreedy scores, a point per context.\n\n![front](front.png)",
+    f"## True scores, greedy\n\n{_markdown(tables.score_rows(study, answers, GREEDY))}\n\n"
+    f"{_markdown(tables.change_rows(study, answers, GREEDY))}",
+    f"## Pairs, responses, compute\n\n{_markdown(tables.cost_rows(study, answers))}\n\nAccuracy is that of held-out "
+    "pairs by mean log-probability, in the contexts a policy was trained in. Sequences are prompts with a response; "
+    "hypervolume is the share of the scores' cube that the sampled scores, a point per context and score asked for, "
+    "dominate together.",
+    "## Trade-offs\n\nSampled scores, a point per context and score asked for.\n\n![front](front.png)",
     "## Over training\n\n![curves](curves.png)",
+    f"## The methods' keys\n\n{_keys(study)}",
   ]
+
+
+def _keys(study: Study) -> str:
+  """What each method changes of the config."""
+  lines = []
+  for name in dict.fromkeys(arm.method for arm in study.arms):
+    method = study.methods[name]
+    told = " ".join(f"{key}={value}" for key, value in method.changes.items())
+    trained = f"average of {', '.join(method.soup)}" if method.soup else f"contexts={method.contexts} {told}"
+    lines.append(f"- {method.label}: `{trained}`" + (f", {method.work} times the steps" if method.work > 1 else ""))
+  return "\n".join(lines)
+
+
+def _over_worlds(worlds: Sequence[Answer]) -> Answer:
+  """Means of what each world tells."""
+  return {
+    key: {name: _mean({n: world[key][name] for n, world in enumerate(worlds)}) for name in worlds[0][key]}
+    for key in worlds[0]
+  }
 
 
 def _failed(failures: Mapping[str, str]) -> list[str]:
@@ -120,7 +148,7 @@ def _write_scores(answers: Mapping[str, Answer], path: Path) -> None:
       continue
     seed, _, arm = job.removeprefix("seed").partition("/")
     told = [(mode, "highest", contexts) for mode, contexts in answer["scores"].items()]
-    told += [("greedy", asked, contexts) for asked, contexts in answer["asked"].items()]
+    told += [(SAMPLED, asked, contexts) for asked, contexts in answer["asked"].items()]
     rows += [
       (seed, arm, mode, asked, context, dimension, scores[dimension])
       for mode, asked, contexts in told
@@ -147,5 +175,5 @@ def _markdown(rows: tables.Rows) -> str:
   return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---", *["---:"] * (len(head) - 1)], *rest))
 
 
-def _mean(scores: Mapping[str, float]) -> float:
+def _mean(scores: Mapping[Any, float]) -> float:
   return sum(scores.values()) / len(scores)

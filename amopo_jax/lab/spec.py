@@ -19,8 +19,8 @@ class WorldSpec:
       In the records that are neither, every dimension agrees with the choice.
     conflict: share of questions, in [0, 1], that limit the number of words, so that no response has full marks
       in every dimension.
-    noise: chance, in [0, 1], that a recorded score is replaced by one drawn evenly from 0 to 4; which response is the
-      chosen one is not touched.
+    noise: chance, in [0, 1], that a recorded score of a training record is replaced by one drawn evenly from 0 to 4;
+      which response is the chosen one follows the recorded scores.
     num_items: smallest and largest number of words to edit, from 2 to 6.
     dimensions: how many scores a response has, from 2 to 6: the first ones of `graders.GRADERS`.
     turns: questions of a dialogue, from 1 to 3, the last of which is to be answered; with more than one each says

@@ -56,28 +56,36 @@ class Size(NamedTuple):
   """How much a study does.
 
   Attributes:
-    seeds: runs of each arm.
+    seeds: worlds, and runs of each arm.
+    start_records: that the start is trained on.
     train, heldout: records of a world.
     start_steps, steps: of the start, and of an arm.
     max_new: tokens of a response.
+    draws: sampled responses to a question.
   """
 
   seeds: int
+  start_records: int = 16_000
   train: int = 4000
   heldout: int = 200
   start_steps: int = 1000
   steps: int = 100
   max_new: int = 32
+  draws: int = 4
 
 
-SMOKE = Size(seeds=1, train=64, heldout=16, start_steps=4, steps=2, max_new=8)
+SMOKE = Size(seeds=1, start_records=64, train=64, heldout=8, start_steps=4, steps=2, max_new=8, draws=1)
 """As little as it can be."""
+
+_SHOWN = ("amopo", "simpo_equal", "dpo", "raco")
+"""Arms that go different ways through the system: contexts, work, a reference, gradients of their own."""
 
 
 def shortened(study: Study) -> Study:
-  """The study with its first two and its last two arms."""
-  last = len(study.arms) - 1
-  return study._replace(arms=tuple(study.arms[place] for place in sorted({0, min(1, last), max(last - 1, 0), last})))
+  """The study with four of its arms: the first, those of `_SHOWN`, then any."""
+  shown = [place for place, arm in enumerate(study.arms) if arm.method in _SHOWN]
+  places = list(dict.fromkeys([0, *shown, *range(len(study.arms))]))[:4]
+  return study._replace(arms=tuple(study.arms[place] for place in sorted(places)))
 
 
 def _on(grounds: Sequence[Ground], methods: Sequence[str]) -> tuple[Arm, ...]:
@@ -129,7 +137,7 @@ STUDIES: Mapping[str, Study] = MappingProxyType(
     "steering": Study(
       "Asking for a score",
       METHODS,
-      _on([Ground()], ("amopo", "scored_sft", "controllable", "uniform")),
+      _on([Ground()], ("amopo", "uniform", "scored_sft", "controllable")),
       scores=(0.0, 1.0, 2.0, 3.0),
     ),
   }

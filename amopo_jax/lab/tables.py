@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from amopo_jax.lab.graders import DIMENSIONS
+from amopo_jax.lab.graders import DIMENSIONS, HIGH
 from amopo_jax.lab.grading import MEAN, WANTED
 from amopo_jax.lab.jobs import START
 from amopo_jax.lab.methods import OVERALL
@@ -13,23 +13,31 @@ from amopo_jax.lab.pareto import hypervolume
 from amopo_jax.lab.pool import Answer
 from amopo_jax.lab.statistics import Interval, difference, interval
 from amopo_jax.lab.studies import Arm, Study
+from amopo_jax.lab.work import GREEDY, SAMPLED
 
 BySeed = dict[int, float]
 Rows = list[list[str]]
 """A table's cells, the head first."""
 
 
-def score(mode: str, dimension: str) -> Callable[[Answer], float]:
-  """Reads the true score in a policy's main context; of several without `overall`, the mean over them."""
-
-  def read(answer: Answer) -> float:
-    contexts = answer["scores"][mode]
-    return contexts[OVERALL][dimension] if OVERALL in contexts else _mean(c[dimension] for c in contexts.values())
-
-  return read
+Read = Callable[[Answer], float]
+Measure = Callable[[str, str], Read]
+"""Mode and column -> how it is read from an answer."""
 
 
-def by_seed(answers: Mapping[str, Answer], name: str, read: Callable[[Answer], float]) -> BySeed:
+def score(mode: str, column: str) -> Read:
+  """Reads the true score in the context that asks for everything."""
+  return lambda answer: answer["scores"][mode][OVERALL][column]
+
+
+def own_score(mode: str, column: str) -> Read:
+  """Reads the true score of a dimension in the context that asks for the highest in that one; MEAN is over these."""
+  if column == MEAN:
+    return lambda answer: _mean(own_score(mode, name)(answer) for name in DIMENSIONS)
+  return lambda answer: answer["scores"][mode][column][column] if column in answer["scores"][mode] else float("nan")
+
+
+def by_seed(answers: Mapping[str, Answer], name: str, read: Read) -> BySeed:
   """Seed -> value, of the runs of an arm that are there."""
   found = {}
   for job, answer in answers.items():
@@ -41,7 +49,7 @@ def by_seed(answers: Mapping[str, Answer], name: str, read: Callable[[Answer], f
 
 def _columns(answers: Mapping[str, Answer]) -> list[str]:
   """Scores that every policy has."""
-  found = [answer["scores"]["greedy"] for job, answer in answers.items() if job.startswith("seed")]
+  found = [answer["scores"][GREEDY] for job, answer in answers.items() if job.startswith("seed")]
   is_asked = bool(found) and all(WANTED in scores for contexts in found for scores in contexts.values())
   return [*DIMENSIONS, MEAN, *((WANTED,) if is_asked else ())]
 
@@ -51,50 +59,53 @@ def start_name(arm: Arm) -> str:
   return Arm(START, arm.ground).name
 
 
-def score_rows(study: Study, answers: Mapping[str, Answer], mode: str) -> Rows:
+def score_rows(study: Study, answers: Mapping[str, Answer], mode: str, measure: Measure = score) -> Rows:
   """True scores per dimension of every start and arm."""
-  columns = _columns(answers)
+  columns = _columns(answers) if measure is score else [*DIMENSIONS, MEAN]
   rows = [["", *columns]]
   for arm in with_starts(study):
-    cells = [_over_seeds(by_seed(answers, arm.name, score(mode, column))) for column in columns]
+    cells = [_over_seeds(by_seed(answers, arm.name, measure(mode, column))) for column in columns]
     rows.append([label(study, arm), *cells])
   return rows
 
 
-def change_rows(study: Study, answers: Mapping[str, Answer]) -> Rows:
-  """Greedy scores against the start of the same seed, share of questions won, seeds in which every dimension rose."""
-  columns = _columns(answers)
-  rows = [["against the start", *columns, "wins", "all rise in"]]
+def change_rows(study: Study, answers: Mapping[str, Answer], mode: str) -> Rows:
+  """Scores against the start of the same seed, seeds in which every dimension rose; greedy ones with questions won."""
+  columns, is_greedy = _columns(answers), mode == GREEDY
+  rows = [["against the start", *columns, "all rise in", *(("wins",) if is_greedy else ())]]
   for arm in study.arms:
-    gains = [_gain(answers, arm, start_name(arm), column) for column in columns]
-    wins = by_seed(answers, arm.name, lambda answer: _mean(answer["wins"].values()))
-    rows.append([label(study, arm), *map(_signed, gains), _over_seeds(wins), _all_rise(answers, arm)])
+    gains = [_signed(_gain(answers, arm, start_name(arm), score(mode, column))) for column in columns]
+    wins = by_seed(answers, arm.name, lambda answer: answer["wins"][OVERALL])
+    more = (_over_seeds(wins),) if is_greedy else ()
+    rows.append([label(study, arm), *gains, _all_rise(answers, arm, mode), *more])
   return rows
 
 
 def first_rows(study: Study, answers: Mapping[str, Answer]) -> Rows:
-  """Greedy scores of every arm minus those of the first arm on its ground, with a verdict on the mean."""
+  """Sampled scores of every arm minus those of the first arm on its ground, with a verdict on the mean."""
   columns = _columns(answers)
   rows = [[f"minus {study.methods[study.arms[0].method].label}", *columns, "verdict"]]
   for arm in study.arms:
     first = next(other for other in study.arms if other.ground.name == arm.ground.name)
     if arm is first:
       continue
-    gains = [_gain(answers, arm, first.name, column) for column in columns]
+    gains = [_gain(answers, arm, first.name, score(SAMPLED, column)) for column in columns]
     rows.append([label(study, arm), *map(_signed, gains), _verdict(gains[columns.index(MEAN)])])
   return rows
 
 
 def cost_rows(study: Study, answers: Mapping[str, Answer]) -> Rows:
   """Accuracy of held-out pairs, length and end of responses, hypervolume over contexts, compute."""
-  head = ["", "pair accuracy", "tokens", "ended", "hypervolume", "sequences", "seconds"]
-  reads: list[Callable[[Answer], float]] = [
+  head = ["", "pair accuracy", "tokens", "ended", "hypervolume", "pairs", "sequences", "seconds"]
+  told: Callable[[str], Read] = lambda name: lambda answer: answer.get(name, float("nan"))
+  reads: list[Read] = [
     lambda answer: _mean(value for value in answer.get("accuracy", {}).values() if value is not None),
-    lambda answer: answer["tokens_per_response"],
-    lambda answer: answer["ended"],
+    told("tokens_per_response"),
+    told("ended"),
     volume,
-    lambda answer: answer.get("sequences", float("nan")),
-    lambda answer: answer.get("seconds", float("nan")),
+    told("pairs"),
+    told("sequences"),
+    told("seconds"),
   ]
   rows = [head]
   for arm in with_starts(study):
@@ -104,18 +115,22 @@ def cost_rows(study: Study, answers: Mapping[str, Answer]) -> Rows:
 
 
 def volume(answer: Answer) -> float:
-  """Share of the scores' cube that the greedy scores in the contexts dominate together."""
-  points = [[context[dimension] for dimension in DIMENSIONS] for context in answer["scores"]["greedy"].values()]
+  """Share of the scores' cube that the sampled scores, whatever was asked for, dominate together."""
+  contexts = [answer["scores"][SAMPLED], *answer["asked"].values()]
+  points = [[scores[dimension] for dimension in DIMENSIONS] for of in contexts for scores in of.values()]
   return hypervolume(np.asarray(points, np.float64), [0.0] * len(DIMENSIONS)) / 4.0 ** len(DIMENSIONS)
 
 
 def asked_rows(study: Study, answers: Mapping[str, Answer]) -> Rows:
-  """True score in a dimension against the score that its context asks for."""
-  rows = [["", "dimension", *(f"asked {value:g}" for value in (*study.scores, 4.0))]]
+  """Sampled score in a dimension against the one that its context asks for; the slope is 1 where asking is getting."""
+  asked = (*study.scores, float(HIGH))
+  rows = [["", "dimension", *(f"asked {value:g}" for value in asked), "slope"]]
   for arm in with_starts(study):
     for dimension in DIMENSIONS:
-      reads = [_asked(f"{value:g}", dimension) for value in study.scores] + [_highest(dimension)]
-      rows.append([label(study, arm), dimension, *(_over_seeds(by_seed(answers, arm.name, read)) for read in reads)])
+      reads = [_asked(f"{value:g}", dimension) for value in study.scores] + [own_score(SAMPLED, dimension)]
+      slope: Read = lambda answer, reads=reads: _slope(asked, [read(answer) for read in reads])
+      cells = (_over_seeds(by_seed(answers, arm.name, read)) for read in (*reads, slope))
+      rows.append([label(study, arm), dimension, *cells])
   return rows
 
 
@@ -132,15 +147,14 @@ def label(study: Study, arm: Arm) -> str:
   return name if arm.ground.name == "default" else f"{name} ({arm.ground.name})"
 
 
-def _gain(answers: Mapping[str, Answer], arm: Arm, other: str, column: str) -> Interval | None:
-  read = score("greedy", column)
+def _gain(answers: Mapping[str, Answer], arm: Arm, other: str, read: Read) -> Interval | None:
   return difference(by_seed(answers, arm.name, read), by_seed(answers, other, read))
 
 
-def _all_rise(answers: Mapping[str, Answer], arm: Arm) -> str:
+def _all_rise(answers: Mapping[str, Answer], arm: Arm, mode: str) -> str:
   gains = []
   for dimension in DIMENSIONS:
-    read = score("greedy", dimension)
+    read = score(mode, dimension)
     ours, before = by_seed(answers, arm.name, read), by_seed(answers, start_name(arm), read)
     gains.append({seed: ours[seed] > before[seed] for seed in ours.keys() & before.keys()})
   seeds = gains[0].keys()
@@ -153,12 +167,14 @@ def _verdict(gain: Interval | None) -> str:
   return "better" if gain.low > 0 else "worse" if gain.high < 0 else "no difference seen"
 
 
-def _asked(value: str, dimension: str) -> Callable[[Answer], float]:
+def _asked(value: str, dimension: str) -> Read:
   return lambda answer: answer["asked"].get(value, {}).get(dimension, {}).get(dimension, float("nan"))
 
 
-def _highest(dimension: str) -> Callable[[Answer], float]:
-  return lambda answer: answer["scores"]["greedy"].get(dimension, {}).get(dimension, float("nan"))
+def _slope(asked: Sequence[float], given: Sequence[float]) -> float:
+  """Of the line nearest to what was given for what was asked."""
+  from_middle = np.asarray(asked) - np.mean(asked)
+  return float(from_middle @ np.asarray(given) / (from_middle @ from_middle))
 
 
 def _over_seeds(values: BySeed) -> str:

@@ -1,6 +1,6 @@
 """The jobs of a study, each in a folder of its own two levels below the study's (`pool.Job`).
 
-worlds/NAME     files/            the world
+worlds/NAME-N   files/, start/    the world of a seed, and the records of its start
 seedN/NAME      run/              the policy's workdir
                 greedy.jsonl, sampled.jsonl     its responses
 """
@@ -8,6 +8,7 @@ seedN/NAME      run/              the policy's workdir
 import json
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,55 +26,78 @@ from amopo_jax.train import train
 from amopo_jax.types import RunFailure
 from amopo_jax.writers import read_metrics
 
-MODES = {"greedy": Sampling(), "sampled": Sampling(temperature=1.0)}
+GREEDY, SAMPLED = "greedy", "sampled"
+MODES = {GREEDY: Sampling(), SAMPLED: Sampling(temperature=1.0)}
 LOG = "log.txt"
 
+_START_SEED = 10_000
+"""Added to a world's seed where the start's records are made: no two seeds of a study share any."""
 
-def make_world(folder: Path, *, seed: int, train: int, heldout: int, spec: Mapping[str, Any]) -> dict[str, Any]:
-  """Writes a world.
+_DRAWS_SEED, _TOGETHER = 0, 128
+"""Of the sampled responses; responses that are made at a time."""
+
+
+def make_world(
+  folder: Path, *, seed: int, start: int, train: int, heldout: int, spec: Mapping[str, Any]
+) -> dict[str, Any]:
+  """Writes a world, and beside it another seed of it for the start.
 
   Args:
     folder: of the job.
-    seed, train, heldout: of `write_world`.
+    seed: names the world.
+    start, train, heldout: numbers of records.
     spec: fields of a `WorldSpec`.
 
   Returns:
-    "chance" and "optimum": mean true scores on the held-out questions.
+    "chance", "optimum" and "demonstrated": mean true scores on the held-out questions of words by chance, of the best
+    responses, and of the responses that the start imitates.
   """
   fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in spec.items()}
-  told = write_world(folder / "files", seed=seed, num_train=train, num_heldout=heldout, spec=WorldSpec(**fields))
-  return {key: told["heldout"][key] for key in ("chance", "optimum")}
+  make = partial(write_world, spec=WorldSpec(**fields))
+  told = make(folder / "files", seed=seed, num_train=train, num_heldout=heldout)["heldout"]
+  make(folder / "start", seed=_START_SEED + seed, num_train=start, num_heldout=1)
+  shown = {name: (of["mean_chosen"] + of["mean_rejected"]) / 2 for name, of in told["dimensions"].items()}
+  return {key: told[key] for key in ("chance", "optimum")} | {"demonstrated": shown}
 
 
 def make_policy(
-  folder: Path, *, run: Mapping[str, Any], world: str, start: str, ask: Mapping[str, Any]
+  folder: Path,
+  *,
+  run: Mapping[str, Any],
+  contexts: Mapping[str, Any],
+  world: str,
+  start: str,
+  ask: Mapping[str, Any],
 ) -> dict[str, Any]:
   """Trains a policy and measures it.
 
   Args:
     folder: of the job.
     run: a `RunSpec` as `to_dict` gives it; the world's files and the start take their places in it.
+    contexts: that it is trained in; it answers in those of `run`.
     world: name of its job.
     start: name of the job whose policy it begins with; "": the run's own random weights.
     ask: of `_measure`.
 
   Returns:
-    What `_measure` does, with "seconds" of training, "tokens" scored, "sequences" (prompts with a response) and
-    "accuracy" of held-out pairs by context.
+    What `_measure` does, with "seconds" of training, "pairs", "tokens" scored, "sequences" (prompts with a response)
+    and "accuracy" of held-out pairs by context it was trained in.
 
   Raises:
     RunFailure: a signal stopped the training, which would have been measured half done.
   """
   root, spec = folder.parents[1], json.loads(json.dumps(run))
   files = root / world / "files"
+  records = files if start else root / world / "start"
   spec["data"] |= {"tokenizer": str(files / "tokenizer")}
-  spec["data"]["train"] = {"world": _source(files / "train.jsonl")}
+  spec["data"]["train"] = {"world": _source(records / "train.jsonl")}
   spec["data"]["heldout"] = {"world": _source(files / "heldout.jsonl")}
   if start:
     spec["model"] |= {"path": str(root / start / "run"), "arch": {}}
+  trained = spec | {"data": spec["data"] | {"contexts": dict(contexts)}}
   with (folder / LOG).open("w") as log:
     began = time.monotonic()
-    outcome = train(from_dict(spec), str(folder / "run"), Console(file=log, width=120))
+    outcome = train(from_dict(trained), str(folder / "run"), Console(file=log, width=120))
     spent = time.monotonic() - began
   if outcome.stopped_by:
     raise RunFailure(f"stopped by {outcome.stopped_by} at step {outcome.step}; the same command goes on")
@@ -83,7 +107,8 @@ def make_policy(
   return _measure(folder, spec, str(folder / "run"), world, start, **ask) | {
     "seconds": spent,
     "tokens": sum(line["num_tokens"] for line in steps),
-    "sequences": pairs * 2 * len(spec["data"]["contexts"]),
+    "pairs": pairs,
+    "sequences": pairs * 2 * len(contexts),
     "accuracy": {
       key.rpartition("/")[2]: value
       for key, value in evaluations[-1].items()
@@ -115,11 +140,11 @@ def _measure(
   world: str,
   start: str,
   *,
-  contexts: Sequence[str],
   scores: Sequence[float],
   max_new: int,
+  draws: int,
 ) -> dict[str, Any]:
-  """Lets a policy answer the held-out questions, and grades.
+  """Lets a policy answer the held-out questions in all contexts of a run, and grades.
 
   Args:
     folder: of the job.
@@ -127,36 +152,34 @@ def _measure(
     model: the policy.
     world: whose questions.
     start: whose responses it is to win against; "": none.
-    contexts: to answer in, of all those in `run`.
     scores: to ask for, one after the other, beside the highest.
     max_new: tokens of a response.
+    draws: responses to each question in each context where they are sampled.
 
   Returns:
     "scores": mode -> context -> dimension -> mean; "wins": context -> share of questions on which the sum of greedy
-    grades beats the start's in the same context, ties for half; "tokens_per_response" and "ended", greedy; "asked":
-    score asked for -> context -> dimension -> mean.
+    grades beats the start's in the same context, ties for half; "tokens_per_response" and "ended", of the sampled
+    ones; "asked": score asked for -> context -> dimension -> mean, sampled.
   """
   jax.clear_caches()  # a worker does many jobs
   root, spec = folder.parents[1], json.loads(json.dumps(run))
   spec["model"] |= {"path": model, "arch": {}}
-  found: dict[str, Any] = {"scores": {}, "asked": {}}
+  found: dict[str, Any] = {}
 
-  def answer(name: str, sampling: Sampling, score: float | None = None) -> Path:
-    out = folder / f"{name}.jsonl"
+  def answer(name: str, mode: str, score: float | None = None) -> list[dict[str, Any]]:
+    out, data = folder / f"{name}.jsonl", str(root / world / "files" / "heldout.jsonl")
+    wanted = Request(data, max_new=max_new, sampling=MODES[mode], score=score, batch_size=_TOGETHER, seed=_DRAWS_SEED)
     if not out.exists():
-      data = str(root / world / "files" / "heldout.jsonl")
-      wanted = Request(data, contexts=tuple(contexts), max_new=max_new, sampling=sampling, score=score, batch_size=128)
-      generate(from_dict(spec), wanted, str(out))
-    return out
+      generate(from_dict(spec), wanted._replace(num_samples=1 if mode == GREEDY else draws), str(out))
+    return read_lines(out)
 
-  for mode, sampling in MODES.items():
-    found["scores"][mode] = mean_scores(read_lines(answer(mode, sampling)))
-  for score in scores:
-    found["asked"][f"{score:g}"] = mean_scores(read_lines(answer(f"asked-{score:g}", Sampling(), score)))
-  greedy = read_lines(folder / "greedy.jsonl")
-  found["wins"] = win_rate(greedy, read_lines(root / start / "greedy.jsonl")) if start else {}
-  found["tokens_per_response"] = sum(line["num_tokens"] for line in greedy) / len(greedy)
-  found["ended"] = sum(line["has_ended"] for line in greedy) / len(greedy)
+  lines = {mode: answer(mode, mode) for mode in MODES}
+  found["scores"] = {mode: mean_scores(of) for mode, of in lines.items()}
+  found["asked"] = {f"{score:g}": mean_scores(answer(f"asked-{score:g}", SAMPLED, score)) for score in scores}
+  found["wins"] = win_rate(lines[GREEDY], read_lines(root / start / "greedy.jsonl")) if start else {}
+  sampled = lines[SAMPLED]
+  found["tokens_per_response"] = sum(line["num_tokens"] for line in sampled) / len(sampled)
+  found["ended"] = sum(line["has_ended"] for line in sampled) / len(sampled)
   return found
 
 

@@ -69,7 +69,7 @@ def make_record(spec: WorldSpec, seed: int, split: str, number: int) -> dict[str
   """One record in the native format of docs/data.md.
 
   Two responders answer until their grades make a pair of the kind that was drawn. The response with the higher
-  sum of grades is the chosen one; equal sums do not occur.
+  sum of recorded scores is the chosen one; sums are equal through noise alone, which then leaves the choice as it is.
 
   Args:
     spec: shares of the difficulties.
@@ -93,8 +93,11 @@ def make_record(spec: WorldSpec, seed: int, split: str, number: int) -> dict[str
   shares = (spec.tied, spec.inverted, 1 - spec.tied - spec.inverted)
   chosen, rejected = _draw_pair(spec, task, rng.choices(KINDS, shares)[0], rng)
   first = rng.randrange(2)
-  noise = random.Random(f"{seed}/{split}/{number}/noise")  # of its own: the texts are those of the world without it
-  chosen, rejected = (_corrupt(response, spec.noise, noise) for response in (chosen, rejected))
+  if split == SPLITS[0]:  # who is held out is measured by the truth
+    noise = random.Random(f"{seed}/{split}/{number}/noise")  # of its own: the texts are those of the world without it
+    chosen, rejected = (_corrupt(response, spec.noise, noise) for response in (chosen, rejected))
+    if _total(task, chosen) < _total(task, rejected):
+      chosen, rejected = rejected, chosen
   record = {
     "prompt": [*history, _message("user", task.question)],
     "responses": [rejected, chosen] if first else [chosen, rejected],

@@ -12,9 +12,9 @@ STUDY = STUDIES["baselines"]._replace(arms=(Arm("amopo"),))
 def test_a_point_is_a_context_and_a_mean_over_seeds():
   scores = lambda value: dict.fromkeys(DIMENSIONS, value)
   answers = {
-    "seed0/amopo": {"scores": {"greedy": {"overall": scores(1.0), "correctness": scores(2.0)}}, "asked": {}},
-    "seed1/amopo": {"scores": {"greedy": {"overall": scores(3.0), "correctness": scores(4.0)}}, "asked": {}},
-    "seed1/other": {"scores": {"greedy": {"overall": scores(0.0)}}, "asked": {"0": {"overall": scores(0.0)}}},
+    "seed0/amopo": {"scores": {"sampled": {"overall": scores(1.0), "correctness": scores(2.0)}}, "asked": {}},
+    "seed1/amopo": {"scores": {"sampled": {"overall": scores(3.0), "correctness": scores(4.0)}}, "asked": {}},
+    "seed1/other": {"scores": {"sampled": {"overall": scores(0.0)}}, "asked": {"0": {"overall": scores(0.0)}}},
   }
   points = figures._points(answers, "amopo", *DIMENSIONS[:2])
   np.testing.assert_allclose(points, [[2.0, 2.0], [3.0, 3.0]])

@@ -14,7 +14,7 @@ STUDY = STUDIES["baselines"]._replace(arms=(Arm("amopo"), Arm("simpo")))
 
 
 def world(folder):
-  return {key: dict.fromkeys(DIMENSIONS, 4.0) for key in ("chance", "optimum")}
+  return {key: dict.fromkeys(DIMENSIONS, 4.0) for key in ("chance", "optimum", "demonstrated")}
 
 
 def policy(folder, score):
@@ -31,8 +31,8 @@ def fail(folder):
 
 def jobs(simpo):
   return [
-    Job("worlds/default", world, {}),
-    Job("seed0/start", policy, {"score": 1.0}, ("worlds/default",)),
+    Job("worlds/default-0", world, {}),
+    Job("seed0/start", policy, {"score": 1.0}, ("worlds/default-0",)),
     Job("seed0/amopo", policy, {"score": 2.0}, ("seed0/start",)),
     simpo,
   ]
@@ -66,4 +66,4 @@ def test_what_failed_is_on_the_page_and_the_same_call_does_that_alone(run):
 
 def test_where_nothing_comes_to_an_end_the_reason_is_the_error(run):
   with pytest.raises(RunFailure, match="no job came to an end; ValueError: no luck"):
-    run([Job("worlds/default", world, {}), Job("seed0/start", fail, {}, ("worlds/default",))])
+    run([Job("worlds/default-0", world, {}), Job("seed0/start", fail, {}, ("worlds/default-0",))])

@@ -18,13 +18,13 @@ def answer(*values, contexts=("overall",), wins=0.5):
 
 
 ANSWERS = {
-  "worlds/default": {},
+  "worlds/default-0": {},
   "seed0/start": answer(1.0, 1.0, 1.0),
   "seed1/start": answer(1.0, 2.0, 1.0),
   "seed0/amopo": answer(2.0, 2.0, 2.0, wins=1.0),
   "seed1/amopo": answer(2.0, 2.0, 2.0, wins=0.5),
   "seed0/simpo": answer(1.0, 1.0, 4.0),
-  "seed0/modpo": answer(3.0, 1.0, 2.0, contexts=DIMENSIONS),
+  "seed0/modpo": answer(3.0, 1.0, 2.0, contexts=("overall", *DIMENSIONS)),
 }
 
 
@@ -40,13 +40,24 @@ def test_scores_are_means_over_seeds():
   assert row(rows, "MODPO")[0] == "3.00"
 
 
+def test_a_dimension_s_own_context_is_read_where_it_alone_was_asked_for():
+  contexts = {"overall": dict.fromkeys([*DIMENSIONS, "mean"], 1.0)}
+  contexts |= {
+    name: dict.fromkeys([*DIMENSIONS, "mean"], 0.0) | {name: 3.0 + place} for place, name in enumerate(DIMENSIONS)
+  }
+  found = answer(1.0, 1.0, 1.0) | {"scores": {"greedy": contexts, "sampled": contexts}}
+  rows = tables.score_rows(STUDY, {"seed0/simpo": found}, "sampled", tables.own_score)
+  assert row(rows, "SimPO") == ["3.00", "4.00", "5.00", "4.00"]
+
+
 def test_changes_are_taken_seed_by_seed():
-  rows = tables.change_rows(STUDY, ANSWERS)
+  rows = tables.change_rows(STUDY, ANSWERS, "sampled")
   gains = row(rows, "AMoPO, Gaussian weights")
   assert gains[0] == "+1.00 ± 0.00"
   assert gains[1].startswith("+0.50 ± ")
   assert gains[-1] == "1 of 2"
   assert row(rows, "SimPO")[-1] == "0 of 1"
+  assert row(tables.change_rows(STUDY, ANSWERS, "greedy"), "SimPO")[-2:] == ["0 of 1", "0.50"]
 
 
 def test_the_first_is_what_the_others_are_compared_with():
@@ -57,9 +68,11 @@ def test_the_first_is_what_the_others_are_compared_with():
 
 def test_scores_asked_for():
   rows = tables.asked_rows(STUDY, ANSWERS)
-  assert rows[0] == ["", "dimension", "asked 0", "asked 4"]
-  assert ["MODPO", DIMENSIONS[0], "3.00", "3.00"] in rows
-  assert ["SimPO", DIMENSIONS[2], "4.00", "–"] in rows
+  assert rows[0] == ["", "dimension", "asked 0", "asked 4", "slope"]
+  modpo = next(cells for cells in rows if cells[:2] == ["MODPO", DIMENSIONS[0]])
+  assert modpo[2:4] == ["3.00", "3.00"]
+  assert float(modpo[4]) == pytest.approx(0, abs=1e-9)
+  assert next(cells for cells in rows if cells[:2] == ["SimPO", DIMENSIONS[2]])[2:] == ["4.00", "–", "–"]
 
 
 def test_volume_is_a_share_of_the_cube():

@@ -240,3 +240,16 @@ def test_a_single_question_wants_nothing():
   record = make_record(WorldSpec(), 0, "train", 0)
   assert "wanted" not in record
   assert len(record["prompt"]) == 1
+
+
+def test_noise_is_in_training_scores_alone_and_the_choice_follows_them(records):
+  noisy = list(make_records(WorldSpec(noise=0.3), 0, "train", COUNT))
+  texts = lambda found: [{one["content"] for one in record["responses"]} for record in found]
+  assert texts(noisy) == texts(records)
+  recorded = lambda record: [sum(one["scores"].values()) for one in record["responses"]]
+  assert all(recorded(record)[record["chosen"]] == max(recorded(record)) for record in noisy)
+  best = lambda record: record["responses"][record["chosen"]]["content"]
+  turned = np.mean([best(one) != best(other) for one, other in zip(noisy, records, strict=True)])
+  assert 0.05 < turned < 0.4
+  clean, asked = (list(make_records(spec, 0, "heldout", 50)) for spec in (DEFAULT_SPEC, WorldSpec(noise=0.3)))
+  assert clean == asked
