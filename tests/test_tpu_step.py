@@ -15,14 +15,23 @@ from amopo_jax.plan.topology import parse_topology
 LENGTH = 4096
 
 
-@pytest.mark.parametrize("remat, kernels", [("save_attention", 3), pytest.param("full", 4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+  "topology, head_dim, remat, kernels",
+  [
+    ("v5e:2x2", 32, "save_attention", 3),
+    pytest.param("v5e:2x2", 32, "full", 4, marks=pytest.mark.slow),
+    pytest.param("v5p:2x2x1", 128, "save_attention", 3, marks=pytest.mark.slow),
+    pytest.param("v6e:2x2", 128, "save_attention", 3, marks=pytest.mark.slow),
+  ],
+)
 def test_the_train_step_compiles_for_the_tpu_with_the_kernels_and_without_a_square(
-  make_spec, tpu_devices, remat, kernels
+  make_spec, tpu_devices, topology, head_dim, remat, kernels
 ):
-  tpu_devices("v5e:2x2")  # skips without the compiler
+  tpu_devices(topology)  # skips without the compiler
   spec = make_spec(
     model__compute_dtype="bfloat16",
     model__remat=remat,
+    model__arch__head_dim=head_dim,
     mesh__fsdp=2,
     mesh__tensor=2,
     batch__rows=2,
@@ -30,7 +39,7 @@ def test_the_train_step_compiles_for_the_tpu_with_the_kernels_and_without_a_squa
     batch__row_length=LENGTH,
     batch__max_pairs=8,
   )
-  compiled = compiled_for(spec, "v5e:2x2")
+  compiled = compiled_for(spec, topology)
   # The scan over layers holds one forward and two backward kernels; without the kept output a second forward one.
   assert compiled.as_text().count('custom_call_target="tpu_custom_call"') == kernels
   square = LENGTH**2 * 4

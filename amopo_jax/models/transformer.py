@@ -24,6 +24,9 @@ from amopo_jax.types import InputError, PackedRows, Params
 _keep_attention = policies.save_only_these_names(ATTENTION_NAME)
 _keep_projections = policies.dots_with_no_batch_dims_saveable
 
+LAYERS = "layers"
+"""Scope of the loop over layers, by which compiled programs and profiles name it."""
+
 REMAT: dict[str, Callable[[Callable], Callable]] = {
   "none": lambda layer: layer,
   "dots": partial(
@@ -69,7 +72,8 @@ class Transformer(nnx.Module):
 
     x = constrain(self.embed(rows.tokens).astype(compute_dtype), "embedded")
     x = constrain(x, "residual")
-    x, _ = jax.lax.scan(remat_policy(remat)(layer), x, stacked, unroll=unroll)
+    with jax.named_scope(LAYERS):
+      x, _ = jax.lax.scan(remat_policy(remat)(layer), x, stacked, unroll=unroll)
     return self.final_norm(x)
 
 

@@ -1,12 +1,12 @@
 """The real train step of a run, compiled for devices that are not there, and what the compiler says of its memory."""
 
+import math
 import re
 import time
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from amopo_jax import build_data
 from amopo_jax import mesh as meshes
@@ -36,7 +36,7 @@ class Memory(NamedTuple):
 
   Attributes:
     parameters: that are trained.
-    optimizer: its state.
+    optimizer: its state, so far as it is not on the hosts.
     base: parameters that are frozen; 0 where all are trained.
     batch: token rows and what the annotators said of the pairs.
     arguments: all of these as the compiler lays them out.
@@ -143,9 +143,14 @@ def argument_sizes(parts: StepParts, num_contexts: int) -> Sizes:
 
 
 def bytes_per_chip(tree: Any) -> int:
-  """Bytes that one chip holds of abstract arrays, by their shardings."""
-  size = lambda leaf: int(np.prod(leaf.sharding.shard_shape(leaf.shape))) * leaf.dtype.itemsize
-  return sum(map(size, jax.tree.leaves(tree)))
+  """Bytes that one chip holds of abstract arrays, by their shardings; what lies on the hosts is not among them."""
+  held = [leaf for leaf in jax.tree.leaves(tree) if leaf.sharding.memory_kind != meshes.HOST]
+  return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * _bits(leaf.dtype) // 8 for leaf in held)
+
+
+def _bits(dtype: Any) -> int:
+  """Of an entry; NumPy gives 4-bit integers a byte."""
+  return jnp.iinfo(dtype).bits if jnp.issubdtype(dtype, jnp.integer) else 8 * dtype.itemsize
 
 
 def _accepted(executable: jax.stages.Compiled, sizes: Sizes) -> Memory:

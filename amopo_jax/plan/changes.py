@@ -1,8 +1,8 @@
 """Changes of a config that need less memory, from cheap to dear.
 
-First those that leave the result as it is: recomputing more, fewer rows on the chips at a time, splitting layers as
-well as rows. Then those that change what is computed: types of the state, the optimizer, fewer rows in a step,
-adapters on a frozen base.
+First those that leave the result as it is: recomputing more, fewer rows on the chips at a time, the optimizer's state
+on the hosts, splitting layers as well as rows. Then those that change what is computed: types of the state, the
+optimizer, fewer rows in a step, adapters on a frozen base.
 """
 
 from collections.abc import Mapping
@@ -31,7 +31,8 @@ def override(spec: RunSpec, overrides: Mapping[str, Any]) -> RunSpec:
 
 
 def free_changes(spec: RunSpec, row_shards: int) -> list[Overrides]:
-  """What leaves the result as it is: one after the other, all together, and layers split as well.
+  """What leaves the result as it is: one after the other, all together, with the optimizer's state on the hosts, and
+  with layers split as well.
 
   Args:
     spec: the config.
@@ -43,7 +44,8 @@ def free_changes(spec: RunSpec, row_shards: int) -> list[Overrides]:
     if row_shards % split == 0:
       more = {"batch.accumulation": most * split} if _divides(spec, most * split, row_shards // split) else {}
       splits.append(together | {"mesh.tensor": spec.mesh.tensor * split} | more)
-  return _distinct([*({key: value} for key, value in together.items()), together, *splits])
+  on_hosts = together | _changing(spec, {"optim.offload": True})
+  return _distinct([*({key: value} for key, value in together.items()), together, on_hosts, *splits])
 
 
 def least_memory(spec: RunSpec, row_shards: int) -> Overrides:

@@ -45,6 +45,9 @@ GPUS: dict[str, Chip] = {
 GPUS_PER_NODE = 8
 """That share fast links."""
 
+GPU_SHARE = 0.75
+"""Of a GPU's memory, what JAX takes unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise."""
+
 _FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 _SMALL_CUBES = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4")
 _CUBE, _MOST_CHIPS, _LONGEST_SIDE = 4, 6144, 24

@@ -3,7 +3,7 @@
 import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +11,10 @@ import numpy as np
 KINDS = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective-permute")
 
 _INSTRUCTION = re.compile(rf"= (?P<result>.*?) (?P<kind>{'|'.join(KINDS)})(?P<start>-start)?\(")
+_COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.-]+) .*\{$")
+_CALLED = re.compile(r"\b(?:calls|to_apply|body|condition)=%?([\w.-]+)|branch_computations=\{([^}]*)\}")
+_LOOP = re.compile(r' while\(.*op_name="([^"]*)"')
+_CHAIN = re.compile(r'chain_id="(\d+)"')
 _SHAPE = re.compile(r"\b(pred|[a-z]+\d+)\[([\d,]*)\]")
 _LISTED = re.compile(r"replica_groups=\{(\{[\d,{}]*\})\}")
 _IOTA = re.compile(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
@@ -42,8 +46,10 @@ class Collective(NamedTuple):
   network_bytes: float
 
 
-def read_collectives(text: str, slice_of: Sequence[int]) -> dict[str, Collective]:
-  """Every collective of a program, each instruction once.
+def read_collectives(
+  text: str, slice_of: Sequence[int], turns: Callable[[str], float] = lambda name: 1.0
+) -> dict[str, Collective]:
+  """Every collective of a program, as often as the loops that hold it turn.
 
   A ring of n chips sends, per chip, (n - 1)/n of what is gathered or exchanged, (n - 1)/n of what is summed and
   scattered, and twice that of what is summed for all.
@@ -53,46 +59,73 @@ def read_collectives(text: str, slice_of: Sequence[int]) -> dict[str, Collective
   Args:
     text: of `jax.stages.Compiled.as_text`.
     slice_of: number of the slice of each device, in the order of the mesh.
+    turns: name of a loop, as `op_name` of its metadata -> how often it turns.
 
   Returns:
     By kind; those that occur.
   """
   found: dict[str, Collective] = {}
-  for kind, result, groups in _instructions(text, len(slice_of)):
+  for kind, result, groups, times in _instructions(text, len(slice_of), _times(text, turns)):
     spanned = max(len({slice_of[device] for device in group}) for group in groups)
     largest = max(map(len, groups))
     before = found.get(kind, Collective(0, 0, 0))
     network = _sent(kind, result, spanned, largest) if spanned > 1 else 0.0
     within = _sent(kind, result, largest, largest) if largest > spanned or spanned == 1 else 0.0
-    found[kind] = Collective(before.count + 1, before.link_bytes + within, before.network_bytes + network)
+    found[kind] = Collective(
+      before.count + times, before.link_bytes + times * within, before.network_bytes + times * network
+    )
   for kind, network in _transfers(text, len(set(slice_of))):
     before = found.get(kind, Collective(0, 0, 0))
     found[kind] = before._replace(count=before.count + 1, network_bytes=before.network_bytes + network)
   return found
 
 
-def combine(terms: Sequence[tuple[float | int, Mapping[str, Collective]]]) -> dict[str, Collective]:
-  """Weighted sums by kind; a difference may be negative."""
-  kinds = {kind for _, found in terms for kind in found}
-  total = lambda kind: sum(factor * np.asarray(found[kind]) for factor, found in terms if kind in found)
-  return {kind: Collective(*np.asarray(total(kind)).tolist()) for kind in KINDS if kind in kinds}
-
-
-def _instructions(text: str, num_devices: int) -> Iterator[tuple[str, int, list[list[int]]]]:
-  """Kind, bytes of the result and groups of devices of each collective."""
-  is_scattering = False
+def _times(text: str, turns: Callable[[str], float]) -> dict[str, float]:
+  """How often each computation of a program runs; whoever is called stands before the caller."""
+  order: list[str] = []
+  calls: dict[str, list[tuple[str, float]]] = {}
   for line in text.splitlines():
-    if line.endswith("{"):
-      is_scattering = _SCATTERING in line
-    found = _INSTRUCTION.search(line)
-    if found:
-      sizes = [_bytes(kind, axes) for kind, axes in _SHAPE.findall(found["result"])]
-      result = max(sizes) if found["start"] else sum(sizes)  # a start's result holds its operand too
+    if found := _COMPUTATION.match(line):
+      order.append(found[1])
+    loop = _LOOP.search(line)
+    for called, branches in _CALLED.findall(line):
+      for name in [called] if called else re.findall(r"[\w.-]+", branches):
+        calls.setdefault(name, []).append((order[-1], turns(loop[1]) if loop else 1.0))
+  times: dict[str, float] = {}
+  for name in reversed(order):
+    times[name] = sum(times.get(caller, 0.0) * factor for caller, factor in calls[name]) if name in calls else 1.0
+  return times
+
+
+def _instructions(
+  text: str, num_devices: int, times: Mapping[str, float]
+) -> Iterator[tuple[str, int, list[list[int]], float]]:
+  """Kind, bytes of the result and groups of devices of each collective, and how often it runs.
+
+  One that the TPU's compiler runs beside products stands in every fusion that takes it a step further, as one chain.
+  """
+  is_scattering, seen, runs = False, set(), 1.0
+  for line in text.splitlines():
+    if computation := _COMPUTATION.match(line):
+      is_scattering, runs = _SCATTERING in line, times.get(computation[1], 1.0)
+    found, chain = _INSTRUCTION.search(line), _CHAIN.search(line)
+    if found and not (chain and chain[1] in seen):
+      seen |= {chain[1]} if chain else set()
       groups = _groups(line, num_devices)
+      result = _result_bytes(found["kind"], bool(found["start"]), found["result"], max(map(len, groups)))
       if found["kind"] == "all-reduce" and is_scattering:
-        yield "reduce-scatter", result // max(map(len, groups)), groups
+        yield "reduce-scatter", result // max(map(len, groups)), groups, runs
       else:
-        yield found["kind"], result, groups
+        yield found["kind"], result, groups, runs
+
+
+def _result_bytes(kind: str, is_start: bool, shapes: str, group: int) -> int:
+  """Of all results of a collective; those of a start, but for an all-reduce, stand beside its operands and numbers."""
+  sizes = [(axes, _bytes(name, axes)) for name, axes in _SHAPE.findall(shapes)]
+  if not is_start or kind == "all-reduce":
+    return sum(size for _, size in sizes)
+  share = {"all-gather": group / (group + 1), "reduce-scatter": 1 / (group + 1)}.get(kind, 1 / 2)
+  return round(share * sum(size for axes, size in sizes if axes))
 
 
 def _transfers(text: str, num_slices: int) -> Iterator[tuple[str, float]]:
@@ -151,5 +184,5 @@ def _device_ids(text: str, count: int) -> np.ndarray:
 
 
 def _bytes(kind: str, sizes: str) -> int:
-  width = 1 if kind == "pred" else int(re.sub(r"\D", "", kind)) // 8
-  return width * math.prod(int(size) for size in sizes.split(",") if size)
+  bits = 8 if kind == "pred" else int(re.sub(r"\D", "", kind))
+  return -(-bits * math.prod(int(size) for size in sizes.split(",") if size) // 8)

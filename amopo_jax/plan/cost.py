@@ -5,6 +5,9 @@ head's chunks of tokens and blocks of words, and over micro-batches. So three pr
 whose head takes few tokens and all words in one turn: one layer, the same with half of the tokens, and two layers one
 after the other. Their differences are the cost of a layer with its update, and that of a token in the head; what is
 left is the rest.
+
+What the chips send each other is read from the step itself instead, loop by loop: of two layers one after the other
+the compiler gathers fewer than twice what it gathers of one. The head's loops send nothing.
 """
 
 import dataclasses
@@ -18,9 +21,10 @@ from jax.sharding import Mesh
 from amopo_jax import mesh as meshes
 from amopo_jax.build_step import StepParts, build_parts
 from amopo_jax.models.config import ModelConfig
+from amopo_jax.models.transformer import LAYERS
 from amopo_jax.plan.ahead import compile_step
 from amopo_jax.plan.changes import override
-from amopo_jax.plan.collectives import Collective, combine, read_collectives
+from amopo_jax.plan.collectives import Collective, read_collectives
 from amopo_jax.run_spec import RunSpec
 
 _HEAD_TOKENS = 256
@@ -57,14 +61,17 @@ class Cost(NamedTuple):
     return sum(found.network_bytes for found in self.collectives.values())
 
 
-def step_cost(parts: StepParts, config: ModelConfig, num_contexts: int, scored_share: float) -> tuple[Cost, float]:
+def step_cost(
+  executable: jax.stages.Compiled, parts: StepParts, config: ModelConfig, num_contexts: int, scored_share: float
+) -> tuple[Cost, float]:
   """Counts a step.
 
   The cost of a layer holds that of its update. With several micro-batches the update is therefore counted once for
   each, and what it reads and writes stands for what the sum of their gradients does.
 
   Args:
-    parts: of the step, on abstract devices.
+    executable: the step.
+    parts: of it, on abstract devices.
     config: the decoder.
     num_contexts: K.
     scored_share: of the tokens, those that the head takes.
@@ -78,26 +85,49 @@ def step_cost(parts: StepParts, config: ModelConfig, num_contexts: int, scored_s
   tokens = micro.batch.rows // meshes.row_shards(parts.mesh) * micro.batch.row_length
   head = min(_HEAD_TOKENS, tokens)
 
-  def count(program: tuple[int, int]) -> Cost:
+  def count(program: tuple[int, int]) -> _Count:
     layers, head_tokens = program
     small = override(micro, {"model.head_chunk": head_tokens, "model.unroll": layers})
     shallow = dataclasses.replace(config, num_layers=layers)
     built = build_parts(small, shallow, parts.mesh, num_contexts, block_logits=_ALL)
-    return read_cost(compile_step(built, num_contexts), parts.mesh)
+    return _count(compile_step(built, num_contexts))
 
   with ThreadPoolExecutor(_COMPILERS) as pool:
     two, one, half = pool.map(count, ((2, head), (1, head), (1, head // 2)))
   layer, token = _sum((1, two), (-1, one)), _sum((2 / head, one), (-2 / head, half))
   rest = _sum((1, one), (-1, layer), (-head, token))
   whole = _sum((micros, rest), (micros * config.num_layers, layer), (micros * tokens * scored_share, token))
-  return _positive(whole), time.perf_counter() - began
+  sent = sent_by(executable, parts.mesh, num_layers=config.num_layers // spec.model.unroll, micros=micros)
+  return Cost(*whole, sent), time.perf_counter() - began
 
 
-def read_cost(executable: jax.stages.Compiled, mesh: Mesh) -> Cost:
+def sent_by(executable: jax.stages.Compiled, mesh: Mesh, *, num_layers: int, micros: int) -> dict[str, Collective]:
+  """The collectives of a step.
+
+  Args:
+    executable: compiled.
+    mesh: its devices.
+    num_layers: turns of the loop over layers.
+    micros: micro-batches.
+  """
+
+  def turns(loop: str) -> float:
+    *path, _ = loop.split("/")  # such as jit(step)/while/body/closed_call/jvp(layers)/while
+    return float(num_layers if LAYERS in path[-1] else micros if len(path) == 1 else 1)
+
+  slice_of = [getattr(device, "slice_index", None) or 0 for device in mesh.devices.flat]
+  return read_collectives(executable.as_text() or "", slice_of, turns)
+
+
+class _Count(NamedTuple):
+  flops: float
+  memory_bytes: float
+
+
+def _count(executable: jax.stages.Compiled) -> _Count:
   """The compiler's count of a program, the bodies of its loops once."""
   analysis: Any = executable.cost_analysis()
-  slice_of = [getattr(device, "slice_index", None) or 0 for device in mesh.devices.flat]
-  return Cost(analysis["flops"], analysis["bytes accessed"], read_collectives(executable.as_text() or "", slice_of))
+  return _Count(analysis["flops"], analysis["bytes accessed"])
 
 
 def _one_micro_batch(spec: RunSpec) -> RunSpec:
@@ -113,18 +143,6 @@ def _one_micro_batch(spec: RunSpec) -> RunSpec:
   )
 
 
-def _sum(*terms: tuple[float | int, Cost]) -> Cost:
-  """A weighted sum of costs."""
-  return Cost(
-    sum(factor * cost.flops for factor, cost in terms),
-    sum(factor * cost.memory_bytes for factor, cost in terms),
-    combine([(factor, cost.collectives) for factor, cost in terms]),
-  )
-
-
-def _positive(cost: Cost) -> Cost:
-  """Without kinds of collectives that the whole has none of: the compiler writes the smaller programs in other ways."""
-  found = {
-    kind: Collective(*(max(number, 0.0) for number in one)) for kind, one in cost.collectives.items() if one.count > 0
-  }
-  return cost._replace(collectives=found)
+def _sum(*terms: tuple[float | int, _Count]) -> _Count:
+  """A weighted sum of counts."""
+  return _Count(*(sum(factor * count[field] for factor, count in terms) for field in range(len(_Count._fields))))

@@ -63,23 +63,34 @@ def formula_cost(spec: RunSpec, config: ModelConfig, mesh: meshes.AnyMesh, score
   head = (asked + 1) * 2 * tokens * scored_share * config.width * config.vocab_size
   trained = _count(place_params(spec, config, mesh)[1].params)
   update = (4 + 3) * 4 * trained / mesh.size  # parameters, two moments and gradients are read, three are written
-  sent = _sent(spec, _count(abstract_params(config, jnp.float32)), trained, mesh)
+  sent = _sent(spec, config, trained, mesh)
   # The GPUs of a node fetch each part from another node once, and share its adapters.
   beyond = 1 / GPUS_PER_NODE if mesh.size > GPUS_PER_NODE else 0.0
   collectives = {kind: Collective(0, amount, amount * beyond) for kind, amount in sent.items() if amount}
   return Cost((layers + head) / mesh.size, update, collectives)
 
 
-def _sent(spec: RunSpec, parameters: int, trained: int, mesh: meshes.AnyMesh) -> dict[str, float]:
-  """Bytes that a GPU sends of parameters, gathered anew in each pass, and of gradients of those that are trained."""
-  share = (1 - 1 / mesh.shape["fsdp"]) / mesh.shape["tensor"] * spec.batch.accumulation
-  compute, stored = _itemsize(spec.model.compute_dtype), _itemsize(spec.model.param_dtype)
-  return {"all-gather": 2 * share * parameters * compute, "reduce-scatter": share * trained * stored}
+def _sent(spec: RunSpec, config: ModelConfig, trained: int, mesh: meshes.AnyMesh) -> dict[str, float]:
+  """Bytes that a GPU sends: the table of docs/parallelism.md but for what `tensor` sums, with the factors (n − 1)/n."""
+  parts, context = mesh.shape["fsdp"] * mesh.shape["context"], mesh.shape["context"]
+  share, compute = (1 - 1 / parts) / mesh.shape["tensor"], _itemsize(spec.model.compute_dtype)
+  tokens = spec.batch.rows // spec.batch.accumulation // meshes.row_shards(mesh) * spec.batch.row_length
+  both = 2 * config.num_layers * config.num_kv_heads * config.head_dim / mesh.shape["tensor"]  # keys and values
+  seen = (1 - 1 / context) * compute * tokens * both
+  again = 2 if spec.model.remat in _FORWARD_AGAIN else 1
+  replicas = 1 - 1 / mesh.shape["data"]
+  sent = {
+    "all-gather": 2 * share * _count(abstract_params(config, jnp.float32)) * compute + again * seen,
+    "reduce-scatter": share * trained * compute + seen,
+    "all-reduce": 2 * replicas * trained * compute / parts / mesh.shape["tensor"],
+  }
+  return {kind: spec.batch.accumulation * amount for kind, amount in sent.items()}
 
 
 def _activations(spec: RunSpec, config: ModelConfig, mesh: meshes.AnyMesh) -> float:
   """What all layers keep, and the layer at work."""
   tokens = spec.batch.rows // spec.batch.accumulation // meshes.row_shards(mesh) * spec.batch.row_length
+  tokens /= mesh.shape["context"]
   tensor, width = mesh.shape["tensor"], config.width
   heads, keys = config.num_heads * config.head_dim / tensor, config.num_kv_heads * config.head_dim / tensor
   mlp = config.mlp_width / tensor

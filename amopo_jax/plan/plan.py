@@ -7,6 +7,7 @@ from amopo_jax import mesh as meshes
 from amopo_jax.plan.ahead import Memory, try_step
 from amopo_jax.plan.case import Case
 from amopo_jax.plan.changes import Overrides
+from amopo_jax.plan.chips import GPU_SHARE
 from amopo_jax.plan.cost import Cost, step_cost
 from amopo_jax.plan.estimate import Estimate, Workload, estimate
 from amopo_jax.plan.formula import formula_cost, formula_memory
@@ -62,8 +63,9 @@ def make_plan(case: Case, workload: Workload, tell: Tell) -> Plan:
     tell: hears of every stage.
   """
   if case.parts is None:
-    memory = formula_memory(case.spec, case.config, case.mesh)
-    fits = memory.needed <= case.topology.chip.memory
+    granted = round(GPU_SHARE * case.topology.chip.memory)
+    memory = formula_memory(case.spec, case.config, case.mesh)._replace(available=granted)
+    fits = memory.needed <= granted
     cost = formula_cost(case.spec, case.config, case.mesh, workload.scored_share) if fits else None
     return _plan(case, memory, fits, workload, cost)
   name, counting = case.topology.name, 0.0
@@ -71,9 +73,9 @@ def make_plan(case: Case, workload: Workload, tell: Tell) -> Plan:
   attempt = try_step(case.parts, case.num_contexts)
   tell(f"{name}: {'fits' if attempt.fits else 'does not fit'}, compiled in {attempt.seconds:.0f} s")
   cost = None
-  if attempt.fits:
+  if attempt.executable:
     tell(f"{name}: counting what a step costs")
-    cost, counting = step_cost(case.parts, case.config, case.num_contexts, workload.scored_share)
+    cost, counting = step_cost(attempt.executable, case.parts, case.config, case.num_contexts, workload.scored_share)
   found = _plan(case, attempt.memory, attempt.fits, workload, cost)
   return found._replace(compile_seconds=attempt.seconds, count_seconds=counting)
 

@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import pytest
 
 from amopo_jax import build_data
@@ -42,6 +43,14 @@ def test_bytes_are_those_of_one_chip(make_spec):
   run = prepare(make_spec(), None)
   held = sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(run.init().params))
   assert bytes_per_chip(run.target.params) == held
+
+
+def test_four_bits_are_half_a_byte_and_the_hosts_memory_is_not_the_chip_s(make_spec):
+  place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  codes = jax.ShapeDtypeStruct((6, 4), jnp.uint4, sharding=place)
+  assert bytes_per_chip({"codes": codes}) == 12
+  away = jax.ShapeDtypeStruct((8,), jnp.float32, sharding=place.with_memory_kind("pinned_host"))
+  assert bytes_per_chip([away, codes, jax.ShapeDtypeStruct((3,), jnp.bfloat16, sharding=place)]) == 12 + 6
 
 
 def test_a_step_that_fits_says_what_it_needs(case):

@@ -34,6 +34,7 @@ def test_free_changes_come_alone_then_together_then_with_split_layers(spec):
     {"model.remat": "full"},
     {"batch.accumulation": 4},
     {"model.remat": "full", "batch.accumulation": 4},
+    {"model.remat": "full", "batch.accumulation": 4, "optim.offload": True},
     {"model.remat": "full", "batch.accumulation": 8, "mesh.tensor": 2},
     {"model.remat": "full", "batch.accumulation": 4, "mesh.tensor": 4},
   ]

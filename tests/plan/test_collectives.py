@@ -1,7 +1,7 @@
 import pytest
 
 from amopo_jax.plan import collectives
-from amopo_jax.plan.collectives import Collective, combine, read_collectives
+from amopo_jax.plan.collectives import Collective, read_collectives
 
 PROGRAM = """
 %all-reduce-scatter.3 (input: f32[64]) -> f32[16] {
@@ -39,12 +39,61 @@ def test_groups_that_span_slices_send_over_the_network():
   assert found["reduce-scatter"].network_bytes == 0
 
 
-def test_weighted_sums_go_kind_by_kind():
-  one, two = (
-    {"all-gather": Collective(1, 10, 0)},
-    {"all-gather": Collective(2, 30, 0), "all-reduce": Collective(1, 4, 2)},
-  )
-  assert combine([(1, two), (-1, one)]) == {"all-reduce": Collective(1, 4, 2), "all-gather": Collective(1, 20, 0)}
+@pytest.mark.parametrize(
+  "kind, shapes, result",
+  [
+    ("all-gather", "((f32[2,4], bf16[6]), (f32[8,4], bf16[24]))", 8 * 4 * 4 + 24 * 2),
+    ("all-reduce", "(f32[16], bf16[8])", 16 * 4 + 8 * 2),
+    ("reduce-scatter", "((f32[16], f32[8]), (f32[4], f32[2]))", 4 * 4 + 2 * 4),
+    ("collective-permute", "(f32[10], f32[10], u32[], u32[])", 40),
+    ("all-gather", "(u4[8], u4[32])", 16),
+  ],
+)
+def test_a_start_names_its_operands_too_and_may_have_several_results(kind, shapes, result):
+  line = f"  %start = {shapes} {kind}-start(%x), channel_id=2, replica_groups=[2,4]<=[8]"
+  ((found, size, _, _),) = collectives._instructions(line, 8, {})
+  assert (found, size) == (kind, result)
+
+
+def test_what_runs_beside_products_in_several_fusions_is_one_collective():
+  line = "  %all-gather.{0} = bf16[8,128] all-gather(%p.{0}), channel_id=7, replica_groups=[1,8]<=[8], dimensions={{0}}"
+  chained = line + ', frontend_attributes={{chain_id="{1}"}}'
+  text = "\n".join(chained.format(number, number // 5) for number in range(10))
+  assert read_collectives(text, [0] * 8) == {"all-gather": Collective(2, 2 * 8 * 128 * 2 * 7 / 8, 0)}
+  # Copies of a loop's turn keep the number of their channel.
+  assert read_collectives("\n".join(line.format(number) for number in range(2)), [0] * 8)["all-gather"].count == 2
+
+
+LOOPS = """
+%inner (p: f32[2]) -> f32[16] {
+  %gathered = f32[16] all-gather(%p), channel_id=1, replica_groups=[1,8]<=[8], dimensions={0}
+}
+
+%body (p: f32[2]) -> f32[16] {
+  ROOT %fused = f32[16] fusion(%p), kind=kLoop, calls=%inner
+}
+
+%micro (p: f32[2]) -> f32[16] {
+  %layers = f32[16] while(%p), condition=%more, body=%body, metadata={op_name="jit(step)/while/body/jvp(layers)/while"}
+  %sum = f32[4] all-reduce(%q), channel_id=2, replica_groups=[1,8]<=[8], to_apply=%add
+}
+
+ENTRY %main (p: f32[2]) -> f32[16] {
+  %micros = f32[16] while(%p), condition=%more, body=%micro, metadata={op_name="jit(step)/while"}
+  %moved = f32[10] collective-permute(%z), channel_id=3, source_target_pairs={{0,1},{1,0}}
+}
+"""
+
+
+def test_what_is_in_loops_counts_as_often_as_they_turn():
+  turns = {"jit(step)/while/body/jvp(layers)/while": 7.0, "jit(step)/while": 2.0}
+  found = read_collectives(LOOPS, [0] * 8, turns.__getitem__)
+  assert {kind: one.count for kind, one in found.items()} == {
+    "all-gather": 14,
+    "all-reduce": 2,
+    "collective-permute": 1,
+  }
+  assert found["all-gather"].link_bytes == 14 * 16 * 4 * 7 / 8
 
 
 @pytest.mark.parametrize(

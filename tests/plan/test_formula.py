@@ -49,6 +49,20 @@ def test_the_cost_of_a_step_is_split_over_the_gpus(case):
   assert eight.network_bytes == 0
 
 
+def test_replicas_sum_gradients_and_parts_of_rows_gather_keys_and_values(case):
+  plain, copied, cut = case("h100:4"), case(mesh__data=2), case(mesh__context=2)
+  costs = [formula_cost(c.spec, c.config, c.mesh, 0.5) for c in (plain, copied, cut)]
+  parameters = count_parameters(plain.config)
+  assert costs[0].collectives.get("all-reduce") is None
+  assert costs[1].collectives["all-reduce"].link_bytes == pytest.approx(2 * 4 * parameters / 4 / 2)
+  assert costs[2].link_bytes > costs[0].link_bytes
+
+
+def test_activations_are_split_over_parts_of_rows(case):
+  long = {"batch__rows": 64, "batch__row_length": 4096}
+  assert memory(case(mesh__context=2, **long)).temporaries < memory(case("h100:4", **long)).temporaries
+
+
 def test_beyond_a_node_an_eighth_crosses_the_network(case):
   found = case("h100:16", batch__rows=16)
   cost = formula_cost(found.spec, found.config, found.mesh, 0.5)
