@@ -66,7 +66,7 @@ def _give_up(processes: str, process: int | None, coordinator: str, timeout: int
     file=sys.stderr,
     flush=True,
   )
-  os._exit(2)
+  os._exit(1)  # what launchers try again: a machine may be late, or have been taken away
 
 
 def _check(processes: str, process: int | None, coordinator: str) -> None:

@@ -2,19 +2,16 @@
 
 The parts of a parameter that this process's devices hold are read from the memory-mapped files, put onto the devices
 and forgotten, and so are the pages of the files. So the host holds one part of one parameter at a time, or as many as
-make a GiB, and a process of a pod reads only what its own devices hold.
+make a GiB, and each process of a pod reads its share of the files (`hf_place`).
 """
 
-import math
 import os
-from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Sharding, SingleDeviceSharding
+from jax.sharding import SingleDeviceSharding
 
 from amopo_jax.models.config import ModelConfig
 from amopo_jax.models.hf_config import from_hf
@@ -23,20 +20,17 @@ from amopo_jax.models.hf_files import (
   AnyPath,
   TensorHeader,
   View,
-  Views,
   open_views,
   read_headers,
   read_json,
   resolve_model,
 )
-from amopo_jax.models.hf_names import EMBEDDING, HARMLESS_TENSORS, HEAD, Leaf, get_leaf, leaves, set_leaf
-from amopo_jax.models.hf_parts import Bounds, read_parts
-from amopo_jax.models.quantized import TYPES, abstract_quantized, quantize
+from amopo_jax.models.hf_names import EMBEDDING, HARMLESS_TENSORS, HEAD, get_leaf, leaves, set_leaf
+from amopo_jax.models.hf_place import place, place_quantized
+from amopo_jax.models.quantized import TYPES
 from amopo_jax.types import InputError, Params
 
 _FLOATS = ("F64", "F32", "F16", "BF16")
-_HELD_BYTES = 1 << 30
-"""Of the parts of one parameter that the host holds at a time, where it is several."""
 _COMPARED_ROWS = 4096
 """Rows of the vocabulary held at a time when two tables are compared."""
 
@@ -117,9 +111,9 @@ def load_params(
       sharding = get_leaf(shardings, leaf.path) if shardings else SingleDeviceSharding(jax.local_devices()[0])
       name = kernel_type if leaf.path[-1] == "kernel" else ""
       if name in TYPES:
-        set_leaf(params, leaf.path, _place_quantized(leaf, views, name, sharding))
+        set_leaf(params, leaf.path, place_quantized(leaf, views, name, sharding))
       else:
-        set_leaf(params, leaf.path, _place(leaf, views, np.dtype(name or dtype), sharding))
+        set_leaf(params, leaf.path, place(leaf, views, np.dtype(name or dtype), sharding))
   return params
 
 
@@ -144,69 +138,6 @@ def check_headers(headers: dict[str, TensorHeader], config: ModelConfig, directo
       )
     if header.dtype not in _FLOATS:
       raise InputError(f"{header.file}: tensor {name} has type {header.dtype}; only {', '.join(_FLOATS)} are read")
-
-
-def _place(leaf: Leaf, views: Views, dtype: np.dtype, sharding: Sharding) -> jax.Array:
-  """Reads each distinct part of a leaf once, and puts it onto every device that holds it.
-
-  Not `jax.make_array_from_callback`: it holds the parts of all local devices before it places the first.
-  """
-  arrays: list[jax.Array] = []
-  holders = _holders(leaf, sharding)
-  for some in _held_together(list(holders), dtype.itemsize):
-    parts = read_parts(leaf, views, dtype, some)
-    while parts:  # each is forgotten once it is placed
-      arrays += _put(parts.pop(), holders[some.pop()], sharding.memory_kind)
-  return jax.make_array_from_single_device_arrays(leaf.shape, sharding, arrays)
-
-
-def _held_together(parts: list[Bounds], itemsize: int) -> Iterator[list[Bounds]]:
-  """Cuts a list of parts where the host would hold too much of them; one part it has to hold."""
-  some: list[Bounds] = []
-  held = 0
-  for bounds in parts:
-    size = math.prod(stop - start for start, stop in bounds) * itemsize
-    if some and held + size > _HELD_BYTES:
-      yield some
-      some, held = [], 0
-    some.append(bounds)
-    held += size
-  yield some
-
-
-def _place_quantized(leaf: Leaf, views: Views, name: str, shardings: Any) -> dict[str, jax.Array]:
-  """Like `_place`, but each part is quantized on a device that holds it, one layer at a time."""
-  whole = shardings if isinstance(shardings, Sharding) else shardings["qvalue"]
-  arrays: dict[str, list[jax.Array]] = {}
-  for bounds, devices in _holders(leaf, whole).items():
-    layers = []
-    for layer in range(*bounds[0]):
-      (floats,) = read_parts(leaf, views, np.dtype(np.float32), [((layer, layer + 1), *bounds[1:])])
-      layers.append(_quantize(jax.device_put(floats, devices[0]), name))
-    for key, part in jax.tree.map(lambda *parts: jnp.concatenate(parts), *layers).items():
-      arrays.setdefault(key, []).extend(_put(part, devices, whole.memory_kind))
-  shapes = abstract_quantized(leaf.shape, name)
-  return {
-    key: jax.make_array_from_single_device_arrays(shape.shape, whole, arrays[key]) for key, shape in shapes.items()
-  }
-
-
-_quantize = jax.jit(quantize, static_argnums=1)
-
-
-def _holders(leaf: Leaf, sharding: Sharding) -> dict[Bounds, list[jax.Device]]:
-  """The distinct parts of a leaf, and the devices that hold each."""
-  holders: dict[Bounds, list[jax.Device]] = {}
-  for device, index in sharding.addressable_devices_indices_map(leaf.shape).items():
-    bounds = tuple(part.indices(size)[:2] for part, size in zip(index or (), leaf.shape, strict=True))
-    holders.setdefault(bounds, []).append(device)
-  return holders
-
-
-def _put(part: np.ndarray | jax.Array, devices: list[jax.Device], memory_kind: str | None) -> list[jax.Array]:
-  """Puts the same part onto several devices and waits, so that the host can forget it."""
-  places = [SingleDeviceSharding(device, memory_kind=memory_kind) for device in devices]
-  return jax.block_until_ready([jax.device_put(part, place) for place in places])
 
 
 def _check_tied_head(view: View, header: TensorHeader) -> None:

@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from amopo_jax.models import hf_import
+from amopo_jax.models import hf_import, hf_place
 from amopo_jax.models.hf_config import from_hf
 from amopo_jax.models.hf_import import check_model_dir, load_config, load_params
 from amopo_jax.models.hf_names import get_leaf, set_leaf
@@ -93,7 +93,7 @@ def test_each_part_is_read_once_and_no_more_are_held_than_may_be(
   write_model, hf_fields, hf_tensors, mesh, monkeypatch, held, most
 ):
   sizes, numbers = [], []
-  read_parts = hf_import.read_parts
+  read_parts = hf_place.read_parts
 
   def spy(*args):
     parts = read_parts(*args)
@@ -101,13 +101,31 @@ def test_each_part_is_read_once_and_no_more_are_held_than_may_be(
     sizes.extend(part.size for part in parts)
     return parts
 
-  monkeypatch.setattr(hf_import, "read_parts", spy)
-  monkeypatch.setattr(hf_import, "_HELD_BYTES", held)
+  monkeypatch.setattr(hf_place, "read_parts", spy)
+  monkeypatch.setattr(hf_place, "_HELD_BYTES", held)
   config = from_hf(hf_fields, "config.json")
   load(write_model(hf_fields, hf_tensors), shardings=shardings_for(mesh, config))
   assert sum(sizes) == sum(tensor.size for tensor in hf_tensors.values())
   assert max(sizes) <= 2 * 24 * 16 / 8  # an eighth of two layers of the MLP
   assert max(numbers) == most
+
+
+def test_several_processes_read_rows_of_the_files_and_exchange_them(
+  write_model, hf_fields, hf_tensors, mesh, monkeypatch
+):
+  directory = write_model(hf_fields, hf_tensors, num_files=3)
+  shardings = shardings_for(mesh, from_hf(hf_fields, "config.json"))
+  whole, asked = load(directory), []
+  read_parts = hf_place.read_parts
+  monkeypatch.setattr(
+    hf_place, "read_parts", lambda leaf, *rest: (asked.append((leaf, list(rest[-1]))), read_parts(leaf, *rest))[1]
+  )
+  monkeypatch.setattr(jax, "process_count", lambda: 2)
+  sharded = load(directory, shardings=shardings)
+  jax.tree.map(np.testing.assert_array_equal, sharded, whole)
+  assert jax.tree.map(lambda x: x.sharding, sharded) == shardings
+  gates = [parts for leaf, parts in asked if leaf.path[-2:] == ("gate", "kernel")]
+  assert [bounds for parts in gates for bounds in parts] == [((0, 2), (0, 16), (3 * n, 3 * n + 3)) for n in range(8)]
 
 
 def test_host_memory_stays_near_one_part(write_model, hf_fields, hf_tensors, mesh, monkeypatch):
@@ -127,7 +145,7 @@ def test_host_memory_stays_near_one_part(write_model, hf_fields, hf_tensors, mes
     return device_put(unaligned, place)
 
   monkeypatch.setattr(jax, "device_put", put_a_copy)
-  monkeypatch.setattr(hf_import, "_HELD_BYTES", 0)
+  monkeypatch.setattr(hf_place, "_HELD_BYTES", 0)
   load(directory, shardings=shardings)  # imports and caches
   tracemalloc.start()
   load(directory, shardings=shardings)
@@ -247,7 +265,7 @@ def test_computed_buffers_of_old_files_are_let_pass(write_model, hf_fields, hf_t
 
 
 def test_the_check_reads_no_parameters(write_model, hf_fields, hf_tensors, monkeypatch):
-  monkeypatch.setattr(hf_import, "read_parts", None)
+  monkeypatch.setattr(hf_place, "read_parts", None)
   assert check_model_dir(write_model(hf_fields, hf_tensors)) == from_hf(hf_fields, "config.json")
 
 
@@ -266,9 +284,9 @@ def test_kernels_are_quantized_on_the_way_one_layer_at_a_time(
   config = load_config(directory)[0]
   shardings = shardings_for(mesh, config)
   read = []
-  real = hf_import.read_parts
+  real = hf_place.read_parts
   spy = lambda leaf, *rest: (read.extend((leaf, bounds) for bounds in rest[-1]), real(leaf, *rest))[1]
-  monkeypatch.setattr(hf_import, "read_parts", spy)
+  monkeypatch.setattr(hf_place, "read_parts", spy)
   for leaf in kernel_leaves(config):
     whole = NamedSharding(mesh, P(None, None, "fsdp"))
     set_leaf(shardings, leaf.path, {"qvalue": whole, "scale": whole})
