@@ -66,7 +66,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
     "one_context": _weighted("AMoPO in one context", "uniform", OVERALL),
     "one_context_equal": _weighted("AMoPO in one context, compute of AMoPO", "uniform", OVERALL, _CONTEXTS),
     "dpo": _loss("DPO", "dpo", beta=0.1),
-    "ipo": _loss("IPO", "ipo", beta=0.05),
+    "ipo": _loss("IPO", "ipo", beta=0.5),
     "kto": _loss("KTO", "kto", beta=0.1),
     "r_dpo": _loss("R-DPO", "r_dpo", beta=0.1, length_weight=0.02),
     "orpo": _loss("ORPO", "orpo", ratio_weight=0.5),

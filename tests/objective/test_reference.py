@@ -30,7 +30,10 @@ def kto(ratio, _):
 
 ORACLES = {
   "dpo": (make_dpo(beta=0.3), lambda ratio, _: -np.log(sigmoid(0.3 * (ratio[..., 0] - ratio[..., 1])))),
-  "ipo": (make_ipo(beta=0.4), lambda ratio, _: (ratio[..., 0] - ratio[..., 1] - 1 / 0.8) ** 2),
+  "ipo": (
+    make_ipo(beta=0.4),
+    lambda ratio, n: (ratio[..., 0] / n[..., 0] - ratio[..., 1] / n[..., 1] - 1 / 0.8) ** 2,
+  ),
   "kto": (make_kto(beta=0.3), kto),
   "r_dpo": (
     make_r_dpo(beta=0.3, length_weight=0.05),
