@@ -74,7 +74,7 @@ def test_adapters_leave_a_frozen_base(case):
 @pytest.mark.slow
 def test_a_step_that_does_not_fit_is_an_answer(case):
   found = case(
-    batch__rows=4096, batch__row_length=8192, batch__max_pairs=0, model__remat="none", model__attention="auto"
+    batch__rows=4096, batch__row_length=8192, batch__max_pairs=0, model__remat="none", model__attention="xla"
   )
   attempt = try_step(found.parts, found.num_contexts)
   assert not attempt.fits
