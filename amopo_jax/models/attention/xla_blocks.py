@@ -181,4 +181,5 @@ def _turn(y: Float[Array, "G one other"]) -> Float[Array, "G other one"]:
 
 
 def _product(spec: str, x: Array, y: Array) -> Array:
-  return jnp.einsum(spec, x, y, preferred_element_type=jnp.float32)
+  """In float32: where a CPU multiplies bfloat16 itself, XLA 0.10 compiles some products of it that it cannot run."""
+  return jnp.einsum(spec, x.astype(jnp.float32), y.astype(jnp.float32))
