@@ -331,7 +331,10 @@ def test_killed_twenty_times_on_other_meshes_it_loses_and_repeats_nothing(long_p
   assert statuses == [0, 0], outputs
   assert checksums(workdir)[2] == checksums(long_whole)[2]
   assert list(losses(workdir)) == list(range(1, LONG["train__steps"] + 1))
-  np.testing.assert_allclose(list(losses(workdir).values()), list(losses(long_whole).values()), rtol=1e-3)
+  pairs = lambda folder: [(line["num_pairs"], line["num_tokens"]) for line in record(folder) if "loss" in line]
+  assert pairs(workdir) == pairs(long_whole)
+  # Meshes round in another order; in the end the loss is 0.02, and a hundredth of that is off.
+  np.testing.assert_allclose(list(losses(workdir).values()), list(losses(long_whole).values()), rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.slow
