@@ -21,6 +21,7 @@ from amopo_jax.models.sampling import Sampling
 from amopo_jax.models.transformer import abstract_params
 from amopo_jax.parts import Parts
 from amopo_jax.policy import PolicySource, find_policy
+from amopo_jax.run_codec import to_dict
 from amopo_jax.run_spec import RunSpec, check_name
 from amopo_jax.types import InputError
 
@@ -86,6 +87,7 @@ def generate(
     InputError: anything wrong with the model, the prompts, the request or the place to write to.
     RunFailure: the files cannot be written.
   """
+  processes.agree("config", to_dict(spec))
   path = epath.Path(out)
   _check(request, path)
   mesh = build.build_mesh(spec)

@@ -76,7 +76,7 @@ def agree(what: str, value: Any) -> None:
   """Refuses to go on unless process 0 has the same value; returns when all have compared.
 
   Args:
-    what: names the value in the message.
+    what: names the value in the message; "" where its keys say enough.
     value: JSON-able.
 
   Raises:
@@ -244,6 +244,6 @@ def _differences(mine: Any, theirs: Any, where: str) -> Iterator[tuple[str, Any,
   """(path, mine, theirs) of the values in which two JSON trees differ."""
   if isinstance(mine, dict) and isinstance(theirs, dict):
     for key in sorted(mine.keys() | theirs.keys()):
-      yield from _differences(mine.get(key), theirs.get(key), f"{where}.{key}")
+      yield from _differences(mine.get(key), theirs.get(key), f"{where}.{key}" if where else key)
   elif json.loads(json.dumps(mine)) != theirs:
     yield where, mine, theirs

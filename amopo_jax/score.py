@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from amopo_jax import build, build_data
+from amopo_jax import build, build_data, processes
 from amopo_jax.data.every_response import SCORING_RULES, EveryResponse
 from amopo_jax.data.pipeline import make_stream
 from amopo_jax.data.survey import Survey
@@ -20,6 +20,7 @@ from amopo_jax.mesh import jit_for, replicated
 from amopo_jax.models.transformer import abstract_params
 from amopo_jax.objective import mean_probs, rewards, std_probs
 from amopo_jax.policy import find_policy
+from amopo_jax.run_codec import to_dict
 from amopo_jax.run_spec import RunSpec
 from amopo_jax.step import make_moments_step
 from amopo_jax.stopping import StopRequest
@@ -61,6 +62,7 @@ def score(spec: RunSpec, out: str, *, step: int | None = None) -> Scored:
     InputError: anything wrong with the model, the data or the place to write to.
     RunFailure: the file cannot be written.
   """
+  processes.agree("config", to_dict(spec))
   path = epath.Path(out)
   if not path.parent.exists():
     raise InputError(f"{out}: the folder {path.parent} does not exist; make it, or choose another --out")

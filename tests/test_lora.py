@@ -131,7 +131,7 @@ def one_step(spec, groups, lora, *, sizes=(1, 1, 1), accumulation=1, steps=2):
 SPLITS = [((1, 8, 1), 1), ((1, 4, 2), 2)]
 
 
-@pytest.fixture(scope="module", params=["", "nf4"], ids=["float32", "nf4"])
+@pytest.fixture(scope="module", params=["", "int8", "nf4"], ids=["float32", "int8", "nf4"])
 def reference(request, wide, groups):
   lora = LoraSpec(4, 8.0, request.param, ALL)
   return lora, one_step(wide, groups, lora)

@@ -1,5 +1,6 @@
 """Real processes on this machine: two with four virtual devices each, against one with eight."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -35,6 +36,15 @@ SETTINGS = {
 }
 
 
+def free_port(low=0, high=0):
+  """One that nobody listens at; of a range, if one is given."""
+  for port in range(low, high) if high else [0]:
+    with socket.socket() as free, contextlib.suppress(OSError):
+      free.bind(("127.0.0.1", port))
+      return free.getsockname()[1]
+  raise AssertionError("no free port")
+
+
 class Pod:
   """Starts `amopo` as processes of one run.
 
@@ -60,22 +70,28 @@ class Pod:
       "PYTHONFAULTHANDLER": "1",
     }
 
-  def start(self, *arguments, only=None, **flags):
-    """The processes of a verb; `only`: just these of them."""
-    with socket.socket() as free:
-      free.bind(("127.0.0.1", 0))
-      port = free.getsockname()[1]
-    several = {"processes": self.processes, "coordinator": f"127.0.0.1:{port}"} if self.processes > 1 else {}
+  def start(self, *arguments, only=None, each=None, cluster=None, **flags):
+    """The processes of a verb.
+
+    Args:
+      arguments: the verb.
+      only: just these of the processes.
+      each: flags of which every process has its own.
+      cluster: (processes, process) -> environment by which a cluster tells a process who it is; else flags do.
+      flags: the others.
+    """
+    several = {"processes": self.processes, "coordinator": f"127.0.0.1:{free_port()}"} if self.processes > 1 else {}
     started = []
     for number in range(self.processes) if only is None else only:
-      own = several | ({"process": number} if several else {}) | flags
+      own = {"processes": "auto"} if cluster else several | ({"process": number} if several else {})
+      own |= flags | {name: values[number] for name, values in (each or {}).items()}
       if arguments[0] == "train":
         own["config"] = self.paths[number]
       command = [sys.executable, "-m", "amopo_jax", *arguments, *(f"--{name}={value}" for name, value in own.items())]
       started.append(
         subprocess.Popen(
           command,
-          env=self.environment,
+          env=self.environment | (cluster(self.processes, number) if cluster else {}),
           cwd=self.cwds[number],
           stdout=subprocess.PIPE,
           stderr=subprocess.STDOUT,
@@ -235,6 +251,43 @@ def test_scores_and_exports_of_two_processes_are_those_of_one(pod, alone, whole,
   assert sorted(p.name for p in exported.iterdir()) == sorted(p.name for p in expected.iterdir())
 
 
+CLUSTER_PORTS = 61440
+"""JAX takes the port that is the number of the job from here on."""
+
+
+def slurm(job):
+  """What srun tells each process of a step on one node."""
+  return lambda processes, process: {
+    "SLURM_JOB_ID": str(job),
+    "SLURM_STEP_NODELIST": "localhost",
+    "SLURM_NTASKS": str(processes),
+    "SLURM_PROCID": str(process),
+    "SLURM_LOCALID": str(process),
+    "SLURM_STEP_NUM_NODES": "1",
+  }
+
+
+def open_mpi(job):
+  """What mpirun tells each process on one machine."""
+  return lambda processes, process: {
+    "OMPI_MCA_orte_hnp_uri": f"{job * 4096}.0;tcp://127.0.0.1:40000",
+    "OMPI_COMM_WORLD_SIZE": str(processes),
+    "OMPI_COMM_WORLD_RANK": str(process),
+    "OMPI_COMM_WORLD_LOCAL_RANK": str(process),
+  }
+
+
+@pytest.mark.parametrize("cluster", [slurm, open_mpi])
+def test_processes_find_each_other_by_their_cluster(make_config, tmp_path, cluster):
+  """They have joined when they compare what they were given."""
+  job = free_port(CLUSTER_PORTS + 1, 65536) - CLUSTER_PORTS
+  outs = [tmp_path / "a", tmp_path / "b"]
+  started = Pod(make_config(), tmp_path).start("export", workdir="run", each={"out": outs}, cluster=cluster(job))
+  statuses, outputs = ended(started)
+  assert statuses == [2, 2], outputs
+  assert all(f"process 1 has --out='{outs[1]}', process 0 has" in output.splitlines()[-1] for output in outputs)
+
+
 class TestMistakes:
   """Each is one line, on every process, within seconds."""
 
@@ -245,6 +298,16 @@ class TestMistakes:
     expected = "process 1 has config.optim.learning_rate=0.005, process 0 has 0.01; start all processes with the same"
     assert all(expected in output.splitlines()[-1] for output in outputs)
     assert not (tmp_path / "run").exists()
+
+  @pytest.mark.parametrize("verb", ["train", "score", "generate", "export"])
+  def test_other_flags(self, make_config, tmp_path, verb):
+    flag = "workdir" if verb == "train" else "out"
+    rest = {"train": {}, "export": {"workdir": "run"}}.get(verb, {"model": "run", "data": "data.jsonl"})
+    pod = Pod(make_config(), tmp_path)
+    statuses, outputs = ended(pod.start(verb, each={flag: [tmp_path / "a", tmp_path / "b"]}, **rest))
+    assert statuses == [2, 2], outputs
+    expected = f"process 1 has --{flag}='{tmp_path / 'b'}', process 0 has '{tmp_path / 'a'}'; start all processes with"
+    assert all(expected in output.splitlines()[-1] for output in outputs)
 
   @pytest.mark.parametrize("process", [0, 1])
   def test_a_process_that_never_joins(self, make_config, tmp_path, process):
@@ -277,6 +340,36 @@ class TestMistakes:
     statuses, outputs = ended(Pod(make_config(batch__rows=4), tmp_path).train(tmp_path / "run"))
     assert statuses == [2, 2], outputs
     assert all("4 rows per micro-batch do not divide over 8 devices" in output for output in outputs)
+
+
+def started_by(script, *words):
+  """The process below another one whose command has these words."""
+  below, found = [script.pid], []
+  for process in below:
+    children = pathlib.Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    below += map(int, children)
+    found += [int(c) for c in children if all(w in pathlib.Path(f"/proc/{c}/cmdline").read_text() for w in words)]
+  return found[-1]
+
+
+@pytest.mark.slow
+def test_the_launcher_starts_a_killed_run_again(pod, whole, folder):
+  workdir = folder / "launched"
+  given = [f"--config={pod.paths[0]}", f"--workdir={workdir}"]
+  command = [ROOT / "launch" / "local.sh", "--processes=2", "--devices=4", "--retries=2", "--", "train", *given]
+  amopo = {"AMOPO": str(pathlib.Path(sys.executable).parent / "amopo")}
+  script = subprocess.Popen(
+    command, env=pod.environment | amopo, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+  )
+  deadline = time.monotonic() + SECONDS
+  while max(losses(workdir), default=0) < 5 and time.monotonic() < deadline:
+    time.sleep(0.1)
+  os.kill(started_by(script, "--process=1", str(workdir)), signal.SIGKILL)
+  (status,), (output,) = ended([script])
+  assert status == 0, output
+  assert output.count("resumed at step") == 1
+  assert checksums(workdir) == checksums(whole)
+  assert record(workdir) == record(whole)
 
 
 LONG = SETTINGS | {"train__steps": 90}

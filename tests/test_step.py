@@ -34,9 +34,9 @@ def groups(spec):
   return next(stream)
 
 
-def one_step(spec, groups, *, sizes=(1, 1, 1, 1), accumulation=1, with_evaluation=False):
+def one_step(spec, groups, *, sizes=(1, 1, 1, 1), accumulation=1, slices=1, with_evaluation=False):
   devices = jax.devices()[: int(np.prod(sizes))]
-  grid = mesh.make_mesh(**dict(zip(mesh.AXES, sizes, strict=True)), devices=devices)
+  grid = mesh.make_mesh(**dict(zip(mesh.AXES, sizes, strict=True)), slices=slices, devices=devices)
   source = find_policy("", dict(spec.model.arch))
   placed = build.param_shardings(spec, abstract_params(source.config, jnp.float32), grid)
   params = load_policy(source, dtype=jnp.float32, shardings=placed)
@@ -72,10 +72,17 @@ MORE_SPLITS += [((1, 1, 8, 1), 1), ((1, 1, 2, 2), 4)]
 
 
 @pytest.mark.parametrize(
-  "sizes, accumulation", [*SPLITS, *(pytest.param(*split, marks=pytest.mark.slow) for split in MORE_SPLITS)], ids=str
+  "sizes, accumulation, slices",
+  [
+    *((*split, 1) for split in SPLITS),
+    *(pytest.param(*split, 1, marks=pytest.mark.slow) for split in MORE_SPLITS),
+    pytest.param((2, 2, 1, 2), 2, 2, marks=pytest.mark.slow),
+    pytest.param((4, 2, 1, 1), 1, 2, marks=pytest.mark.slow),
+  ],
+  ids=str,
 )
-def test_loss_and_gradient_do_not_depend_on_the_split(spec, groups, reference, sizes, accumulation):
-  state, metrics, *_ = one_step(spec, groups, sizes=sizes, accumulation=accumulation)
+def test_loss_and_gradient_do_not_depend_on_the_split(spec, groups, reference, sizes, accumulation, slices):
+  state, metrics, *_ = one_step(spec, groups, sizes=sizes, accumulation=accumulation, slices=slices)
   assert_same(metrics["sums"], reference[1]["sums"])
   np.testing.assert_allclose(metrics["grad_norm"], reference[1]["grad_norm"], rtol=1e-5)
   np.testing.assert_allclose(metrics["param_norm"], reference[1]["param_norm"], rtol=1e-5)

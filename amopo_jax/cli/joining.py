@@ -5,6 +5,9 @@ from collections.abc import Iterator
 
 from absl import flags
 
+_NOT_COMPARED = ("process", "config")
+"""Flags that each process has for itself, or that the verb compares when it has read them."""
+
 
 def define_processes(values: flags.FlagValues) -> None:
   """--processes, --process, --coordinator, --join_timeout."""
@@ -20,9 +23,26 @@ def define_processes(values: flags.FlagValues) -> None:
 
 @contextlib.contextmanager
 def joined(values: flags.FlagValues) -> Iterator[None]:
-  """While it is open, this process is one of the run's; a failure inside it is the front door's to tell the others."""
+  """While it is open, this process is one of the run's; a failure inside it is the front door's to tell the others.
+
+  Raises:
+    InputError: process 0 was given other flags, or has other versions.
+  """
+  from amopo_jax import processes
   from amopo_jax.join import join, leave
 
   join(values.processes, values.process, values.coordinator, timeout=values.join_timeout)
+  processes.agree("", _command(values))
   yield
   leave()
+
+
+def _command(values: flags.FlagValues) -> dict[str, object]:
+  """What all processes have to have alike, but for the config."""
+  import jax
+
+  from amopo_jax import __version__
+
+  names = [name for name in values if str(values.find_module_defining_flag(name)).startswith("amopo_jax.")]
+  given = {f"--{name}": values[name].value for name in names if name.partition(".")[0] not in _NOT_COMPARED}
+  return given | {"amopo_jax": __version__, "jax": jax.__version__}

@@ -1,5 +1,5 @@
 """amopo lab world --out=DIR [--seed=0] [--train=N] [--heldout=N] [--dial=conflict=0.8]...
-amopo lab grade --responses=BEFORE.jsonl,AFTER.jsonl
+amopo lab grade --responses=BEFORE.jsonl,AFTER.jsonl [--dimensions=3]
 amopo lab STUDY --out=DIR [--seeds=5] [--workers=N] [--smoke]
 
 `world` writes the synthetic world: preference records graded by program in several dimensions, and their tokenizer.
@@ -46,6 +46,9 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
   flags.DEFINE_integer("workers", 0, "study: processes; 0: one per core", lower_bound=0, flag_values=values)
   flags.DEFINE_boolean("smoke", False, "study: four arms, a few steps: does it run?", flag_values=values)
   flags.DEFINE_list("responses", None, "grade: files of amopo generate, such as before,after", flag_values=values)
+  flags.DEFINE_integer(
+    "dimensions", 3, "grade: in how many, as the world's dial", lower_bound=2, upper_bound=6, flag_values=values
+  )
 
 
 def run(values: flags.FlagValues, subject: str) -> int:
@@ -103,10 +106,12 @@ def _write_world(values: flags.FlagValues) -> int:
 
 def _grade(values: flags.FlagValues) -> int:
   require(values, "responses")
+  from amopo_jax.lab.graders import GRADERS
   from amopo_jax.lab.grading import best_scores, read_scores, table_rows
 
   files: Sequence[str] = values.responses
-  head, *rows = table_rows([read_scores(path) for path in files], best_scores(files[-1]))
+  dimensions = tuple(GRADERS)[: values.dimensions]
+  head, *rows = table_rows([read_scores(path, dimensions) for path in files], best_scores(files[-1], dimensions))
   print(f"true scores, 0 to 4, of {' → '.join(files)}")
   for row in (head, ["---", *["---:"] * (len(head) - 1)], *rows):
     print(f"| {' | '.join(row)} |")

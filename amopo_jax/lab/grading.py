@@ -17,16 +17,17 @@ MEAN, WANTED = "mean", "wanted"
 """Beside the dimensions' names: the mean over them, and in dialogues the grade in the one that the turn wants."""
 
 
-def read_scores(path: str | Path) -> Scores:
+def read_scores(path: str | Path, dimensions: Sequence[str] = DIMENSIONS) -> Scores:
   """Mean grades of the responses of a file; see `read_lines` and `mean_scores`."""
-  return mean_scores(read_lines(path))
+  return mean_scores(read_lines(path, dimensions), dimensions)
 
 
-def read_lines(path: str | Path) -> list[dict[str, Any]]:
+def read_lines(path: str | Path, dimensions: Sequence[str] = DIMENSIONS) -> list[dict[str, Any]]:
   """Grades the responses of a file.
 
   Args:
     path: written by `amopo generate` for questions of the world.
+    dimensions: of `graders.GRADERS`.
 
   Returns:
     The lines in their order, with a grade per dimension in each.
@@ -46,8 +47,8 @@ def read_lines(path: str | Path) -> list[dict[str, Any]]:
       raise InputError(f"{path}:{number}: not a line of amopo generate ({error}); give a file that it wrote") from error
     try:
       task = parse(question)
-      grades = grade(task, response)
-      lines.append({**line, "context": context, **grades, **({WANTED: grades[task.wanted]} if task.wanted else {})})
+      wanted = {WANTED: grade(task, response, [task.wanted])[task.wanted]} if task.wanted else {}
+      lines.append({**line, "context": context, **grade(task, response, dimensions), **wanted})
     except InputError as error:
       raise InputError(f"{path}:{number}: {error}") from None
   if not lines:
@@ -74,28 +75,29 @@ def win_rate(ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, An
   return {context: _mean(found) for context, found in wins.items()}
 
 
-def mean_scores(lines: Sequence[Mapping[str, Any]]) -> Scores:
+def mean_scores(lines: Sequence[Mapping[str, Any]], dimensions: Sequence[str] = DIMENSIONS) -> Scores:
   """Means by context.
 
   Args:
     lines: each with its `context` and a grade per dimension.
+    dimensions: their names.
   """
   found: Scores = {}
   for context in dict.fromkeys(line["context"] for line in lines):
     mine = [line for line in lines if line["context"] == context]
-    means = {dimension: _mean(line[dimension] for line in mine) for dimension in DIMENSIONS}
+    means = {dimension: _mean(line[dimension] for line in mine) for dimension in dimensions}
     found[context] = means | {MEAN: _mean(means.values())}
     if all(WANTED in line for line in mine):
       found[context][WANTED] = _mean(line[WANTED] for line in mine)
   return found
 
 
-def best_scores(path: str | Path) -> dict[str, float]:
-  """What the responses with the highest sum of grades score, on the questions of a file."""
+def best_scores(path: str | Path, dimensions: Sequence[str] = DIMENSIONS) -> dict[str, float]:
+  """What the responses with the highest sum of grades in some dimensions score, on the questions of a file."""
   lines = map(json.loads, Path(path).read_text().splitlines())
   tasks = dict.fromkeys(parse(line["prompt"][-1]["content"]) for line in lines)
-  grades = [grade(task, optimum(task)) for task in tasks]
-  means = {dimension: _mean(one[dimension] for one in grades) for dimension in DIMENSIONS}
+  grades = [grade(task, optimum(task, dimensions), dimensions) for task in tasks]
+  means = {dimension: _mean(one[dimension] for one in grades) for dimension in dimensions}
   return means | {MEAN: _mean(means.values())}
 
 
@@ -106,7 +108,7 @@ def table_rows(files: Sequence[Scores], best: Mapping[str, float]) -> list[list[
     files: one or more, such as before and after training.
     best: of `best_scores`.
   """
-  columns = [*DIMENSIONS, MEAN]
+  columns = list(best)
   rows = [["asked for", *columns]]
   for context in files[-1]:
     cell = lambda column, context=context: " → ".join(_show(scores, context, column) for scores in files)

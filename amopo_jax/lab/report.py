@@ -2,6 +2,7 @@
 
 import csv
 import platform
+import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -64,8 +65,8 @@ def _head(study: Study, size: Size, command: str, seconds: float, world: Answer)
   versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("jax", "jaxlib", "optax"))
   shown = lambda scores: ", ".join(f"{name} {value:.2f}" for name, value in scores.items())
   return (
-    f"# {study.title}\n\n{time.strftime('%Y-%m-%d')}, {platform.machine()}, {len(free_cores())} cores, {versions}; "
-    f"{seconds / 60:.0f} min.\n\n    {command}\n\n"
+    f"# {study.title}\n\n{time.strftime('%Y-%m-%d')}, {_commit()}{len(free_cores())} cores of {_processor()}, "
+    f"{versions}; {seconds / 60:.0f} min.\n\n    {command}\n\n"
     f"{size.seeds} seeds, each with a world of its own, a start of {size.start_steps} steps of supervised fine-tuning "
     f"on {size.start_records} records (good and bad responses alike) and arms of {size.steps} steps on {size.train} "
     f"others; {size.heldout} held-out questions, {size.draws} draws for each. True scores run from 0 to 4. By chance: "
@@ -73,6 +74,25 @@ def _head(study: Study, size: Size, command: str, seconds: float, world: Answer)
     f"optimum: {shown(world['optimum'])}. Means over seeds ± half the 95 % interval (Student's t); differences are "
     "taken seed by seed. Pairs per step are the same for all arms; so is the context of all that is compared."
   )
+
+
+def _commit() -> str:
+  """Of the checkout that this is; nothing where it is none."""
+  root = Path(__file__).parent
+  git = lambda *words: subprocess.run(["git", *words], capture_output=True, text=True, check=False, cwd=root).stdout
+  try:
+    commit, changes = git("rev-parse", "--short", "HEAD").strip(), git("status", "--porcelain", "--", "..").strip()
+  except OSError:
+    return ""
+  return f"commit {commit}{' with changes' if changes else ''}, " if commit else ""
+
+
+def _processor() -> str:
+  """As the system calls it."""
+  told = Path("/proc/cpuinfo")
+  lines = told.read_text().splitlines() if told.exists() else []
+  names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+  return names[0] if names else platform.processor() or platform.machine()
 
 
 def _sections(study: Study, answers: Mapping[str, Answer]) -> list[str]:

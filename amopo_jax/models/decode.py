@@ -4,6 +4,7 @@ All sequences of a batch end at the same slot, so that the next token of each go
 prompts have padding in front. Slots count from the left of the batch, positions from the start of a prompt.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -23,10 +24,14 @@ _HIDDEN = float(jnp.finfo(jnp.float32).min)
 
 
 class Cache(NamedTuple):
-  """What later tokens look at, of all layers; slots that are not written yet are zero."""
+  """What later tokens look at, of all layers; slots that are not written yet are zero.
 
-  keys: Float[Array, "L B slots G Dh"]
-  values: Float[Array, "L B slots G Dh"]
+  The axis over which attention sums, Dh of the keys and the slots of the values, is never the last one, so that the
+  sums of neighbours in memory go side by side.
+  """
+
+  keys: Float[Array, "L B G Dh slots"]
+  values: Float[Array, "L B G slots Dh"]
 
 
 def prefill(
@@ -79,7 +84,8 @@ def prefill(
   x = constrain(model.embed(tokens).astype(compute_dtype), "embedded")
   x, (keys, values) = jax.lax.scan(layer, constrain(x, "residual"), stacked)
   grow = lambda kept: jnp.pad(kept, ((0, 0), (0, 0), (0, room), (0, 0), (0, 0)))
-  return model.final_norm(x[:, -1]), Cache(grow(keys), grow(values))
+  cache = Cache(jnp.moveaxis(grow(keys), 2, 4), jnp.moveaxis(grow(values), 2, 3))
+  return model.final_norm(x[:, -1]), cache
 
 
 def decode(
@@ -107,47 +113,49 @@ def decode(
   model = bind(params, config)
   positions = slot - padding[:, None]
   places = Places(rotation(config, positions), positions, positions)  # of one token there is nothing to descend from
-  is_seen = _seen(cache.keys.shape[2], slot, padding, config.sliding_window)
+  is_seen = _seen(cache.keys.shape[-1], slot, padding, config.sliding_window)
   block, stacked = nnx.split(model.layers)
 
-  def layer(carry: tuple[Array, Cache], of_layer: Any) -> tuple[tuple[Array, Cache], None]:
-    x, kept = carry
-    number, layer_params = of_layer
+  def layer(x: Array, of_layer: tuple[Any, Array, Array]) -> tuple[Array, tuple[Array, Array]]:
+    layer_params, keys, values = of_layer
     written = []
 
     def look(q: Array, k: Array, v: Array, ends: Array, **where: Any) -> Array:
       del ends, where
-      put = lambda all_layers, new: jax.lax.dynamic_update_slice(all_layers, new[None], (number, 0, slot, 0, 0))
-      written.append(Cache(put(kept.keys, k), put(kept.values, v)))
-      return _look_back(q, written[0].keys[number], written[0].values[number], is_seen)
+      written.append((k[:, 0], v[:, 0]))
+      return _look_back(q[:, 0], *written[0], keys, values, is_seen)[:, None]
 
     x = nnx.merge(block, layer_params)(x, places, look)
-    return (constrain(x, "residual"), written[0]), None
+    return constrain(x, "residual"), written[0]
 
   x = constrain(model.embed(tokens[:, None]).astype(compute_dtype), "embedded")
-  numbers = jnp.arange(config.num_layers)
-  (x, cache), _ = jax.lax.scan(layer, (constrain(x, "residual"), cache), (numbers, stacked))
-  return model.final_norm(x[:, 0]), cache
+  # The cache is read here and written once, behind the loop: written in it, it would be copied with every layer.
+  x, (k, v) = jax.lax.scan(layer, constrain(x, "residual"), (stacked, *cache))
+  keys = jax.lax.dynamic_update_slice(cache.keys, k[..., None], (0, 0, 0, 0, slot))
+  values = jax.lax.dynamic_update_slice(cache.values, v[..., None, :], (0, 0, 0, slot, 0))
+  return model.final_norm(x[:, 0]), Cache(keys, values)
 
 
 def _seen(num_slots: int, slot: Array, padding: Array, window: int | None) -> Bool[Array, "B slots"]:
-  """Which slots the tokens at `slot` look at: their sequence's, up to themselves, as far as the window goes."""
+  """Which slots the tokens at `slot` look at besides themselves: their sequence's, as far as the window goes."""
   slots = jnp.arange(num_slots)[None, :]
-  is_seen = (slots <= slot) & (slots >= padding[:, None])
+  is_seen = (slots < slot) & (slots >= padding[:, None])
   return is_seen if window is None else is_seen & (slot - slots < window)
 
 
 def _look_back(
-  q: Float[Array, "B 1 H Dh"],
-  keys: Float[Array, "B slots G Dh"],
-  values: Float[Array, "B slots G Dh"],
+  q: Float[Array, "B H Dh"],
+  k: Float[Array, "B G Dh"],
+  v: Float[Array, "B G Dh"],
+  keys: Float[Array, "B G Dh slots"],
+  values: Float[Array, "B G slots Dh"],
   is_seen: Bool[Array, "B slots"],
-) -> Float[Array, "B 1 H Dh"]:
-  """Softmax attention of one query per sequence and head."""
-  rows, _, heads, size = q.shape
-  groups = keys.shape[2]
-  by_group = q.reshape(rows, groups, heads // groups, size)
-  scores = jnp.einsum("bghd,bsgd->bghs", by_group, keys, preferred_element_type=jnp.float32) * size**-0.5
-  weights = jax.nn.softmax(jnp.where(is_seen[:, None, None, :], scores, _HIDDEN), axis=-1)
-  found = jnp.einsum("bghs,bsgd->bghd", weights.astype(q.dtype), values, preferred_element_type=jnp.float32)
+) -> Float[Array, "B H Dh"]:
+  """Softmax attention of one query per sequence and head, to what is in the cache and to its own token."""
+  by_group = q.reshape(*k.shape[:2], -1, q.shape[-1])
+  product = partial(jnp.einsum, preferred_element_type=jnp.float32)
+  before = jnp.where(is_seen[:, None, None, :], product("bghd,bgds->bghs", by_group, keys), _HIDDEN)
+  scores = jnp.concatenate([before, product("bghd,bgd->bgh", by_group, k)[..., None]], axis=-1)
+  weights = jax.nn.softmax(scores * q.shape[-1] ** -0.5, axis=-1).astype(q.dtype)
+  found = product("bghs,bgsd->bghd", weights[..., :-1], values) + product("bgh,bgd->bghd", weights[..., -1], v)
   return found.astype(q.dtype).reshape(q.shape)

@@ -23,6 +23,7 @@ def test_it_grades_responses(amopo, world, tmp_path):
   mean = (first["correctness"] + second["correctness"]) / 2
   assert f"{mean:.2f} → {mean:.2f}" in text
   assert "| optimum |" in text
+  assert "| consistency | mean |" in amopo("lab", "grade", f"--responses={path}", "--dimensions=6")[1]
 
 
 def test_what_is_missing_is_named(amopo):

@@ -1,8 +1,9 @@
 import json
+from functools import partial
 
 import pytest
 
-from amopo_jax.lab.graders import grade
+from amopo_jax.lab.graders import GRADERS, grade
 from amopo_jax.lab.grading import best_scores, mean_scores, read_scores, table_rows
 from amopo_jax.lab.responders import optimum
 from amopo_jax.lab.spec import DEFAULT_SPEC
@@ -43,6 +44,17 @@ def test_scores_are_means_of_the_graders(write):
   for dimension in expected[0]:
     assert found[dimension] == pytest.approx(sum(one[dimension] for one in expected) / len(expected))
   assert found["mean"] == pytest.approx(sum(found[dimension] for dimension in expected[0]) / 3)
+
+
+def test_dimensions_on_demand_are_graded_with_the_others(write):
+  dimensions = tuple(GRADERS)[:5]
+  path = write("five", partial(optimum, dimensions=dimensions))
+  found, best = read_scores(path, dimensions)["a"], best_scores(path, dimensions)
+  assert list(found) == list(best) == [*dimensions, "mean"]
+  assert found == pytest.approx(best)
+  # What has no courtesies is as plain as can be; the optimum of three dimensions is full of them.
+  assert best["plainness"] > read_scores(write("three", optimum), dimensions)["a"]["plainness"]
+  assert table_rows([{"a": found}], best)[0] == ["asked for", *dimensions, "mean"]
 
 
 def test_contexts_keep_their_order_and_files_are_joined_by_arrows():
