@@ -105,7 +105,7 @@ def _choose_next(
   drawn = choose(logits, jax.vmap(jax.random.fold_in, (0, None))(keys, step), sampling)
   before = jax.lax.dynamic_index_in_dim(out.tokens, jnp.maximum(step - 1, 0), axis=1, keepdims=False)
   new = jnp.where(out.has_ended, before, drawn)
-  logp = jnp.take_along_axis(jax.nn.log_softmax(logits), new[:, None], axis=1)[:, 0]
+  logp = jnp.take_along_axis(logits, new[:, None], axis=1)[:, 0] - jax.nn.logsumexp(logits, axis=1)
   return state._replace(
     step=step + 1,
     out=Generated(
