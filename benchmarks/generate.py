@@ -99,7 +99,8 @@ def measure(shape: str, *, batch: int, prompt: int, new: int, rounds: int) -> di
   prompts = np.random.default_rng(0).integers(1, SHAPES[shape]["vocab_size"], (batch, prompt)).astype(np.int32)
   one, other = ours(prompts), theirs(model, prompts, new)
   same = float(np.mean(one == other))
-  if not np.array_equal(one[:, 0], other[:, 0]) or same < 0.95:  # behind two tokens that are as likely but for rounding, texts part
+  # Behind two tokens that are as likely but for rounding, texts part.
+  if not np.array_equal(one[:, 0], other[:, 0]) or same < 0.95:
     raise RuntimeError(f"generate: {1 - same:.1%} of the tokens differ")
   seconds: dict[str, list[float]] = {"ours": [], "transformers": []}
   for _ in range(rounds):

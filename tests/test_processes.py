@@ -277,7 +277,7 @@ def open_mpi(job):
   }
 
 
-@pytest.mark.parametrize("cluster", [slurm, open_mpi])
+@pytest.mark.parametrize("cluster", [slurm, pytest.param(open_mpi, marks=pytest.mark.slow)])
 def test_processes_find_each_other_by_their_cluster(make_config, tmp_path, cluster):
   """They have joined when they compare what they were given."""
   job = free_port(CLUSTER_PORTS + 1, 65536) - CLUSTER_PORTS
@@ -299,7 +299,9 @@ class TestMistakes:
     assert all(expected in output.splitlines()[-1] for output in outputs)
     assert not (tmp_path / "run").exists()
 
-  @pytest.mark.parametrize("verb", ["train", "score", "generate", "export"])
+  @pytest.mark.parametrize(
+    "verb", ["train", *(pytest.param(verb, marks=pytest.mark.slow) for verb in ("score", "generate", "export"))]
+  )
   def test_other_flags(self, make_config, tmp_path, verb):
     flag = "workdir" if verb == "train" else "out"
     rest = {"train": {}, "export": {"workdir": "run"}}.get(verb, {"model": "run", "data": "data.jsonl"})
