@@ -96,8 +96,12 @@ def try_step(parts: StepParts, num_contexts: int) -> Attempt:
   return Attempt(executable, _accepted(executable, sizes), time.perf_counter() - began)
 
 
-def compile_step(parts: StepParts, num_contexts: int) -> jax.stages.Compiled:
+def compile_step(parts: StepParts, num_contexts: int, options: dict[str, str] | None = None) -> jax.stages.Compiled:
   """Compiles the step of a run on abstract devices.
+
+  Args:
+    parts, num_contexts: of `try_step`.
+    options: of the compiler.
 
   Raises:
     jax.errors.JaxRuntimeError: the compiler refused it.
@@ -105,7 +109,7 @@ def compile_step(parts: StepParts, num_contexts: int) -> jax.stages.Compiled:
   step = build_step(parts, _NUM_STEPS)
   jitted: Any = step.train_step
   batch = abstract_batch(parts.spec, parts.mesh, num_contexts)
-  return jitted.lower(step.target, batch, parts.split.base).compile()
+  return jitted.lower(step.target, batch, parts.split.base).compile(compiler_options=options)
 
 
 def abstract_batch(spec: RunSpec, mesh: meshes.AnyMesh, num_contexts: int) -> Batch:

@@ -13,6 +13,11 @@ KINDS = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective
 _INSTRUCTION = re.compile(rf"= (?P<result>.*?) (?P<kind>{'|'.join(KINDS)})(?P<start>-start)?\(")
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.-]+) .*\{$")
 _CALLED = re.compile(r"\b(?:calls|to_apply|body|condition)=%?([\w.-]+)|branch_computations=\{([^}]*)\}")
+_WINDOWED = "windowed_dot_general_body"
+"""In the name of a loop that the TPU compiler makes of a product and the gather before or the scatter behind it: its
+turns pass part after part around a ring of chips."""
+
+_RING = re.compile(r" collective-permute(?:-start)?\(.*source_target_pairs=\{((?:\{\d+,\d+\},?)*)\}")
 _LOOP = re.compile(r' while\(.*op_name="([^"]*)"')
 _CHAIN = re.compile(r'chain_id="(\d+)"')
 _SHAPE = re.compile(r"\b(pred|[a-z]+\d+)\[([\d,]*)\]")
@@ -84,17 +89,39 @@ def _times(text: str, turns: Callable[[str], float]) -> dict[str, float]:
   """How often each computation of a program runs; whoever is called stands before the caller."""
   order: list[str] = []
   calls: dict[str, list[tuple[str, float]]] = {}
+  windowed = _windowed_turns(text)
   for line in text.splitlines():
     if found := _COMPUTATION.match(line):
       order.append(found[1])
     loop = _LOOP.search(line)
     for called, branches in _CALLED.findall(line):
       for name in [called] if called else re.findall(r"[\w.-]+", branches):
-        calls.setdefault(name, []).append((order[-1], turns(loop[1]) if loop else 1.0))
+        calls.setdefault(name, []).append((order[-1], windowed.get(name) or (turns(loop[1]) if loop else 1.0)))
   times: dict[str, float] = {}
   for name in reversed(order):
     times[name] = sum(times.get(caller, 0.0) * factor for caller, factor in calls[name]) if name in calls else 1.0
   return times
+
+
+def _windowed_turns(text: str) -> dict[str, float]:
+  """How often loops around a ring turn, by the name of their body: they pass on as many parts as it has chips."""
+  computation, rings = "", {}
+  for line in text.splitlines():
+    if found := _COMPUTATION.match(line):
+      computation = found[1]
+    if _WINDOWED in computation and (passed := _RING.search(line)):
+      rings.setdefault(computation, []).append(_ring_length(passed[1]))
+  return {name: max(lengths) / len(lengths) for name, lengths in rings.items()}
+
+
+def _ring_length(pairs: str) -> int:
+  """Chips of the ring in which the first of some (source, target) lies."""
+  following = {int(source): int(target) for source, target in re.findall(r"\{(\d+),(\d+)\}", pairs)}
+  first = at = next(iter(following))
+  length = 1
+  while (at := following.get(at, first)) != first:
+    length += 1
+  return length
 
 
 def _instructions(

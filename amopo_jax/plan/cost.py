@@ -4,7 +4,7 @@ The compiler counts the body of a loop once, however often it turns. Three turns
 head's chunks of tokens and blocks of words, and over micro-batches. So three programs of one micro-batch are compiled
 whose head takes few tokens and all words in one turn: one layer, the same with half of the tokens, and two layers one
 after the other. Their differences are the cost of a layer with its update, and that of a token in the head; what is
-left is the rest.
+left is the rest. Nor may the compiler make loops of its own in them, of a product and a gather.
 
 What the chips send each other is read from the step itself instead, loop by loop: of two layers one after the other
 the compiler gathers fewer than twice what it gathers of one. The head's loops send nothing.
@@ -33,6 +33,9 @@ _HEAD_TOKENS = 256
 _ALL = 1 << 62
 """More logits than there are: the head's loop over words has one turn."""
 
+_NO_LOOPS = {
+  f"xla_tpu_enable_windowed_einsum_for_{kind}": "false" for kind in ("all_gather", "reduce_scatter")
+}  # whose products would be counted once, and not for every chip of a ring
 _COMPILERS = 2
 """Programs that are compiled at a time."""
 
@@ -90,7 +93,7 @@ def step_cost(
     small = override(micro, {"model.head_chunk": head_tokens, "model.unroll": layers})
     shallow = dataclasses.replace(config, num_layers=layers)
     built = build_parts(small, shallow, parts.mesh, num_contexts, block_logits=_ALL)
-    return _count(compile_step(built, num_contexts))
+    return _count(compile_step(built, num_contexts, _NO_LOOPS))
 
   with ThreadPoolExecutor(_COMPILERS) as pool:
     two, one, half = pool.map(count, ((2, head), (1, head), (1, head // 2)))

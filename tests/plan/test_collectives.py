@@ -96,6 +96,27 @@ def test_what_is_in_loops_counts_as_often_as_they_turn():
   assert found["all-gather"].link_bytes == 14 * 16 * 4 * 7 / 8
 
 
+AROUND = """
+%wide.windowed_dot_general_body_ag.7 (p: f32[2]) -> f32[2] {
+  %left = f32[2] collective-permute(%p), channel_id=1, source_target_pairs={{0,3},{1,0},{2,1},{3,2},{4,7},{5,4},{6,5},{7,6}}
+  %right = (f32[2], f32[2]) collective-permute-start(%q), channel_id=2, source_target_pairs={{0,1},{1,2},{2,3},{3,0},{4,5},{5,6},{6,7},{7,4}}
+}
+
+%layer (p: f32[2]) -> f32[2] {
+  %product = f32[2] while(%p), condition=%more, body=%wide.windowed_dot_general_body_ag.7, metadata={op_name="a/jvp(layers)/while/body/dot_general"}
+}
+
+ENTRY %main (p: f32[2]) -> f32[2] {
+  %layers = f32[2] while(%p), condition=%more, body=%layer, metadata={op_name="a/jvp(layers)/while"}
+}
+"""  # fmt: skip  # noqa: E501
+
+
+def test_a_product_in_a_loop_around_a_ring_passes_on_as_many_parts_as_the_ring_has_chips():
+  found = read_collectives(AROUND, [0] * 8, lambda loop: 7.0 if loop.endswith("while") else 1.0)
+  assert found == {"collective-permute": Collective(7 * 4, 7 * (2 + 2) * 2 * 4, 0)}
+
+
 @pytest.mark.parametrize(
   "written, groups",
   [
