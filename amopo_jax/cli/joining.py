@@ -44,5 +44,7 @@ def _command(values: flags.FlagValues) -> dict[str, object]:
   from amopo_jax import __version__
 
   names = [name for name in values if str(values.find_module_defining_flag(name)).startswith("amopo_jax.")]
-  given = {f"--{name}": values[name].value for name in names if name.partition(".")[0] not in _NOT_COMPARED}
-  return given | {"amopo_jax": __version__, "jax": jax.__version__}
+  given: dict[str, object] = {
+    f"--{name}": values[name].value for name in names if name.partition(".")[0] not in _NOT_COMPARED
+  }
+  return {**given, "amopo_jax": __version__, "jax": jax.__version__}

@@ -123,14 +123,14 @@ def decode(
     def look(q: Array, k: Array, v: Array, ends: Array, **where: Any) -> Array:
       del ends, where
       written.append((k[:, 0], v[:, 0]))
-      return _look_back(q[:, 0], *written[0], keys, values, is_seen)[:, None]
+      return _look_back(q[:, 0], k[:, 0], v[:, 0], keys, values, is_seen)[:, None]
 
     x = nnx.merge(block, layer_params)(x, places, look)
     return constrain(x, "residual"), written[0]
 
   x = constrain(model.embed(tokens[:, None]).astype(compute_dtype), "embedded")
   # The cache is read here and written once, behind the loop: written in it, it would be copied with every layer.
-  x, (k, v) = jax.lax.scan(layer, constrain(x, "residual"), (stacked, *cache))
+  x, (k, v) = jax.lax.scan(layer, constrain(x, "residual"), (stacked, cache.keys, cache.values))
   keys = jax.lax.dynamic_update_slice(cache.keys, k[..., None], (0, 0, 0, 0, slot))
   values = jax.lax.dynamic_update_slice(cache.values, v[..., None, :], (0, 0, 0, slot, 0))
   return model.final_norm(x[:, 0]), Cache(keys, values)
