@@ -41,7 +41,8 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
   flags.DEFINE_integer("heldout", 400, "world, study: held-out records, on other questions", flag_values=values)
   flags.DEFINE_multi_string("dial", [], "world: a field of WorldSpec, as domain=arithmetic", flag_values=values)
   flags.DEFINE_integer("seeds", 5, "study: runs of everything", lower_bound=1, flag_values=values)
-  flags.DEFINE_integer("start_steps", 1000, "study: of the supervised start", lower_bound=1, flag_values=values)
+  flags.DEFINE_integer("base_steps", 800, "study: of what all seeds begin with", lower_bound=1, flag_values=values)
+  flags.DEFINE_integer("start_steps", 300, "study: of a seed's supervised start", lower_bound=1, flag_values=values)
   flags.DEFINE_integer("steps", 100, "study: of what follows", lower_bound=1, flag_values=values)
   flags.DEFINE_integer("workers", 0, "study: processes; 0: one per core", lower_bound=0, flag_values=values)
   flags.DEFINE_boolean("smoke", False, "study: four arms, a few steps: does it run?", flag_values=values)
@@ -65,7 +66,7 @@ def _run_study(values: flags.FlagValues, name: str) -> int:
   from amopo_jax.lab.pool import free_cores
   from amopo_jax.lab.run_study import run_study
 
-  asked = {key: getattr(values, key) for key in ("seeds", "train", "heldout", "start_steps", "steps")}
+  asked = {key: getattr(values, key) for key in ("seeds", "train", "heldout", "base_steps", "start_steps", "steps")}
   size = studies.SMOKE if values.smoke else studies.Size(**asked)
   study = studies.STUDIES[name]
   told = "--smoke" if values.smoke else " ".join(f"--{key}={value}" for key, value in asked.items())

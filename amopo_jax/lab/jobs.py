@@ -1,8 +1,10 @@
 """The jobs of a study.
 
-A seed has a world of its own. Its arms begin at one start, made by supervised fine-tuning on records that they never
-see; every step of theirs takes the same number of pairs, in as many rows as their contexts need, and they take the same
-number of steps, unless their method says otherwise. Every policy answers in all contexts.
+All seeds begin with one base, which learned in one context, where a step shows the most different pairs, to answer like
+the responders of a world that no seed sees. A seed has a world of its own. Its arms begin at one start, made of the
+base by supervised fine-tuning in all contexts, on records that they never see. Every step of theirs takes the same
+number of pairs, in as many rows as their contexts need, and they take the same number of steps, unless their method says
+otherwise. Every policy answers in all contexts.
 """
 
 import dataclasses
@@ -21,6 +23,8 @@ from amopo_jax.run_spec import RunSpec
 from amopo_jax.types import InputError
 
 START = "start"
+_BASE_SEED = 20_000
+"""Of the base's world, far from those of the seeds."""
 
 
 def jobs_of(study: Study, start: RunSpec, run: RunSpec, size: Size) -> list[Job]:
@@ -35,7 +39,8 @@ def jobs_of(study: Study, start: RunSpec, run: RunSpec, size: Size) -> list[Job]
   by_name = {arm.ground.name: arm.ground for arm in study.arms}
   places = _places(list(by_name.values()))
   maker = _Maker(study, start, run, size, places)
-  jobs = []
+  jobs = [_base_world(by_name[name], size) for name in dict.fromkeys(places.values())]
+  jobs += [maker.base(ground) for ground in by_name.values()]
   for seed in range(size.seeds):
     jobs += [_world(by_name[name], seed, size) for name in dict.fromkeys(places.values())]
     jobs += [maker.start(ground, seed) for ground in by_name.values()]
@@ -55,18 +60,32 @@ def _world(ground: Ground, seed: int, size: Size) -> Job:
   return Job(_world_name(ground.name, seed), make_world, json.loads(json.dumps(asked)))
 
 
+def _base_world(ground: Ground, size: Size) -> Job:
+  asked = _world(ground, _BASE_SEED, size).asked
+  return Job(_base_world_name(ground.name), make_world, {**asked, "train": 1})
+
+
 class _Maker:
   """Makes the jobs that train."""
 
   def __init__(self, study: Study, start: RunSpec, run: RunSpec, size: Size, places: Mapping[str, str]):
     self._study, self._start, self._run, self._size, self._places = study, to_dict(start), to_dict(run), size, places
 
+  def base(self, ground: Ground) -> Job:
+    """Supervised fine-tuning of random weights in one context."""
+    changes = {"train.steps": self._size.base_steps, "seed": _BASE_SEED}
+    spec, world = change(self._start, {**ground.changes, **changes}), _base_world_name(self._places[ground.name])
+    contexts = _contexts(OVERALL, spec["data"]["contexts"])
+    asked = {"run": spec, "contexts": contexts, "world": world, "records": "start", "start": "", "rival": ""}
+    return Job(_base_name(ground), make_policy, asked | {"ask": self._ask() | {"scores": [], "draws": 1}}, (world,))
+
   def start(self, ground: Ground, seed: int) -> Job:
-    """Supervised fine-tuning."""
+    """Supervised fine-tuning of the base in all contexts."""
     changes = {"train.steps": self._size.start_steps, "seed": seed}
     spec, world = change(self._start, {**ground.changes, **changes}), self._world(ground, seed)
-    asked = {"run": spec, "contexts": spec["data"]["contexts"], "world": world, "start": "", "ask": self._ask()}
-    return Job(_start_name(ground, seed), make_policy, asked, (world,))
+    base, contexts = _base_name(ground), spec["data"]["contexts"]
+    asked = {"run": spec, "contexts": contexts, "world": world, "records": "start", "start": base, "rival": ""}
+    return Job(_start_name(ground, seed), make_policy, asked | {"ask": self._ask()}, (world, base))
 
   def arm(self, arm: Arm, seed: int) -> Job:
     """What follows."""
@@ -83,7 +102,8 @@ class _Maker:
     contexts = _contexts(method.contexts, every)
     rows = max(1, spec["batch"]["rows"] * len(contexts) // len(every))
     asked["run"] = change(spec, {"batch.rows": rows, "batch.group_rows": rows})
-    return Job(f"seed{seed}/{arm.name}", make_policy, asked | {"contexts": contexts}, (world, start))
+    asked |= {"contexts": contexts, "records": "files", "rival": start}
+    return Job(f"seed{seed}/{arm.name}", make_policy, asked, (world, start))
 
   def _world(self, ground: Ground, seed: int) -> str:
     return _world_name(self._places[ground.name], seed)
@@ -95,6 +115,14 @@ class _Maker:
 
 def _world_name(ground: str, seed: int) -> str:
   return f"worlds/{ground}-{seed}"
+
+
+def _base_name(ground: Ground) -> str:
+  return f"base/{ground.name}"
+
+
+def _base_world_name(ground: str) -> str:
+  return f"base/world-{ground}"
 
 
 def _start_name(ground: Ground, seed: int) -> str:

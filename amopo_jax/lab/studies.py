@@ -57,9 +57,9 @@ class Size(NamedTuple):
 
   Attributes:
     seeds: worlds, and runs of each arm.
-    start_records: that the start is trained on.
+    start_records: that a start is trained on, and as many others for a base.
     train, heldout: records of a world.
-    start_steps, steps: of the start, and of an arm.
+    base_steps, start_steps, steps: of a base, of a start, and of an arm.
     max_new: tokens of a response.
     draws: sampled responses to a question.
   """
@@ -68,13 +68,14 @@ class Size(NamedTuple):
   start_records: int = 16_000
   train: int = 4000
   heldout: int = 200
-  start_steps: int = 1000
+  base_steps: int = 800
+  start_steps: int = 300
   steps: int = 100
   max_new: int = 32
   draws: int = 4
 
 
-SMOKE = Size(seeds=1, start_records=64, train=64, heldout=8, start_steps=4, steps=2, max_new=8, draws=1)
+SMOKE = Size(seeds=1, start_records=64, train=64, heldout=8, base_steps=2, start_steps=2, steps=2, max_new=8, draws=1)
 """As little as it can be."""
 
 _SHOWN = ("amopo", "simpo_equal", "dpo", "raco")

@@ -1,5 +1,7 @@
 """The jobs of a study, each in a folder of its own two levels below the study's (`pool.Job`).
 
+base/world-NAME files/, start/    a world that no seed sees again: the records of a base
+base/NAME       run/              what all starts begin with
 worlds/NAME-N   files/, start/    the world of a seed, and the records of its start
 seedN/NAME      run/              the policy's workdir
                 greedy.jsonl, sampled.jsonl     its responses
@@ -66,7 +68,9 @@ def make_policy(
   run: Mapping[str, Any],
   contexts: Mapping[str, Any],
   world: str,
+  records: str,
   start: str,
+  rival: str,
   ask: Mapping[str, Any],
 ) -> dict[str, Any]:
   """Trains a policy and measures it.
@@ -76,7 +80,9 @@ def make_policy(
     run: a `RunSpec` as `to_dict` gives it; the world's files and the start take their places in it.
     contexts: that it is trained in; it answers in those of `run`.
     world: name of its job.
+    records: folder of the world with what it is trained on.
     start: name of the job whose policy it begins with; "": the run's own random weights.
+    rival: whose responses it is to win against; "": none.
     ask: of `_measure`.
 
   Returns:
@@ -88,9 +94,8 @@ def make_policy(
   """
   root, spec = folder.parents[1], json.loads(json.dumps(run))
   files = root / world / "files"
-  records = files if start else root / world / "start"
   spec["data"] |= {"tokenizer": str(files / "tokenizer")}
-  spec["data"]["train"] = {"world": _source(records / "train.jsonl")}
+  spec["data"]["train"] = {"world": _source(root / world / records / "train.jsonl")}
   spec["data"]["heldout"] = {"world": _source(files / "heldout.jsonl")}
   if start:
     spec["model"] |= {"path": str(root / start / "run"), "arch": {}}
@@ -104,7 +109,7 @@ def make_policy(
   lines = read_metrics(str(folder / "run"))
   steps, evaluations = ([line for line in lines if key in line] for key in ("loss", "eval_loss"))
   pairs = sum(line["num_pairs"] for line in steps)
-  return _measure(folder, spec, str(folder / "run"), world, start, **ask) | {
+  return _measure(folder, spec, str(folder / "run"), world, rival, **ask) | {
     "seconds": spent,
     "tokens": sum(line["num_tokens"] for line in steps),
     "pairs": pairs,
@@ -138,7 +143,7 @@ def _measure(
   run: Mapping[str, Any],
   model: str,
   world: str,
-  start: str,
+  rival: str,
   *,
   scores: Sequence[float],
   max_new: int,
@@ -151,14 +156,14 @@ def _measure(
     run: says contexts and tokenizer.
     model: the policy.
     world: whose questions.
-    start: whose responses it is to win against; "": none.
+    rival: whose responses it is to win against; "": none.
     scores: to ask for, one after the other, beside the highest.
     max_new: tokens of a response.
     draws: responses to each question in each context where they are sampled.
 
   Returns:
     "scores": mode -> context -> dimension -> mean; "wins": context -> share of questions on which the sum of greedy
-    grades beats the start's in the same context, ties for half; "tokens_per_response" and "ended", of the sampled
+    grades beats the rival's in the same context, ties for half; "tokens_per_response" and "ended", of the sampled
     ones; "asked": score asked for -> context -> dimension -> mean, sampled.
   """
   jax.clear_caches()  # a worker does many jobs
@@ -176,7 +181,7 @@ def _measure(
   lines = {mode: answer(mode, mode) for mode in MODES}
   found["scores"] = {mode: mean_scores(of) for mode, of in lines.items()}
   found["asked"] = {f"{score:g}": mean_scores(answer(f"asked-{score:g}", SAMPLED, score)) for score in scores}
-  found["wins"] = win_rate(lines[GREEDY], read_lines(root / start / "greedy.jsonl")) if start else {}
+  found["wins"] = win_rate(lines[GREEDY], read_lines(root / rival / "greedy.jsonl")) if rival else {}
   sampled = lines[SAMPLED]
   found["tokens_per_response"] = sum(line["num_tokens"] for line in sampled) / len(sampled)
   found["ended"] = sum(line["has_ended"] for line in sampled) / len(sampled)

@@ -50,7 +50,7 @@ def test_the_page_says_what_was_done_what_came_out_and_what_did_not(report):
   assert page.startswith("# AMoPO and its baselines\n")
   assert "    amopo lab baselines\n" in page
   assert re.search(r"^\d{4}-\d\d-\d\d, (commit [0-9a-f]{7,}.*, )?\d+ cores of \S", page, re.MULTILINE)
-  assert "2 seeds, each with a world of its own, a start of 1000 steps" in page
+  assert "2 seeds, each with a world of its own, a start of 300 steps" in page
   assert "| AMoPO, Gaussian weights | 2.50 ± 6.35 |" in page  # t(0.975, 1) = 12.71 times the error 0.5
   assert "- seed1/simpo: InputError: no room" in page
   for picture in ("scores.png", "curves.png", "front.png"):

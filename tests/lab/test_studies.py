@@ -51,6 +51,17 @@ def test_arms_of_a_seed_share_start_and_order_and_seeds_differ():
   assert by_name["seed0/start"].asked["run"]["seed"] != by_name["seed1/start"].asked["run"]["seed"]
 
 
+def test_all_starts_are_made_of_one_base_of_one_context_and_a_world_of_its_own():
+  by_name = {job.name: job for job in jobs("baselines")}
+  base, starts = by_name["base/default"], [by_name[f"seed{seed}/start"] for seed in range(2)]
+  assert list(base.asked["contexts"]) == ["overall"]
+  assert (base.asked["start"], base.asked["world"]) == ("", "base/world-default")
+  assert {start.asked["start"] for start in starts} == {"base/default"}
+  assert all("base/default" in start.needs for start in starts)
+  seeds = [job.asked["seed"] for name, job in by_name.items() if "world" in name.split("/")[1] or "worlds" in name]
+  assert len(set(seeds)) == len(seeds) == 3
+
+
 def test_equal_compute_is_steps_times_contexts():
   by_name = {job.name: job.asked for job in jobs("baselines") if "contexts" in job.asked}
   work = lambda name: by_name[name]["run"]["train"]["steps"] * len(by_name[name]["contexts"])
@@ -58,7 +69,8 @@ def test_equal_compute_is_steps_times_contexts():
 
 
 def test_a_step_has_the_same_pairs_in_as_many_rows_as_its_contexts_need():
-  arms = [job.asked for job in jobs("baselines") if "/start" not in job.name and "contexts" in job.asked]
+  own = [job for job in jobs("baselines") if job.name.startswith("seed") and not job.name.endswith("/start")]
+  arms = [job.asked for job in own if "contexts" in job.asked]
   assert {arm["run"]["batch"]["max_pairs"] for arm in arms} == {24}
   assert {arm["run"]["batch"]["rows"] / len(arm["contexts"]) for arm in arms} == {12}
   assert all(arm["run"]["batch"]["rows"] == arm["run"]["batch"]["group_rows"] for arm in arms)

@@ -15,5 +15,12 @@ def test_a_training_that_a_signal_stopped_is_not_measured(tmp_path, monkeypatch)
   folder.mkdir(parents=True)
   with pytest.raises(RunFailure, match="stopped by SIGINT at step 3; the same command goes on"):
     work.make_policy(
-      folder, run=to_dict(bundled_spec("lab")), world="worlds/default", start="seed0/start", contexts={}, ask={}
+      folder,
+      run=to_dict(bundled_spec("lab")),
+      world="worlds/default",
+      records="files",
+      start="seed0/start",
+      rival="seed0/start",
+      contexts={},
+      ask={},
     )
