@@ -3,8 +3,8 @@
 All seeds begin with one base, which learned in one context, where a step shows the most different pairs, to answer like
 the responders of a world that no seed sees. A seed has a world of its own. Its arms begin at one start, made of the
 base by supervised fine-tuning in all contexts, on records that they never see. Every step of theirs takes the same
-number of pairs, in as many rows as their contexts need, and they take the same number of steps, unless their method says
-otherwise. Every policy answers in all contexts.
+number of pairs, in as many rows as their contexts need, and they take the same number of steps, unless their method
+says otherwise. Every policy answers in all contexts.
 """
 
 import dataclasses
