@@ -7,12 +7,12 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from amopo_jax.provenance import commit, processor
 from benchmarks.flops import Flops
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch", "transformers")
@@ -85,17 +85,11 @@ def align(lines: Sequence[Sequence[str]]) -> str:
 
 def provenance() -> dict[str, Any]:
   """When, where, what and how: what a figure needs to be believed."""
-  root = Path(__file__).parent
-  commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=root)
-  changes = subprocess.run(
-    ["git", "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True, check=False, cwd=root
-  )
-  is_clean = not changes.stdout.strip()
   return {
     "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    "commit": commit.stdout.strip() + ("" if is_clean else " with changes"),
+    "commit": commit(),
     "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-    "processor": _processor(),
+    "processor": processor(),
     "cores": os.cpu_count(),
     "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
     "python": platform.python_version(),
@@ -120,9 +114,3 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     f"{row['executed_share_of_peak']:.0%}",
     f"{row['peak_bytes'] / 1e9:.2f}",
   )
-
-
-def _processor() -> str:
-  info = Path("/proc/cpuinfo")
-  names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-  return names[0] if names else platform.processor()

@@ -1,10 +1,8 @@
 """The report of a study: a page, its figures and its data."""
 
 import csv
-import platform
-import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from amopo_jax.lab.grading import WANTED
 from amopo_jax.lab.pool import Answer, free_cores
 from amopo_jax.lab.studies import Size, Study
 from amopo_jax.lab.work import GREEDY, SAMPLED
+from amopo_jax.provenance import commit, processor
 from amopo_jax.writers import read_metrics
 
 CURVES = ("rewards/margins/", "alpha/", "rewards/accuracies/", "logps/chosen")
@@ -63,10 +62,11 @@ def write_report(
 
 def _head(study: Study, size: Size, command: str, seconds: float, world: Answer) -> str:
   versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("jax", "jaxlib", "optax"))
+  code = f"commit {found}, " if (found := commit()) else ""
   shown = lambda scores: ", ".join(f"{name} {value:.2f}" for name, value in scores.items())
   return (
-    f"# {study.title}\n\n{time.strftime('%Y-%m-%d')}, {_commit()}{len(free_cores())} cores of {_processor()}, "
-    f"{versions}; {seconds / 60:.0f} min.\n\n    {command}\n\n"
+    f"# {study.title}\n\n{time.strftime('%Y-%m-%d')}, {code}{len(free_cores())} cores "
+    f"of {processor()}, {versions}; {seconds / 60:.0f} min.\n\n    {command}\n\n"
     f"{size.seeds} seeds, each with a world of its own, a start of {size.start_steps} steps of supervised fine-tuning "
     f"on {size.start_records} records (good and bad responses alike; all starts are made of a base, which learned on "
     f"as many others in one context for {size.base_steps} steps) and arms of {size.steps} steps on {size.train} "
@@ -75,25 +75,6 @@ def _head(study: Study, size: Size, command: str, seconds: float, world: Answer)
     f"optimum: {shown(world['optimum'])}. Means over seeds ± half the 95 % interval (Student's t); differences are "
     "taken seed by seed. Pairs per step are the same for all arms; so is the context of all that is compared."
   )
-
-
-def _commit() -> str:
-  """Of the checkout that this is; nothing where it is none."""
-  root = Path(__file__).parent
-  git = lambda *words: subprocess.run(["git", *words], capture_output=True, text=True, check=False, cwd=root).stdout
-  try:
-    commit, changes = git("rev-parse", "--short", "HEAD").strip(), git("status", "--porcelain", "--", "..").strip()
-  except OSError:
-    return ""
-  return f"commit {commit}{' with changes' if changes else ''}, " if commit else ""
-
-
-def _processor() -> str:
-  """As the system calls it."""
-  told = Path("/proc/cpuinfo")
-  lines = told.read_text().splitlines() if told.exists() else []
-  names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-  return names[0] if names else platform.processor() or platform.machine()
 
 
 def _sections(study: Study, answers: Mapping[str, Answer]) -> list[str]:
@@ -147,19 +128,23 @@ def _failed(failures: Mapping[str, str]) -> list[str]:
 
 def _curves(study: Study, answers: Mapping[str, Answer], folder: Path) -> Curves:
   """Means over seeds of what the runs logged."""
-  found: dict[str, dict[str, list[tuple[int, float]]]] = {}
-  for arm in study.arms:
-    values: dict[str, dict[int, list[float]]] = {}
-    for job in answers:
-      if job.startswith("seed") and job.partition("/")[2] == arm.name:
-        for line in read_metrics(str(folder / job / "run")):
-          for key, value in line.items():
-            if key.startswith(CURVES) and value is not None:
-              values.setdefault(key, {}).setdefault(line["step"], []).append(value)
-    found[arm.name] = {
-      key: [(step, float(np.mean(of))) for step, of in sorted(steps.items())] for key, steps in values.items()
-    }
-  return found
+  return {arm.name: _means_by_step(_logged(arm.name, answers, folder)) for arm in study.arms}
+
+
+def _logged(arm: str, answers: Mapping[str, Answer], folder: Path) -> Iterator[tuple[str, int, float]]:
+  """(metric, step, value) of an arm's runs."""
+  for job in answers:
+    if job.startswith("seed") and job.partition("/")[2] == arm:
+      for line in read_metrics(str(folder / job / "run")):
+        shown = ((key, value) for key, value in line.items() if key.startswith(CURVES) and value is not None)
+        yield from ((key, line["step"], value) for key, value in shown)
+
+
+def _means_by_step(points: Iterable[tuple[str, int, float]]) -> dict[str, list[tuple[int, float]]]:
+  values: dict[str, dict[int, list[float]]] = {}
+  for key, step, value in points:
+    values.setdefault(key, {}).setdefault(step, []).append(value)
+  return {key: [(step, float(np.mean(of))) for step, of in sorted(steps.items())] for key, steps in values.items()}
 
 
 def _write_scores(answers: Mapping[str, Answer], path: Path) -> None:

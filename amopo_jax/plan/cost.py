@@ -33,9 +33,9 @@ _HEAD_TOKENS = 256
 _ALL = 1 << 62
 """More logits than there are: the head's loop over words has one turn."""
 
-_NO_LOOPS = {
-  f"xla_tpu_enable_windowed_einsum_for_{kind}": "false" for kind in ("all_gather", "reduce_scatter")
-}  # whose products would be counted once, and not for every chip of a ring
+_NO_LOOPS = {f"xla_tpu_enable_windowed_einsum_for_{kind}": "false" for kind in ("all_gather", "reduce_scatter")}
+"""Options of the compiler, which else makes loops around a ring of chips, whose products count once."""
+
 _COMPILERS = 2
 """Programs that are compiled at a time."""
 

@@ -1,0 +1,24 @@
+"""What a figure needs to be believed, besides its date and command: the code and the machine that made it."""
+
+import platform
+import subprocess
+from pathlib import Path
+
+
+def commit() -> str:
+  """Of the checkout that this is, with " with changes" where files that git follows have some; "" where it is none."""
+  root = Path(__file__).parent.parent
+  git = lambda *words: subprocess.run(["git", *words], capture_output=True, text=True, check=False, cwd=root).stdout
+  try:
+    found, changes = git("rev-parse", "HEAD").strip(), git("status", "--porcelain", "--untracked-files=no").strip()
+  except OSError:  # no git
+    return ""
+  return f"{found} with changes" if found and changes else found
+
+
+def processor() -> str:
+  """As the system calls it."""
+  told = Path("/proc/cpuinfo")
+  lines = told.read_text().splitlines() if told.exists() else []
+  names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+  return names[0] if names else platform.processor() or platform.machine()

@@ -1,0 +1,33 @@
+import subprocess
+
+from amopo_jax import provenance
+
+
+def test_the_commit_is_that_of_the_checkout_and_says_whether_files_have_changed(tmp_path, monkeypatch):
+  git = lambda *words: subprocess.run(
+    ["git", "-c", "user.name=a", "-c", "user.email=a@b", *words], cwd=tmp_path, check=True, capture_output=True
+  )
+  (tmp_path / "package").mkdir()
+  file = tmp_path / "package" / "provenance.py"
+  file.write_text("")
+  git("init", "-q")
+  git("add", ".")
+  git("commit", "-qm", "one")
+  monkeypatch.setattr(provenance, "__file__", str(file))
+  assert len(clean := provenance.commit()) == 40
+  (tmp_path / "new").write_text("")
+  assert provenance.commit() == clean
+  file.write_text("other")
+  assert provenance.commit() == f"{clean} with changes"
+
+
+def test_there_is_none_outside_of_a_checkout_or_without_git(tmp_path, monkeypatch):
+  monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+  monkeypatch.setattr(provenance, "__file__", str(tmp_path / "package" / "provenance.py"))
+  assert provenance.commit() == ""
+  monkeypatch.setenv("PATH", str(tmp_path))
+  assert provenance.commit() == ""
+
+
+def test_the_processor_has_a_name():
+  assert provenance.processor()
