@@ -13,6 +13,8 @@ from amopo_jax.objective import (
   AlphaFn,
   Conflict,
   Objective,
+  Uncertainty,
+  by_variance,
   check_radius,
   fixed,
   make_amopo,
@@ -30,12 +32,24 @@ DEFAULTS = {
   "length_weight": 0.0,
   "per_turn": False,
   "loss_power": 0.0,
+  "uncertainty_rate": 0.0,
 }
 """Keys that not every objective uses, with the value of `configs/base.py` that they must be left at elsewhere."""
 
 USED = {
-  "amopo": ("target_margin", "alpha", "fixed_alpha", "ties", "gap_margin", "sft_weight", "per_turn", "loss_power"),
+  "amopo": (
+    "target_margin",
+    "alpha",
+    "fixed_alpha",
+    "ties",
+    "gap_margin",
+    "sft_weight",
+    "per_turn",
+    "loss_power",
+    "uncertainty_rate",
+  ),
   "sft": (),
+  "sft_both": (),
   "simpo": ("target_margin",),
   "orpo": ("ratio_weight",),
   "cpo": ("sft_weight",),
@@ -49,6 +63,9 @@ USED = {
   "modpo": ("fixed_alpha", "gap_margin"),
 }
 """What each objective uses besides beta."""
+
+_NO_ARGUMENTS = ("alpha", "fixed_alpha", "ties", "uncertainty_rate")
+"""Of those, the ones that its maker does not take by their names."""
 
 
 def build_objective(spec: ObjectiveSpec, num_contexts: int, *, parts: int) -> Objective:
@@ -85,6 +102,16 @@ def build_conflict(spec: ObjectiveSpec, num_contexts: int) -> Conflict | None:
   return Conflict(tuple(weight / sum(weights) for weight in weights), spec.conflict_radius)
 
 
+def build_uncertainty(spec: ObjectiveSpec, num_contexts: int, *, parts: int) -> Uncertainty | None:
+  """The objective whose weights are learned; None where none are. Arguments as of `build_objective`."""
+  if not spec.uncertainty_rate:
+    return None
+  arguments = _arguments(spec, num_contexts, parts)
+  alpha_fn = arguments.pop("alpha_fn")
+  make = lambda learned: make_amopo(beta=spec.beta, alpha_fn=by_variance(alpha_fn, learned), **arguments)
+  return Uncertainty(make, spec.uncertainty_rate)
+
+
 def needs_reference(spec: ObjectiveSpec) -> bool:
   """Whether the pairs have to bring the log-probabilities of a reference policy."""
   return spec.name in REFERENCED
@@ -93,7 +120,7 @@ def needs_reference(spec: ObjectiveSpec) -> bool:
 def _arguments(spec: ObjectiveSpec, num_contexts: int, parts: int) -> dict[str, Any]:
   """What the maker takes besides beta."""
   used = USED[spec.name]
-  found = {key: getattr(spec, key) for key in used if key not in ("alpha", "fixed_alpha", "ties")}
+  found = {key: getattr(spec, key) for key in used if key not in _NO_ARGUMENTS}
   if "alpha" in used:
     found["alpha_fn"] = _alpha_fn(spec, num_contexts, parts)
   elif "fixed_alpha" in used:
@@ -107,7 +134,7 @@ def _arguments(spec: ObjectiveSpec, num_contexts: int, parts: int) -> dict[str, 
 def _check_numbers(spec: ObjectiveSpec) -> None:
   if not 0 < spec.beta < math.inf:
     raise InputError(f"config.objective.beta: {spec.beta} is not positive; the paper uses 0.8")
-  for key in ("target_margin", "gap_margin", "sft_weight", "ratio_weight", "length_weight"):
+  for key in ("target_margin", "gap_margin", "sft_weight", "ratio_weight", "length_weight", "uncertainty_rate"):
     value = getattr(spec, key)
     if not 0 <= value < math.inf:
       raise InputError(f"config.objective.{key}: {value} is not a finite number of at least 0; correct it")

@@ -13,13 +13,13 @@ from jax.sharding import Mesh
 
 from amopo_jax import build
 from amopo_jax import mesh as meshes
-from amopo_jax.build_objective import build_conflict, build_objective
+from amopo_jax.build_objective import build_conflict, build_objective, build_uncertainty
 from amopo_jax.lora import Split, split_params, with_base
 from amopo_jax.metrics import MetricSums
 from amopo_jax.models.config import ModelConfig
 from amopo_jax.models.score import ScoreFn
 from amopo_jax.models.transformer import abstract_params
-from amopo_jax.objective import Conflict, Objective
+from amopo_jax.objective import Conflict, Objective, Uncertainty
 from amopo_jax.optim import kept_on_host, make_optimizer, make_schedule
 from amopo_jax.run_spec import RunSpec
 from amopo_jax.state import TrainState, abstract_state
@@ -37,6 +37,7 @@ class StepParts(NamedTuple):
     score_fn: of the policy, on the mesh.
     objective: of the config.
     conflict: how the contexts' gradients become one; None: by their sum.
+    uncertainty: the objective where its weights are learned; None where they are not.
     placed: sharding of each parameter of the whole policy.
     split: what of it is trained, and what is frozen.
   """
@@ -47,6 +48,7 @@ class StepParts(NamedTuple):
   score_fn: ScoreFn
   objective: Objective
   conflict: Conflict | None
+  uncertainty: Uncertainty | None
   placed: Any
   split: Split
 
@@ -90,6 +92,7 @@ def build_parts(
   parts = spec.batch.accumulation * meshes.row_shards(mesh)
   objective = build_objective(spec.objective, num_contexts, parts=parts)
   conflict = build_conflict(spec.objective, num_contexts)
+  uncertainty = build_uncertainty(spec.objective, num_contexts, parts=parts)
   rows = (0, 0) if conflict else rows  # the room for kept logits is for one backward pass
   attention = build.build_attention(spec.model, config, mesh)
   score_fn = build.build_score_fn(
@@ -97,7 +100,7 @@ def build_parts(
   )
   build_optimizer(spec, 1)
   placed, split = place_params(spec, config, mesh)
-  return StepParts(spec, mesh, attention.name, score_fn, objective, conflict, placed, split)
+  return StepParts(spec, mesh, attention.name, score_fn, objective, conflict, uncertainty, placed, split)
 
 
 def place_params(spec: RunSpec, config: ModelConfig, mesh: meshes.AnyMesh) -> tuple[Any, Split]:
@@ -117,7 +120,9 @@ def build_step(parts: StepParts, num_steps: int) -> BuiltStep:
   tx, schedule = build_optimizer(parts.spec, num_steps)
   target = place_state(parts.spec, parts.split, parts.mesh, tx)
   shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
-  make = lambda score_fn: make_train_step(score_fn, parts.objective, tx, schedule, conflict=parts.conflict)
+  make = lambda score_fn: make_train_step(
+    score_fn, parts.objective, tx, schedule, conflict=parts.conflict, uncertainty=parts.uncertainty
+  )
   step = with_base(make, parts.score_fn, parts.split.join)
   return BuiltStep(tx, target, jit_train_step(step, shardings, parts.mesh))
 
@@ -142,7 +147,8 @@ def place_state(spec: RunSpec, split: Split, mesh: meshes.AnyMesh, tx: optax.Gra
     mesh: may be of sizes alone.
     tx: optimizer.
   """
-  state = abstract_state(split.params, tx, seed=spec.seed)
+  learned = len(spec.data.contexts) if spec.objective.uncertainty_rate else 0
+  state = abstract_state(split.params, tx, seed=spec.seed, learned_contexts=learned)
   put = lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
   shardings = meshes.state_shardings(state, split.params, split.placed, mesh, offload=spec.optim.offload)
   return jax.tree.map(put, state, shardings)

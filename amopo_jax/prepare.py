@@ -162,6 +162,7 @@ def start_or_resume(run: Run, checkpoints: Checkpoints) -> Restored:
 def _initializer(parts: StepParts, step: BuiltStep, source: PolicySource) -> Callable[[], TrainState]:
   seed, split = parts.spec.seed, parts.split
   shardings = jax.tree.map(lambda leaf: leaf.sharding, step.target)
+  learned = 0 if step.target.log_variances is None else len(step.target.log_variances)
 
   def init() -> TrainState:
     if split.base is None:
@@ -169,7 +170,9 @@ def _initializer(parts: StepParts, step: BuiltStep, source: PolicySource) -> Cal
       loaded = load_policy(source, dtype=dtype, shardings=split.placed, seed=seed)
     else:
       loaded = start_adapters(parts.spec.lora, source.config, split, seed=seed)
-    make = jax.jit(lambda p: init_state(p, step.tx, seed=seed), out_shardings=shardings, donate_argnums=0)
+    make = jax.jit(
+      lambda p: init_state(p, step.tx, seed=seed, learned_contexts=learned), out_shardings=shardings, donate_argnums=0
+    )
     return make(loaded)
 
   return init

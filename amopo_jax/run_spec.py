@@ -90,6 +90,7 @@ class ObjectiveSpec:
   conflict_radius: float
   per_turn: bool
   loss_power: float
+  uncertainty_rate: float
 
 
 @dataclasses.dataclass(frozen=True)

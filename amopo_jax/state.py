@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int, UInt32
+from jaxtyping import Array, Float, Int, UInt32
 
 from amopo_jax.types import Params
 
@@ -19,33 +19,39 @@ class TrainState(NamedTuple):
     params: the policy.
     opt_state: of optax.
     rng: key data from which the noise of step n is drawn as `fold_in(rng, n)`; never advanced.
+    log_variances: learned weights of the contexts (`objective.uncertainty`); None where they are not learned.
   """
 
   step: Int[Array, ""]
   params: Params
   opt_state: optax.OptState
   rng: UInt32[Array, "2"]
+  log_variances: Float[Array, " K"] | None = None
 
 
-def init_state(params: Params, tx: optax.GradientTransformation, *, seed: int) -> TrainState:
+def init_state(params: Params, tx: optax.GradientTransformation, *, seed: int, learned_contexts: int = 0) -> TrainState:
   """The state before the first step.
 
   Args:
     params: initial policy.
     tx: optimizer, for its own initial state.
     seed: of the noise.
+    learned_contexts: K where the contexts' weights are learned, else 0.
   """
   return TrainState(
     step=jnp.zeros((), jnp.int32),
     params=params,
     opt_state=tx.init(params),
     rng=jax.random.key_data(jax.random.key(seed, impl="threefry2x32")),
+    log_variances=jnp.zeros(learned_contexts, jnp.float32) if learned_contexts else None,
   )
 
 
-def abstract_state(params: Params, tx: optax.GradientTransformation, *, seed: int) -> TrainState:
+def abstract_state(
+  params: Params, tx: optax.GradientTransformation, *, seed: int, learned_contexts: int = 0
+) -> TrainState:
   """Shapes and types of `init_state`, without computing anything; `params` may be abstract."""
-  make: Callable[[Params], TrainState] = lambda p: init_state(p, tx, seed=seed)
+  make: Callable[[Params], TrainState] = lambda p: init_state(p, tx, seed=seed, learned_contexts=learned_contexts)
   return jax.eval_shape(make, params)
 
 

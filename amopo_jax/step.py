@@ -8,6 +8,7 @@
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -18,7 +19,7 @@ from jaxtyping import Array, Float, Int, UInt32
 
 from amopo_jax.mesh import jit_for, replicated
 from amopo_jax.metrics import MetricSums, metric_sums
-from amopo_jax.objective import Conflict, Objective, resolve_conflict
+from amopo_jax.objective import Conflict, Objective, Uncertainty, descend, resolve_conflict
 from amopo_jax.state import TrainState
 from amopo_jax.types import PAIR_MEMBERS, Batch, PackedRows, PairInfo, Params, ResponseMoments, Scalar
 
@@ -50,6 +51,7 @@ def make_train_step(
   schedule: optax.Schedule,
   *,
   conflict: Conflict | None = None,
+  uncertainty: Uncertainty | None = None,
 ) -> TrainStep:
   """One optimizer step.
 
@@ -59,17 +61,19 @@ def make_train_step(
     tx: optimizer.
     schedule: the learning rate it follows, reported in the metrics.
     conflict: how the contexts' gradients become one; None: by their sum, in one backward pass instead of K.
+    uncertainty: objective in the place of `objective` whose weights the step learns; None: nothing is learned there.
 
   Returns:
     `train_step(state, batch) -> (state, metrics)`; metrics hold `sums` (`MetricSums`), `grad_norm` (before
     clipping), `param_norm` and `learning_rate`. Not yet jitted.
   """
 
-  gradient = (_context_gradients if conflict else _gradient)(score_fn, objective)
+  gradient_of = partial(_context_gradients if conflict else _gradient, score_fn)
 
   def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
     micros, pairs, contexts = batch.pairs.is_ordered.shape
     noise = draw_noise(state.rng, state.step, (micros, pairs, contexts, len(PAIR_MEMBERS)))
+    gradient = gradient_of(uncertainty.objective_at(state.log_variances) if uncertainty else objective)
     grads, sums = _sum_over_micro_batches(
       lambda micro: gradient(state.params, *micro), (batch.rows, batch.pairs, noise)
     )
@@ -83,6 +87,9 @@ def make_train_step(
       "param_norm": optax.tree.norm(params),
       "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
     }
+    if uncertainty:
+      learned = descend(state.log_variances, sums.losses, sums.counted, uncertainty.rate)
+      state = state._replace(log_variances=learned)
     return state._replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
 
   return train_step

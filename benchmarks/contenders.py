@@ -26,6 +26,7 @@ class Contender(NamedTuple):
     loss: which loss it trains on: amopo, simpo, orpo; "" for none.
     environment: name of its requirements; "" for this one.
     options: of its job.
+    xla_flags: of its process.
   """
 
   label: str
@@ -33,6 +34,7 @@ class Contender(NamedTuple):
   loss: str = "amopo"
   environment: str = ""
   options: Mapping[str, Any] = MappingProxyType({})
+  xla_flags: str = ""
 
 
 CONTENDERS = {
@@ -81,7 +83,7 @@ class Worker:
         stdout=subprocess.PIPE,
         stderr=log,
         cwd=ROOT,
-        env=environment(job.device),
+        env=environment(job.device, contender.xla_flags),
       )
     counts = self._answer()["counts"]
     self.counts = Counts(**{**counts, "recomputed": tuple(counts["recomputed"])})
@@ -119,9 +121,10 @@ class Worker:
     return said[-1] if said else f"ended with status {status} and no message"
 
 
-def environment(device: str) -> dict[str, str]:
+def environment(device: str, xla_flags: str = "") -> dict[str, str]:
   """The children's environment: one device, nothing from a hub, nobody is told."""
   kept = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "JAX_PLATFORMS")}
+  kept |= {"XLA_FLAGS": xla_flags} if xla_flags else {}
   quiet = {"HF_HUB_OFFLINE": "1", "WANDB_MODE": "disabled", "TOKENIZERS_PARALLELISM": "false"}
   if device == "gpu":
     return kept | quiet | {"JAX_PLATFORMS": "cuda", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}

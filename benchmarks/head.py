@@ -9,6 +9,7 @@ table; the gradient is that of the sum of the log-probabilities with respect to 
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 import time
@@ -47,7 +48,7 @@ def arguments() -> argparse.Namespace:
   parser.add_argument("--words", type=numbers, default=[6400, 32768, 151936], help="entries of the vocabulary")
   parser.add_argument("--width", type=int, default=896, help="of the hidden states")
   parser.add_argument("--chunk", type=int, default=512, help="tokens that the moments head projects at a time")
-  parser.add_argument("--steps", type=int, default=3, help="that are timed; the fastest counts")
+  parser.add_argument("--steps", type=int, default=5, help="that are timed; the median counts")
   parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
   parser.add_argument("--json", metavar="FILE")
   parser.add_argument("--cell", type=numbers, help=argparse.SUPPRESS)
@@ -82,7 +83,7 @@ def measure(head: str, length: int, words: int, *, width: int, chunk: int, steps
   gradient = meshes.jit_for(mesh, jax.value_and_grad(summed, argnums=(0, 1)))
   norms = lambda grads: [float(jnp.linalg.norm(grad.astype(jnp.float32))) for grad in grads]
   value, grads = gradient(hidden, weight)
-  seconds = min(_seconds(lambda: jax.block_until_ready(gradient(hidden, weight))) for _ in range(steps))
+  seconds = statistics.median(_seconds(lambda: jax.block_until_ready(gradient(hidden, weight))) for _ in range(steps))
   peak = peak_bytes(jax.default_backend())
   d_hidden, d_weight = norms(grads)
   return {"seconds": seconds, "peak_bytes": peak, "value": float(value), "d_hidden": d_hidden, "d_weight": d_weight}

@@ -76,7 +76,11 @@ def arguments() -> argparse.Namespace:
   parser.add_argument("--row-length", type=int, default=0, help="of our rows; 0: see peers/ours.py")
   parser.add_argument("--override", action="append", default=[], metavar="A.B=V", help="of our config, after FAST")
   parser.add_argument(
-    "--variant", action="append", default=[], metavar="A.B=V,…", help="ours once more, also with these"
+    "--variant",
+    action="append",
+    default=[],
+    metavar="A.B=V,…",
+    help="ours once more, also with these keys, and flags of XLA such as --variant=--xla_cpu_multi_thread_eigen=false",
   )
   parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
   parser.add_argument("--turns", choices=("auto", "alive", "fresh"), default="auto", help="whether children stay")
@@ -115,10 +119,14 @@ def measure(args: argparse.Namespace, job: Job) -> dict[str, Any]:
 
 
 def variants(texts: Sequence[str], job: Job) -> dict[str, Contender]:
-  """Ours under other keys, each `a.b=v,c.d=w`, as further contenders."""
-  overrides = {text: [*job.options["overrides"], *text.split(",")] for text in texts}
-  options = {text: {**CONTENDERS["ours"].options, "overrides": keys} for text, keys in overrides.items()}
-  return {text: Contender(f"ours, {text}", "ours", options=given) for text, given in options.items()}
+  """Ours under other keys, each `a.b=v,c.d=w`, and flags of XLA, as further contenders."""
+  found = {}
+  for text in texts:
+    flags = [part for part in text.split(",") if part.startswith("--")]
+    overrides = [*job.options["overrides"], *(part for part in text.split(",") if part not in flags)]
+    options = {**CONTENDERS["ours"].options, "overrides": overrides}
+    found[text] = Contender(f"ours, {text}", "ours", options=options, xla_flags=" ".join(flags))
+  return found
 
 
 def figures(

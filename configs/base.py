@@ -81,13 +81,14 @@ def get_config() -> ConfigDict:
   config.batch.accumulation = 1  # micro-batches of one step; changes memory, not the result
 
   config.objective = ConfigDict()
-  config.objective.name = "amopo"  # or sft, simpo, orpo, cpo, slic, rrhf; with a reference those of docs/method.md
+  config.objective.name = "amopo"  # or sft, sft_both, simpo, orpo, cpo, slic, rrhf; with a reference: docs/method.md
   config.objective.beta = 0.8  # nats per token -> reward
   config.objective.target_margin = 2.0  # gamma, in units of reward; delta of slic; the others accept any value
   config.objective.alpha = "gaussian"  # weights over contexts: a name of objective.alpha.ALPHAS, or fixed
   config.objective.fixed_alpha = ()  # one weight per context, where alpha is fixed
   config.objective.ties = "keep"  # terms whose dimension does not order the pair: a name of preference.TIE_POLICIES
   config.objective.loss_power = 0.0  # alpha times each loss to this power: 1 turns to what is not learned, -1 away
+  config.objective.uncertainty_rate = 0.0  # learns a variance per context, by steps of this size; 0.1 is usual, 0: none
   config.objective.per_turn = False  # multiplies alpha by what each record's turn wants (docs/data.md, "wanted")
   config.objective.gap_margin = 0.0  # adds this times the normalised score gap to the target margin
   config.objective.sft_weight = 0.0  # adds this times the chosen responses' mean negative log-probability

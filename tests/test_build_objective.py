@@ -18,6 +18,7 @@ from amopo_jax.objective import (
   make_orpo,
   make_rrhf,
   make_sft,
+  make_sft_both,
   make_simpo,
   make_slic,
   simplex,
@@ -63,6 +64,7 @@ def test_fixed_weights_come_from_the_config(make_spec, example):
   "name, keys, expected",
   [
     ("sft", {}, make_sft(beta=0.8)),
+    ("sft_both", {}, make_sft_both(beta=0.8)),
     ("simpo", {}, make_simpo(beta=0.8, target_margin=2.0)),
     ("orpo", {"ratio_weight": 0.4}, make_orpo(beta=0.8, ratio_weight=0.4)),
     ("cpo", {"sft_weight": 0.3}, make_cpo(beta=0.8, sft_weight=0.3)),

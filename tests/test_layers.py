@@ -66,3 +66,24 @@ def test_imports_point_down_and_libraries_stay_in_their_rooms(path):
 )
 def test_a_crossing_is_found(file, name):
   assert crossings(PACKAGE / file, [name])
+
+
+GRADERS = "amopo_jax.lab.graders"
+GRADE = {"GRADERS", "grade", "helpfulness", "correctness", "instruction_following"}
+MAY_GRADE = {"cli/lab.py", *(f"lab/{name}.py" for name in ("grading", "responders", "summary", "world"))}
+"""They write records, measure responses, or print."""
+
+
+def takes_graders(path: pathlib.Path) -> bool:
+  nodes = list(ast.walk(ast.parse(path.read_text())))
+  whole = any(isinstance(node, ast.Import) and GRADERS in {alias.name for alias in node.names} for node in nodes)
+  froms = [node for node in nodes if isinstance(node, ast.ImportFrom)]
+  whole |= any(node.module == "amopo_jax.lab" and "graders" in {a.name for a in node.names} for node in froms)
+  return whole or any(node.module == GRADERS and GRADE & {alias.name for alias in node.names} for node in froms)
+
+
+def test_no_method_sees_the_graders():
+  """What trains takes records; only what makes them, and what measures responses afterwards, can grade."""
+  assert {str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py") if takes_graders(path)} == MAY_GRADE
+  trains = [path for path in PACKAGE.rglob("*.py") if room(path) not in ("lab", "cli")]
+  assert [path for path in trains if any(name.startswith("amopo_jax.lab") for name in imports(path))] == []

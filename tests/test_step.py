@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from amopo_jax import build, build_data, mesh
-from amopo_jax.build_objective import build_conflict, build_objective
+from amopo_jax.build_objective import build_conflict, build_objective, build_uncertainty
 from amopo_jax.build_step import build_optimizer
 from amopo_jax.data.collate import collate, count_pairs
 from amopo_jax.data.pipeline import make_stream
@@ -183,3 +183,29 @@ def test_noise_depends_on_the_step_and_not_on_the_split():
   np.testing.assert_array_equal(whole.reshape(-1), split.reshape(-1))
   assert not np.array_equal(whole, draw_noise(key, jnp.asarray(6), (1, 8, 3, 2)))
   assert abs(float(jnp.mean(draw_noise(key, jnp.asarray(0), (1, 500, 4, 2))))) < 0.1
+
+
+def test_learned_weights_are_the_objective_at_the_state_and_move_by_the_losses(make_spec, groups):
+  changes = dict(batch__group_rows=1, batch__row_length=192, objective__alpha="uniform")
+  spec = make_spec(**changes, objective__uncertainty_rate=0.25)
+  source, grid = find_policy("", dict(spec.model.arch)), mesh.make_mesh(1, 1, 1, 1, devices=jax.devices()[:1])
+  placed = build.param_shardings(spec, abstract_params(source.config, jnp.float32), grid)
+  tx, schedule = build_optimizer(spec, 10)
+  score_fn = build.build_score_fn(spec.model, source.config, 2, grid)
+  batch = mesh.place_batch(collate(groups, accumulation=2, num_pairs=count_pairs(groups)), grid)
+  start = init_state(load_policy(source, dtype=jnp.float32, shardings=placed), tx, seed=3, learned_contexts=2)
+  start = start._replace(log_variances=jnp.log(jnp.array([1.0, 3.0])))
+
+  def run(spec):
+    objective = build_objective(spec.objective, 2, parts=1)
+    uncertainty = build_uncertainty(spec.objective, 2, parts=1)
+    return jax.jit(make_train_step(score_fn, objective, tx, schedule, uncertainty=uncertainty))(start, batch)
+
+  state, metrics = run(spec)
+  fixed, _ = run(make_spec(**changes | dict(objective__alpha="fixed", objective__fixed_alpha=(3.0, 1.0))))
+  for mine, theirs in zip(jax.tree.leaves(state.params), jax.tree.leaves(fixed.params), strict=True):
+    np.testing.assert_allclose(mine, theirs, atol=1e-6)
+  means = metrics["sums"].losses / metrics["sums"].counted
+  expected = start.log_variances - 0.25 * (1 - means / jnp.array([1.0, 3.0]))
+  np.testing.assert_allclose(state.log_variances, expected, rtol=1e-5)
+  np.testing.assert_array_equal(fixed.log_variances, start.log_variances)

@@ -36,14 +36,15 @@ def jobs_of(study: Study, start: RunSpec, run: RunSpec, size: Size) -> list[Job]
     run: the config of AMoPO; methods change it.
     size: how much of it.
   """
-  by_name = {arm.ground.name: arm.ground for arm in study.arms}
+  origins = {arm.ground.origin.name: arm.ground.origin for arm in study.arms}
+  by_name = origins | {arm.ground.name: arm.ground for arm in study.arms}
   places = _places(list(by_name.values()))
   maker = _Maker(study, start, run, size, places)
-  jobs = [_base_world(by_name[name], size) for name in dict.fromkeys(places.values())]
-  jobs += [maker.base(ground) for ground in by_name.values()]
+  jobs = [_base_world(by_name[name], size) for name in dict.fromkeys(places[name] for name in origins)]
+  jobs += [maker.base(ground) for ground in origins.values()]
   for seed in range(size.seeds):
     jobs += [_world(by_name[name], seed, size) for name in dict.fromkeys(places.values())]
-    jobs += [maker.start(ground, seed) for ground in by_name.values()]
+    jobs += [maker.start(ground, seed) for ground in origins.values()]
     jobs += [maker.arm(arm, seed) for arm in study.arms]
   return jobs
 
@@ -72,8 +73,9 @@ class _Maker:
     self._study, self._start, self._run, self._size, self._places = study, to_dict(start), to_dict(run), size, places
 
   def base(self, ground: Ground) -> Job:
-    """Supervised fine-tuning of random weights in one context."""
+    """Supervised fine-tuning of random weights in one context, whose prompt is the same for both responses."""
     changes = {"train.steps": self._size.base_steps, "seed": _BASE_SEED}
+    changes |= {"data.rule": "derived", "objective.name": "sft_both"}
     spec, world = change(self._start, {**ground.changes, **changes}), _base_world_name(self._places[ground.name])
     contexts = _contexts(OVERALL, spec["data"]["contexts"])
     asked = {"run": spec, "contexts": contexts, "world": world, "records": "start", "start": "", "rival": ""}
@@ -90,7 +92,7 @@ class _Maker:
   def arm(self, arm: Arm, seed: int) -> Job:
     """What follows."""
     method, ground = self._study.methods[arm.method], arm.ground
-    start, world = _start_name(ground, seed), self._world(ground, seed)
+    start, world = _start_name(ground.origin, seed), self._world(ground, seed)
     changes = {key: value for key, value in ground.changes.items() if key != "model.arch"} | dict(method.changes)
     steps = {"train.steps": self._size.steps * method.work, "seed": 1000 + seed}
     spec = change(self._run, {**changes, **steps})

@@ -38,7 +38,7 @@ def write_report(
     study: what was compared.
     answers: of `run_jobs`.
     failures: job -> why there is no answer.
-    folder: of the study.
+    folder: of the study; the report has one of its own in there.
     size: how much was done.
     command: that does it again.
     seconds: that this took, what had been done before left out.
@@ -46,8 +46,8 @@ def write_report(
   Returns:
     Path of report.md.
   """
-  out = folder / "report"
-  out.mkdir(exist_ok=True)
+  out = folder / "reports" / study.name
+  out.mkdir(parents=True, exist_ok=True)
   world = _over_worlds([answer for name, answer in answers.items() if name.startswith("worlds/")])
   curves = _curves(study, answers, folder)
   _write_scores(answers, out / "scores.csv")

@@ -23,6 +23,13 @@ class Ground(NamedTuple):
   world: WorldSpec = DEFAULT_SPEC
   changes: Mapping[str, Any] = MappingProxyType({})
 
+  @property
+  def origin(self) -> "Ground":
+    """Where base and start are made: worlds that differ in ties, inversions and noise alone have them in common."""
+    kept = {name: getattr(DEFAULT_SPEC, name) for name in ("tied", "inverted", "noise")}
+    world = dataclasses.replace(self.world, **kept)
+    return Ground() if world == DEFAULT_SPEC and not self.changes else self._replace(world=world)
+
 
 class Arm(NamedTuple):
   """A method on a ground."""
@@ -40,12 +47,14 @@ class Study(NamedTuple):
   """One question.
 
   Attributes:
+    name: of the folder of its report.
     title: of the report.
     methods: by name.
     arms: in the order of the table; the first is what the others are compared with.
     scores: to ask for, beside the highest.
   """
 
+  name: str
   title: str
   methods: Mapping[str, Method]
   arms: tuple[Arm, ...]
@@ -93,53 +102,69 @@ def _on(grounds: Sequence[Ground], methods: Sequence[str]) -> tuple[Arm, ...]:
   return tuple(Arm(method, ground) for ground in grounds for method in methods)
 
 
+def _world(name: str, **dials: Any) -> Ground:
+  """The default ground where the dials stand as they do there: studies in one folder share its policies."""
+  world = dataclasses.replace(DEFAULT_SPEC, **dials)
+  return Ground() if world == DEFAULT_SPEC else Ground(name, world)
+
+
 def _worlds(dial: str, values: Sequence[float]) -> list[Ground]:
-  return [Ground(f"{dial}-{value:g}", dataclasses.replace(DEFAULT_SPEC, **{dial: value})) for value in values]
-
-
-def _domains() -> list[Ground]:
-  return [Ground(name, dataclasses.replace(DEFAULT_SPEC, domain=name)) for name in DOMAINS]
+  return [_world(f"{dial}-{value:g}", **{dial: value}) for value in values]
 
 
 _DIALOGUE = Ground("dialogue", dataclasses.replace(DEFAULT_SPEC, turns=2), {"batch.row_length": 192})
 """Two questions and an answer between them need longer rows."""
 
 
-def _changed(key: str, values: Mapping[str, Any]) -> list[Ground]:
-  return [Ground(name, changes={key: value}) for name, value in values.items()]
+def _size(width: int, layers: int) -> Ground:
+  """A policy of some width and number of layers; heads of 32."""
+  shape = {"hidden_size": width, "num_attention_heads": width // 32, "num_hidden_layers": layers}
+  return Ground(f"{width}x{layers}", changes={"model.arch": shape | {"intermediate_size": 3 * width}})
 
 
-def _sizes(shapes: Sequence[tuple[int, int]]) -> list[Ground]:
-  """Policies of some width and number of layers; heads of 32."""
-  shape = lambda width, layers: {"hidden_size": width, "num_attention_heads": width // 32, "num_hidden_layers": layers}
-  named = {f"{width}x{layers}": shape(width, layers) | {"intermediate_size": 3 * width} for width, layers in shapes}
-  return _changed("model.arch", named)
-
-
-STUDIES: Mapping[str, Study] = MappingProxyType(
-  {
-    "baselines": Study("AMoPO and its baselines", METHODS, _on([Ground()], tuple(METHODS))),
-    "weights": Study("Weights over contexts", WEIGHTS, _on([Ground()], tuple(WEIGHTS))),
-    "margins": Study("The target margin", MARGINS, _on([Ground()], tuple(MARGINS))),
-    "ties": Study("Ties and inversions", TIES, _on(_worlds("inverted", (0.1, 0.25, 0.5)), tuple(TIES))),
-    "noise": Study(
-      "Corrupted scores", METHODS, _on(_worlds("noise", (0.0, 0.1, 0.2, 0.3)), ("amopo", "uniform", "simpo"))
-    ),
-    "capacity": Study(
-      "The size of the policy", METHODS, _on(_sizes([(64, 2), (96, 3), (160, 4), (224, 5)]), ("amopo", "simpo"))
-    ),
-    "domains": Study("What the tasks are about", METHODS, _on(_domains(), ("amopo", "uniform", "simpo"))),
-    "dialogue": Study("Weights per turn of a dialogue", DIALOGUE, _on([_DIALOGUE], tuple(DIALOGUE))),
-    "template": Study(
-      "Instruction before or after the question",
-      METHODS,
-      _on(_changed("data.place", {place: place for place in ("before", "after")}), ("amopo", "simpo")),
-    ),
-    "steering": Study(
-      "Asking for a score",
-      METHODS,
-      _on([Ground()], ("amopo", "uniform", "scored_sft", "controllable")),
-      scores=(0.0, 1.0, 2.0, 3.0),
-    ),
-  }
+_ALL = (
+  Study("baselines", "AMoPO and its baselines", METHODS, _on([Ground()], tuple(METHODS))),
+  Study("weights", "Weights over contexts", WEIGHTS, _on([Ground()], tuple(WEIGHTS))),
+  Study("margins", "The target margin", MARGINS, _on([Ground()], tuple(MARGINS))),
+  Study(
+    "ties",
+    "Ties and inversions (a quarter is inverted where nothing is said)",
+    TIES,
+    _on(_worlds("inverted", (0.1, 0.25, 0.5)), tuple(TIES)),
+  ),
+  Study(
+    "noise",
+    "Corrupted scores (none where nothing is said)",
+    METHODS,
+    _on(_worlds("noise", (0.0, 0.1, 0.2, 0.3)), ("amopo", "uniform", "simpo")),
+  ),
+  Study(
+    "capacity",
+    "The size of the policy (128x4 where nothing is said)",
+    METHODS,
+    _on([_size(64, 2), _size(96, 3), Ground(), _size(192, 5)], ("amopo", "simpo")),
+  ),
+  Study(
+    "domains",
+    "What the tasks are about (text where nothing is said)",
+    METHODS,
+    _on([_world(name, domain=name) for name in DOMAINS], ("amopo", "uniform", "simpo")),
+  ),
+  Study("dialogue", "Weights per turn of a dialogue", DIALOGUE, _on([_DIALOGUE], tuple(DIALOGUE))),
+  Study(
+    "template",
+    "Instruction after the question (before it where nothing is said)",
+    METHODS,
+    _on([Ground(), Ground("after", changes={"data.place": "after"})], ("amopo", "simpo")),
+  ),
+  Study(
+    "steering",
+    "Asking for a score",
+    METHODS,
+    _on([Ground()], ("amopo", "uniform", "scored_sft", "controllable")),
+    scores=(0.0, 1.0, 2.0, 3.0),
+  ),
 )
+
+STUDIES: Mapping[str, Study] = MappingProxyType({study.name: study for study in _ALL})
+"""By name."""

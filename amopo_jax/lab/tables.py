@@ -56,7 +56,7 @@ def _columns(answers: Mapping[str, Answer]) -> list[str]:
 
 def start_name(arm: Arm) -> str:
   """Folder of the start of an arm."""
-  return Arm(START, arm.ground).name
+  return Arm(START, arm.ground.origin).name
 
 
 def score_rows(study: Study, answers: Mapping[str, Answer], mode: str, measure: Measure = score) -> Rows:
@@ -136,9 +136,8 @@ def asked_rows(study: Study, answers: Mapping[str, Answer]) -> Rows:
 
 def with_starts(study: Study) -> list[Arm]:
   """The starts, then the arms."""
-  grounds = dict.fromkeys(arm.ground.name for arm in study.arms)
-  first = {arm.ground.name: arm.ground for arm in reversed(study.arms)}
-  return [*(Arm(START, first[name]) for name in grounds), *study.arms]
+  origins = {arm.ground.origin.name: arm.ground.origin for arm in study.arms}
+  return [*(Arm(START, origin) for origin in origins.values()), *study.arms]
 
 
 def label(study: Study, arm: Arm) -> str:

@@ -11,6 +11,7 @@ from amopo_jax.objective.alpha import (
   ALPHAS,
   WHOLE_BATCH,
   AlphaFn,
+  by_variance,
   entropy,
   fixed,
   gaussian,
@@ -31,6 +32,7 @@ from amopo_jax.objective.baselines import (
   make_orpo,
   make_rrhf,
   make_sft,
+  make_sft_both,
   make_simpo,
   make_slic,
   uniform_objective,
@@ -62,6 +64,7 @@ from amopo_jax.objective.reference import (
   make_modpo,
   make_r_dpo,
 )
+from amopo_jax.objective.uncertainty import Uncertainty, descend
 
 __all__ = [
   "ALPHAS",
@@ -76,7 +79,10 @@ __all__ = [
   "Order",
   "PairLosses",
   "TiePolicy",
+  "Uncertainty",
+  "by_variance",
   "check_radius",
+  "descend",
   "entropy",
   "fixed",
   "follow_dimension",
@@ -97,6 +103,7 @@ __all__ = [
   "make_r_dpo",
   "make_rrhf",
   "make_sft",
+  "make_sft_both",
   "make_simpo",
   "make_slic",
   "margins",

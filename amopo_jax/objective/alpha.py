@@ -170,6 +170,22 @@ def by_turn(alpha: Alpha, wanted: Float[Array, "B K"]) -> Alpha:
   return _reweigh(alpha, wanted)
 
 
+def by_variance(alpha_fn: AlphaFn, log_variances: Float[Array, " K"]) -> AlphaFn:
+  """Weights times what is learned of each context: `α_bk exp(−s_k) / Σ_j α_bj exp(−s_j)`, see `uncertainty`.
+
+  Args:
+    alpha_fn: any.
+    log_variances: s; may be traced.
+  """
+
+  def varied(moments: ResponseMoments, noise: Noise) -> Alpha:
+    alpha = alpha_fn(moments, noise)
+    precision = jnp.exp(jnp.min(log_variances) - log_variances)  # at most 1
+    return _reweigh(alpha, jnp.broadcast_to(precision, alpha.shape))
+
+  return varied
+
+
 def by_loss(alpha: Alpha, losses: Float[Array, "B K"], power: float) -> Alpha:
   """Weights that know the losses: `α_bk l_bk^p / Σ_j α_bj l_bj^p`, with the row sums that α had.
 

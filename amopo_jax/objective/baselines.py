@@ -68,6 +68,25 @@ def make_sft(*, beta: float | Scalar = 1.0) -> Objective:
   return uniform_objective(losses, beta=beta)
 
 
+def make_sft_both(*, beta: float | Scalar = 1.0) -> Objective:
+  """Supervised fine-tuning on both responses, for prompts that do not say which of them is wanted.
+
+      L = Σ_b weight_b (1/K) Σ_k (1/2) Σ_p −mean_logps_bkp
+
+  Args:
+    beta: as of `make_sft`.
+
+  Returns:
+    The objective; loss in nats per token.
+  """
+
+  def losses(moments: ResponseMoments, pair_info: PairInfo) -> Float[Array, "B K"]:
+    del pair_info
+    return -jnp.mean(mean_logps(moments), axis=-1)
+
+  return uniform_objective(losses, beta=beta)
+
+
 def make_simpo(*, beta: float | Scalar, target_margin: float | Scalar) -> Objective:
   """SimPO in every context alike; with one context it is SimPO, with K it is the equal-compute control.
 
@@ -199,6 +218,7 @@ _LEAST_LOSS = 1e-6
 
 BASELINES: dict[str, Callable[..., Objective]] = {
   "sft": make_sft,
+  "sft_both": make_sft_both,
   "simpo": make_simpo,
   "orpo": make_orpo,
   "cpo": make_cpo,

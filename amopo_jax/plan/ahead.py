@@ -13,6 +13,7 @@ from amopo_jax import mesh as meshes
 from amopo_jax.build_objective import needs_reference
 from amopo_jax.build_step import StepParts, build_step
 from amopo_jax.plan.chips import GIB
+from amopo_jax.plan.stacks import read_stacks
 from amopo_jax.run_spec import RunSpec
 from amopo_jax.types import Batch, PackedRows, PairInfo, RunFailure
 
@@ -40,10 +41,11 @@ class Memory(NamedTuple):
     base: parameters that are frozen; 0 where all are trained.
     batch: token rows and what the annotators said of the pairs.
     arguments: all of these as the compiler lays them out.
-    temporaries: activations, gradients and everything else between the arguments and the results; None where the
-      compiler refused the program.
+    temporaries: everything between the arguments and the results; None where the compiler refused the program.
     needed: all that a step has to have at once; as far as the compiler counted, where it refused the program.
     available: what the compiler grants a program; None where it did not say so.
+    activations: of the temporaries, what the passes over the layers keep for the way back; 0 where it is not known.
+    gradients: of the temporaries, those of the layers' parameters; they share their room with what is dead by then.
   """
 
   parameters: int
@@ -54,6 +56,8 @@ class Memory(NamedTuple):
   temporaries: int | None
   needed: int
   available: int | None
+  activations: int = 0
+  gradients: int = 0
 
 
 class Attempt(NamedTuple):
@@ -93,7 +97,8 @@ def try_step(parts: StepParts, num_contexts: int) -> Attempt:
     needed, available = _shortage(str(error))
     memory = Memory(*sizes, sum(sizes), None, needed, available)
     return Attempt(None, memory, time.perf_counter() - began)
-  return Attempt(executable, _accepted(executable, sizes), time.perf_counter() - began)
+  turns = jax.tree.leaves(parts.split.params["layers"])[0].shape[0] // parts.spec.model.unroll
+  return Attempt(executable, _accepted(executable, sizes, turns), time.perf_counter() - began)
 
 
 def compile_step(parts: StepParts, num_contexts: int, options: dict[str, str] | None = None) -> jax.stages.Compiled:
@@ -157,12 +162,12 @@ def _bits(dtype: Any) -> int:
   return jnp.iinfo(dtype).bits if jnp.issubdtype(dtype, jnp.integer) else 8 * dtype.itemsize
 
 
-def _accepted(executable: jax.stages.Compiled, sizes: Sizes) -> Memory:
+def _accepted(executable: jax.stages.Compiled, sizes: Sizes, num_turns: int) -> Memory:
   found: Any = executable.memory_analysis()
   arguments, temporaries = found.argument_size_in_bytes, found.temp_size_in_bytes
   results = found.output_size_in_bytes - found.alias_size_in_bytes  # those that do not take an argument's place
   needed = arguments + temporaries + results + found.generated_code_size_in_bytes
-  return Memory(*sizes, arguments, temporaries, needed, None)
+  return Memory(*sizes, arguments, temporaries, needed, None, *read_stacks(executable.as_text() or "", num_turns))
 
 
 def _shortage(message: str) -> tuple[int, int]:

@@ -148,7 +148,7 @@ def _instructions(
 
 def _result_bytes(kind: str, is_start: bool, shapes: str, group: int) -> int:
   """Of all results of a collective; those of a start, but for an all-reduce, stand beside its operands and numbers."""
-  sizes = [(axes, _bytes(name, axes)) for name, axes in _SHAPE.findall(shapes)]
+  sizes = [(axes, shape_bytes(name, axes)) for name, axes in _SHAPE.findall(shapes)]
   if not is_start or kind == "all-reduce":
     return sum(size for _, size in sizes)
   share = {"all-gather": group / (group + 1), "reduce-scatter": 1 / (group + 1)}.get(kind, 1 / 2)
@@ -159,7 +159,7 @@ def _transfers(text: str, num_slices: int) -> Iterator[tuple[str, float]]:
   """Kind, and bytes over the network, of what each slice exchanges with all others by its hosts."""
   for found in _BETWEEN_SLICES.finditer(text):
     kind = found["kind"].lower().replace("_", "-")
-    operand = max(_bytes(*shape) for shape in _SHAPE.findall(found["result"]))
+    operand = max(shape_bytes(*shape) for shape in _SHAPE.findall(found["result"]))
     result = operand * num_slices if kind == "all-gather" else operand
     result = operand // num_slices if kind == "reduce-scatter" else result
     yield kind, _sent(kind, result, num_slices, num_slices)
@@ -210,6 +210,7 @@ def _device_ids(text: str, count: int) -> np.ndarray:
   return np.asarray([int(one) for one in text.split(",")]) if text else np.arange(count)
 
 
-def _bytes(kind: str, sizes: str) -> int:
+def shape_bytes(kind: str, sizes: str) -> int:
+  """Of an array as it stands in a program, such as `bf16` and `8,128`, without padding."""
   bits = 8 if kind == "pred" else int(re.sub(r"\D", "", kind))
   return -(-bits * math.prod(int(size) for size in sizes.split(",") if size) // 8)

@@ -43,9 +43,11 @@ def formula_memory(spec: RunSpec, config: ModelConfig, mesh: meshes.AnyMesh) -> 
   batch = abstract_batch(spec, mesh, len(spec.data.contexts))
   parameters, optimizer, base, rows = map(bytes_per_chip, (target.params, target.opt_state, split.base, batch))
   gradients = parameters * (2 if spec.batch.accumulation > 1 else 1)
-  temporaries = gradients + round(_activations(spec, config, mesh) + _gathered(spec, config, mesh))
+  activations = round(_activations(spec, config, mesh))
+  temporaries = gradients + activations + round(_gathered(spec, config, mesh))
   arguments = parameters + optimizer + base + rows
-  return Memory(parameters, optimizer, base, rows, arguments, temporaries, arguments + temporaries, None)
+  needed = arguments + temporaries
+  return Memory(parameters, optimizer, base, rows, arguments, temporaries, needed, None, activations, gradients)
 
 
 def formula_cost(spec: RunSpec, config: ModelConfig, mesh: meshes.AnyMesh, scored_share: float) -> Cost:

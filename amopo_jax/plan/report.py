@@ -71,7 +71,10 @@ def _memory(plan: Plan) -> list[Line]:
   padding = found.arguments - sum(size for _, size in parts)
   parts += [("padding of these", padding)] if padding > 0 else []
   if found.temporaries is not None:
-    parts += [("activations, gradients, …", found.temporaries)]
+    stacks = [("kept activations", found.activations), ("gradients of layers", found.gradients)]
+    stacks = [(name, size) for name, size in stacks if size]
+    others = found.temporaries - sum(size for _, size in stacks)
+    parts += [*stacks, ("other temporaries", others)] if others >= 0 else [("temporaries", found.temporaries)]
     rest = found.needed - found.arguments - found.temporaries
     parts += [("program", rest)] if rest > 0 else []
   granted = found.available or plan.chip_memory

@@ -48,6 +48,7 @@ def test_every_contender_has_a_module_and_pinned_requirements():
 def test_children_see_one_device_and_no_hub(monkeypatch):
   monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
   assert "XLA_FLAGS" not in environment("cpu")
+  assert environment("cpu", "--xla_cpu_use_xnnpack=false")["XLA_FLAGS"] == "--xla_cpu_use_xnnpack=false"
   assert environment("cpu")["JAX_PLATFORMS"] == "cpu"
   assert environment("gpu")["JAX_PLATFORMS"] == "cuda"
   assert environment("gpu")["HF_HUB_OFFLINE"] == "1"

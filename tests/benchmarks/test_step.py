@@ -4,6 +4,7 @@ import sys
 import pytest
 
 from benchmarks import step
+from benchmarks.peers.serve import Job
 
 
 def run(monkeypatch, *arguments):
@@ -63,3 +64,12 @@ def test_pairs_with_longer_rows_are_left_out(monkeypatch):
 
   assert lengths("--longest=620")[-1] != lengths()[-1]
   assert all(pair.question + 149 + max(pair.chosen, pair.rejected) <= 620 for pair in lengths("--longest=620"))
+
+
+def test_a_variant_takes_keys_and_flags_of_xla():
+  job = Job(options={"overrides": ["model.remat=dots"]}, **{name: None for name in Job._fields if name != "options"})
+  found = step.variants(["optim.mu_dtype=bfloat16,--xla_a=1,--xla_b=2", "model.unroll=4"], job)
+  both, keys = found.values()
+  assert both.options["overrides"] == ["model.remat=dots", "optim.mu_dtype=bfloat16"]
+  assert both.xla_flags == "--xla_a=1 --xla_b=2"
+  assert keys.xla_flags == ""

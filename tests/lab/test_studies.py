@@ -90,10 +90,30 @@ def test_plain_contexts_say_the_same_and_order_by_their_dimensions():
 
 def test_a_ground_changes_start_and_arms_and_a_seed_writes_a_shared_world_once():
   capacity = jobs("capacity")
-  assert [job.name for job in capacity if job.name.startswith("worlds/")] == ["worlds/64x2-0", "worlds/64x2-1"]
-  shapes = {job.asked["run"]["model"]["arch"]["hidden_size"] for job in capacity if "/start@" in job.name}
-  assert shapes == {64, 96, 160, 224}
+  assert sum(job.name.startswith("worlds/") for job in capacity) == 2
+  starts = {
+    job.name.removeprefix("seed0/"): job.asked["run"]["model"]["arch"] for job in capacity if "d0/start" in job.name
+  }
+  widths = {name: arch["hidden_size"] for name, arch in starts.items()}
+  assert widths == {"start@64x2": 64, "start@96x3": 96, "start": 128, "start@192x5": 192}
   assert sum(job.name.startswith("worlds/") for job in jobs("noise")) == 2 * 4
+
+
+@pytest.mark.parametrize("name", ["ties", "noise"])
+def test_worlds_that_differ_in_their_scores_alone_have_base_and_start_in_common(name):
+  names = [job.name for job in jobs(name)]
+  assert [job for job in names if job.startswith("base/") and "world" not in job] == ["base/default"]
+  assert [job for job in names if "/start" in job] == ["seed0/start", "seed1/start"]
+  trained = {job.asked["world"] for job in jobs(name) if job.name.startswith("seed0/amopo@noise")}
+  assert trained == ({f"worlds/noise-0.{n}-0" for n in (1, 2, 3)} if name == "noise" else set())
+
+
+@pytest.mark.parametrize("name", ["ties", "noise", "capacity", "domains", "template", "steering", "weights"])
+def test_what_another_study_did_on_the_default_ground_is_the_same_job(name):
+  default = {job.name: job for job in jobs("baselines")}
+  shared = [job for job in jobs(name) if job.name in default and not STUDIES[name].scores]
+  assert all(default[job.name] == job for job in shared)
+  assert STUDIES[name].scores or {"base/default", "seed0/start"} <= {job.name for job in shared}
 
 
 def test_a_soup_needs_the_policies_it_is_made_of():

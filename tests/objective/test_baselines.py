@@ -12,6 +12,7 @@ from amopo_jax.objective import (
   make_orpo,
   make_rrhf,
   make_sft,
+  make_sft_both,
   make_simpo,
   make_slic,
   margins,
@@ -33,6 +34,13 @@ def test_sft_is_the_mean_of_the_means(case):
   loss, aux = make_sft()(responses.moments(), noise, info)
   np.testing.assert_allclose(loss, -np.mean(responses.mean_logps[..., 0]), rtol=1e-6)
   np.testing.assert_allclose(aux.losses, -responses.mean_logps[..., 0], rtol=1e-6)
+
+
+def test_sft_of_both_is_the_mean_over_both(case):
+  responses, noise, info = case
+  loss, aux = make_sft_both()(responses.moments(), noise, info)
+  np.testing.assert_allclose(loss, -np.mean(responses.mean_logps), rtol=1e-6)
+  np.testing.assert_allclose(aux.losses, -np.mean(responses.mean_logps, axis=-1), rtol=1e-6)
 
 
 def test_sft_reports_rewards_of_the_beta_it_is_given(case):
@@ -112,6 +120,7 @@ def test_odds_of_a_certain_response_are_finite_and_so_is_their_gradient():
 
 ALL = {
   "sft": make_sft(),
+  "sft_both": make_sft_both(),
   "simpo": make_simpo(beta=0.8, target_margin=1.5),
   **{n: one for n, (one, _) in ORACLES.items()},
 }
