@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from benchmarks import report
@@ -79,17 +80,18 @@ def measure(head: str, length: int, words: int, *, width: int, chunk: int, steps
   hidden = jax.random.normal(keys[0], (1, length, width), dtype)
   weight = 0.02 * jax.random.normal(keys[1], (words, width), dtype)
   tokens = jax.random.randint(keys[2], (1, length), 0, words)
-  summed = {"moments": moments_sum, "full": full_sum}[head](tokens, chunk)
+  summed = {"moments": partial(moments_sum, chunk), "full": full_sum}[head]
   gradient = meshes.jit_for(mesh, jax.value_and_grad(summed, argnums=(0, 1)))
   norms = lambda grads: [float(jnp.linalg.norm(grad.astype(jnp.float32))) for grad in grads]
-  value, grads = gradient(hidden, weight)
-  seconds = statistics.median(_seconds(lambda: jax.block_until_ready(gradient(hidden, weight))) for _ in range(steps))
+  value, grads = gradient(hidden, weight, tokens)
+  step = lambda: jax.block_until_ready(gradient(hidden, weight, tokens))
+  seconds = statistics.median(_seconds(step) for _ in range(steps))
   peak = peak_bytes(jax.default_backend())
   d_hidden, d_weight = norms(grads)
   return {"seconds": seconds, "peak_bytes": peak, "value": float(value), "d_hidden": d_hidden, "d_weight": d_weight}
 
 
-def moments_sum(tokens: Any, chunk: int) -> Callable[[Any, Any], Any]:
+def moments_sum(chunk: int, hidden: Any, weight: Any, tokens: Any) -> Any:
   """The project's head, in the blocks of this kind of device."""
   import jax
   import jax.numpy as jnp
@@ -102,22 +104,17 @@ def moments_sum(tokens: Any, chunk: int) -> Callable[[Any, Any], Any]:
     tokens, place, jnp.full_like(place, tokens.shape[1]), jnp.maximum(place - 1, 0), jnp.zeros_like(place)
   )
   block = GPU_BLOCK_LOGITS if jax.default_backend() == "gpu" else BLOCK_LOGITS
-  return lambda hidden, weight: moments_head(hidden, weight, rows, 1, chunk=chunk, block_logits=block).sum_logp.sum()
+  return moments_head(hidden, weight, rows, 1, chunk=chunk, block_logits=block).sum_logp.sum()
 
 
-def full_sum(tokens: Any, chunk: int) -> Callable[[Any, Any], Any]:
+def full_sum(hidden: Any, weight: Any, tokens: Any) -> Any:
   """Logits of all positions at once."""
   import jax
   import jax.numpy as jnp
 
-  del chunk
-
-  def summed(hidden: Any, weight: Any) -> Any:
-    states = jnp.concatenate([hidden[:, :1], hidden[:, :-1]], axis=1)
-    logits = jnp.einsum("rsd,vd->rsv", states, weight, preferred_element_type=jnp.float32)
-    return jnp.take_along_axis(jax.nn.log_softmax(logits), tokens[..., None], axis=-1).sum()
-
-  return summed
+  states = jnp.concatenate([hidden[:, :1], hidden[:, :-1]], axis=1)
+  logits = jnp.einsum("rsd,vd->rsv", states, weight, preferred_element_type=jnp.float32)
+  return jnp.take_along_axis(jax.nn.log_softmax(logits), tokens[..., None], axis=-1).sum()
 
 
 def is_equal(one: dict[str, float], other: dict[str, float]) -> bool:

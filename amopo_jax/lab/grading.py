@@ -75,6 +75,31 @@ def win_rate(ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, An
   return {context: _mean(found) for context, found in wins.items()}
 
 
+def pair_accuracy(scored: str | Path, records: str | Path, contexts: Mapping[str, str]) -> dict[str, float | None]:
+  """Share of pairs whose chosen response is the likelier one per token, of those that a context's dimension orders so.
+
+  Args:
+    scored: written by `amopo score` for the records.
+    records: in the native format, each with two responses.
+    contexts: name -> dimension; "": all pairs count.
+
+  Returns:
+    By context; None where its dimension orders no pair as the annotator does.
+  """
+  pairs = [json.loads(line) for line in Path(records).read_text().splitlines()]
+  found: dict[str, list[float]] = {name: [] for name in contexts}
+  likely: dict[tuple[int, str], dict[int, float]] = {}
+  for line in map(json.loads, Path(scored).read_text().splitlines()):
+    mean = line["sum_logp"] / line["length"]
+    likely.setdefault((line["record"], line["context"]), {})[line["index"]] = mean
+  for (record, context), means in likely.items():
+    responses, chosen = pairs[record]["responses"], pairs[record]["chosen"]
+    scores = [response["scores"].get(contexts[context], 0) for response in responses]
+    if not contexts[context] or scores[chosen] > scores[1 - chosen]:
+      found[context].append(float(means[chosen] > means[1 - chosen]))
+  return {context: _mean(shares) if shares else None for context, shares in found.items()}
+
+
 def mean_scores(lines: Sequence[Mapping[str, Any]], dimensions: Sequence[str] = DIMENSIONS) -> Scores:
   """Means by context.
 

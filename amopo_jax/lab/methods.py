@@ -106,8 +106,11 @@ WEIGHTS: Mapping[str, Method] = MappingProxyType(
 )
 
 MARGINS: Mapping[str, Method] = MappingProxyType(
-  {f"gamma_{gamma}": Method(f"γ = {gamma}", {"objective.target_margin": gamma}, ALL) for gamma in (0.0, 0.5, 1.0, 2.0)}
+  {"amopo": METHODS["amopo"]}
+  | {f"gamma_{gamma}": Method(f"γ = {gamma}", {"objective.target_margin": gamma}, ALL) for gamma in (0.0, 1.0, 2.0)}
+  | {name: METHODS[name] for name in ("uniform", "simpo", "simpo_equal", "one_context", "dpo", "orpo")}
 )
+"""Whose margins are looked at over training; AMoPO itself has γ = 0.5."""
 
 DIALOGUE: Mapping[str, Method] = MappingProxyType(
   {

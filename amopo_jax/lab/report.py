@@ -93,7 +93,8 @@ def _sections(study: Study, answers: Mapping[str, Answer]) -> list[str]:
     f"## True scores, greedy\n\n{_markdown(tables.score_rows(study, answers, GREEDY))}\n\n"
     f"{_markdown(tables.change_rows(study, answers, GREEDY))}",
     f"## Pairs, responses, compute\n\n{_markdown(tables.cost_rows(study, answers))}\n\nAccuracy is that of held-out "
-    "pairs by mean log-probability, in the contexts a policy was trained in. Sequences are prompts with a response; "
+    "pairs by mean log-probability per token, over all contexts, each by the pairs that its dimension orders as the "
+    "annotator did. Sequences are prompts with a response; "
     "hypervolume is the share of the scores' cube that the sampled scores, a point per context and score asked for, "
     "dominate together.",
     "## Trade-offs\n\nSampled scores, a point per context and score asked for.\n\n![front](front.png)",

@@ -125,7 +125,7 @@ def _size(width: int, layers: int) -> Ground:
 _ALL = (
   Study("baselines", "AMoPO and its baselines", METHODS, _on([Ground()], tuple(METHODS))),
   Study("weights", "Weights over contexts", WEIGHTS, _on([Ground()], tuple(WEIGHTS))),
-  Study("margins", "The target margin", MARGINS, _on([Ground()], tuple(MARGINS))),
+  Study("margins", "The target margin (0.5 where nothing is said)", MARGINS, _on([Ground()], tuple(MARGINS))),
   Study(
     "ties",
     "Ties and inversions (a quarter is inverted where nothing is said)",

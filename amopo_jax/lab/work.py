@@ -5,6 +5,7 @@ base/NAME       run/              what all starts begin with
 worlds/NAME-N   files/, start/    the world of a seed, and the records of its start
 seedN/NAME      run/              the policy's workdir
                 greedy.jsonl, sampled.jsonl     its responses
+                pairs.jsonl                     what it thinks of held-out pairs
 """
 
 import json
@@ -19,11 +20,12 @@ from rich.console import Console
 
 from amopo_jax.export import export
 from amopo_jax.generate import Request, generate
-from amopo_jax.lab.grading import mean_scores, read_lines, win_rate
+from amopo_jax.lab.grading import mean_scores, pair_accuracy, read_lines, win_rate
 from amopo_jax.lab.spec import WorldSpec
 from amopo_jax.lab.write import write_world
 from amopo_jax.models.sampling import Sampling
 from amopo_jax.run_codec import from_dict
+from amopo_jax.score import score as score_pairs
 from amopo_jax.train import train
 from amopo_jax.types import RunFailure
 from amopo_jax.writers import read_metrics
@@ -86,8 +88,7 @@ def make_policy(
     ask: of `_measure`.
 
   Returns:
-    What `_measure` does, with "seconds" of training, "pairs", "tokens" scored, "sequences" (prompts with a response)
-    and "accuracy" of held-out pairs by context it was trained in.
+    What `_measure` does, with "seconds" of training, "pairs", "tokens" scored, "sequences" (prompts with a response).
 
   Raises:
     RunFailure: a signal stopped the training, which would have been measured half done.
@@ -96,7 +97,7 @@ def make_policy(
   files = root / world / "files"
   spec["data"] |= {"tokenizer": str(files / "tokenizer")}
   spec["data"]["train"] = {"world": _source(root / world / records / "train.jsonl")}
-  spec["data"]["heldout"] = {"world": _source(files / "heldout.jsonl")}
+  spec["data"] |= {"heldout": {}, "heldout_fraction": 0.0}  # every policy is measured in the same contexts below
   if start:
     spec["model"] |= {"path": str(root / start / "run"), "arch": {}}
   trained = spec | {"data": spec["data"] | {"contexts": dict(contexts)}}
@@ -106,19 +107,13 @@ def make_policy(
     spent = time.monotonic() - began
   if outcome.stopped_by:
     raise RunFailure(f"stopped by {outcome.stopped_by} at step {outcome.step}; the same command goes on")
-  lines = read_metrics(str(folder / "run"))
-  steps, evaluations = ([line for line in lines if key in line] for key in ("loss", "eval_loss"))
+  steps = [line for line in read_metrics(str(folder / "run")) if "loss" in line]
   pairs = sum(line["num_pairs"] for line in steps)
   return _measure(folder, spec, str(folder / "run"), world, rival, **ask) | {
     "seconds": spent,
     "tokens": sum(line["num_tokens"] for line in steps),
     "pairs": pairs,
     "sequences": pairs * 2 * len(contexts),
-    "accuracy": {
-      key.rpartition("/")[2]: value
-      for key, value in evaluations[-1].items()
-      if key.startswith("eval_rewards/accuracies/")
-    },
   }
 
 
@@ -164,7 +159,7 @@ def _measure(
   Returns:
     "scores": mode -> context -> dimension -> mean; "wins": context -> share of questions on which the sum of greedy
     grades beats the rival's in the same context, ties for half; "tokens_per_response" and "ended", of the sampled
-    ones; "asked": score asked for -> context -> dimension -> mean, sampled.
+    ones; "asked": score asked for -> context -> dimension -> mean, sampled; "accuracy": context -> of `pair_accuracy`.
   """
   jax.clear_caches()  # a worker does many jobs
   root, spec = folder.parents[1], json.loads(json.dumps(run))
@@ -185,7 +180,16 @@ def _measure(
   sampled = lines[SAMPLED]
   found["tokens_per_response"] = sum(line["num_tokens"] for line in sampled) / len(sampled)
   found["ended"] = sum(line["has_ended"] for line in sampled) / len(sampled)
-  return found
+  return found | {"accuracy": _accuracy(folder, spec, root / world / "files" / "heldout.jsonl")}
+
+
+def _accuracy(folder: Path, spec: Mapping[str, Any], heldout: Path) -> dict[str, float | None]:
+  """Of the policy at a run's `model.path`, on held-out pairs in all of its contexts."""
+  data = {**spec["data"], "train": {"world": _source(heldout)}, "heldout": {}, "heldout_fraction": 0.0}
+  scored = folder / "pairs.jsonl"
+  if not scored.exists():
+    score_pairs(from_dict({**spec, "data": {**data, "rule": "derived"}}), str(scored))
+  return pair_accuracy(scored, heldout, {name: of["dimension"] for name, of in data["contexts"].items()})
 
 
 def _source(path: Path) -> dict[str, Any]:

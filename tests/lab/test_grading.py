@@ -4,7 +4,7 @@ from functools import partial
 import pytest
 
 from amopo_jax.lab.graders import GRADERS, grade
-from amopo_jax.lab.grading import best_scores, mean_scores, read_scores, table_rows
+from amopo_jax.lab.grading import best_scores, mean_scores, pair_accuracy, read_scores, table_rows
 from amopo_jax.lab.responders import optimum
 from amopo_jax.lab.spec import DEFAULT_SPEC
 from amopo_jax.lab.tasks import parse
@@ -86,6 +86,25 @@ def test_other_files_are_refused(tmp_path, text, message):
     read_scores(tmp_path / "x.jsonl")
   with pytest.raises(InputError, match="no such file"):
     read_scores(tmp_path / "y.jsonl")
+
+
+def test_a_pair_is_right_where_the_chosen_response_is_the_likelier_one_per_token(tmp_path):
+  ends = [(0, (2, 1)), (1, (0, 3)), (0, (1, 1)), (0, (0, 4))]  # the last two: a tie, an inversion
+  records = [{"chosen": chosen, "responses": [{"scores": {"tone": s}} for s in scores]} for chosen, scores in ends]
+  means = [(-1.0, -2.0), (-1.0, -2.0), (-1.0, -2.0), (-3.0, -2.0)]
+  lines = [
+    {"record": n, "context": context, "index": index, "length": 2 + index, "sum_logp": (2 + index) * mean}
+    for context in ("overall", "tone")
+    for n, two in enumerate(means)
+    for index, mean in reversed(list(enumerate(two)))
+  ]
+  (tmp_path / "records.jsonl").write_text("\n".join(map(json.dumps, records)))
+  (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, lines)))
+  found = pair_accuracy(tmp_path / "pairs.jsonl", tmp_path / "records.jsonl", {"overall": "", "tone": "tone"})
+  assert found == {"overall": 0.5, "tone": 0.5}  # 0 and 2 of four; 0 of the two that tone orders so
+  assert (
+    pair_accuracy(tmp_path / "pairs.jsonl", tmp_path / "records.jsonl", {"overall": "", "tone": "x"})["tone"] is None
+  )
 
 
 def test_in_a_dialogue_the_wanted_dimension_has_a_mean_of_its_own():

@@ -19,9 +19,9 @@ TEXT = """
 }
 
 ENTRY %main (a: f32[8,16]) -> f32[8,16] {
-  %loop = (s32[], f32[8,16], f32[4,16,16], bf16[4,8,16]) while(%start), condition=%cond, body=%body, metadata={op_name="jit(step)/PATH/while"}
+  %loop = (s32[], f32[8,16], f32[4,16,16], bf16[4,8,16]) while(%start), condition=%cond, body=%body, METADATA
 }
-"""
+""".replace("METADATA", 'metadata={op_name="jit(step)/PATH/while"}')
 
 
 @pytest.mark.parametrize(
