@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int, UInt32
 
 from amopo_jax.mesh import jit_for, replicated
 from amopo_jax.metrics import MetricSums, metric_sums
-from amopo_jax.objective import Conflict, Objective, Uncertainty, descend, resolve_conflict
+from amopo_jax.objective import Conflict, LogVariances, Objective, Uncertainty, descend, resolve_conflict
 from amopo_jax.state import TrainState
 from amopo_jax.types import PAIR_MEMBERS, Batch, PackedRows, PairInfo, Params, ResponseMoments, Scalar
 
@@ -73,7 +73,7 @@ def make_train_step(
   def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
     micros, pairs, contexts = batch.pairs.is_ordered.shape
     noise = draw_noise(state.rng, state.step, (micros, pairs, contexts, len(PAIR_MEMBERS)))
-    gradient = gradient_of(uncertainty.objective_at(state.log_variances) if uncertainty else objective)
+    gradient = gradient_of(uncertainty.objective_at(_log_variances(state)) if uncertainty else objective)
     grads, sums = _sum_over_micro_batches(
       lambda micro: gradient(state.params, *micro), (batch.rows, batch.pairs, noise)
     )
@@ -88,11 +88,17 @@ def make_train_step(
       "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
     }
     if uncertainty:
-      learned = descend(state.log_variances, sums.losses, sums.counted, uncertainty.rate)
+      learned = descend(_log_variances(state), sums.losses, sums.counted, uncertainty.rate)
       state = state._replace(log_variances=learned)
     return state._replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
 
   return train_step
+
+
+def _log_variances(state: TrainState) -> LogVariances:
+  if state.log_variances is None:
+    raise ValueError("the state has no log_variances to learn: make it with learned_contexts=K")
+  return state.log_variances
 
 
 def _gradient(score_fn: ScoreFn, objective: Objective) -> Gradient:

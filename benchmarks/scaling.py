@@ -3,7 +3,8 @@
     python -m benchmarks.scaling [--rows=2,4,8,16] [--words=…] [--contexts=…] [--layers=…] [--json=FILE]
 
 From one base point, one axis at a time moves; every cell is a process of its own that warms up and then makes
-`--steps` steps, of which the median counts. A row holds as many pairs as it is given, so its length is their tokens.
+`--steps` steps, of which the median counts; memory is the compiled step's temporaries. A row holds as many pairs as it
+is given, so its length is their tokens.
 The slope of an axis is that of log(value) over log(size), by least squares: 1 is linear, 2 the square. What does not
 grow with the axis, such as the head while the layers multiply, pulls it below 1. Contexts share a question, so that
 their tokens grow more slowly than their number: they have a slope along each.
@@ -43,7 +44,7 @@ MEASURES = {"rows": ("tokens",), "contexts": ("contexts", "tokens")}
 
 def main() -> None:
   args = arguments()
-  lines, slopes, cells = [("axis", "size", "tokens", "s/step", "peak MB")], [], []
+  lines, slopes, cells = [("axis", "size", "tokens", "s/step", "temporaries MB")], [], []
   for axis in AXES:
     found = [run_cell(Cell()._replace(**{axis: size}), args) for size in getattr(args, axis)]
     lines += [_line(axis, cell) for cell in found]
@@ -89,7 +90,12 @@ def run_cell(cell: Cell, args: argparse.Namespace) -> dict[str, Any]:
     steps = [worker.step() for _ in range(1 + args.steps)]
     worker.close()
   seconds = statistics.median(step["seconds"] for step in steps[1:])
-  return cell._asdict() | {"tokens": worker.counts.tokens, "seconds": seconds, "peak_bytes": steps[-1]["peak_bytes"]}
+  return cell._asdict() | {
+    "tokens": worker.counts.tokens,
+    "seconds": seconds,
+    "temporaries": worker.counts.temporaries,
+    "peak_bytes": steps[-1]["peak_bytes"],
+  }
 
 
 def slope(sizes: list[float], values: list[float]) -> float:
@@ -101,12 +107,12 @@ def slope(sizes: list[float], values: list[float]) -> float:
 
 def _slopes(axis: str, by: str, cells: list[dict[str, Any]]) -> tuple[str, ...]:
   along = axis if by == axis else f"{axis}, by {by}"
-  exponents = (slope([cell[by] for cell in cells], [cell[of] for cell in cells]) for of in ("seconds", "peak_bytes"))
+  exponents = (slope([cell[by] for cell in cells], [cell[of] for cell in cells]) for of in ("seconds", "temporaries"))
   return along, *(f"{exponent:.2f}" for exponent in exponents)
 
 
 def _line(axis: str, cell: dict[str, Any]) -> tuple[str, ...]:
-  return axis, str(cell[axis]), str(cell["tokens"]), f"{cell['seconds']:.3f}", f"{cell['peak_bytes'] / 1e6:.0f}"
+  return axis, str(cell[axis]), str(cell["tokens"]), f"{cell['seconds']:.3f}", f"{cell['temporaries'] / 1e6:.0f}"
 
 
 if __name__ == "__main__":

@@ -188,7 +188,10 @@ def test_noise_depends_on_the_step_and_not_on_the_split():
 def test_learned_weights_are_the_objective_at_the_state_and_move_by_the_losses(make_spec, groups):
   changes = dict(batch__group_rows=1, batch__row_length=192, objective__alpha="uniform")
   spec = make_spec(**changes, objective__uncertainty_rate=0.25)
-  source, grid = find_policy("", dict(spec.model.arch)), mesh.make_mesh(1, 1, 1, 1, devices=jax.devices()[:1])
+  source, grid = (
+    find_policy("", dict(spec.model.arch)),
+    mesh.make_mesh(data=1, fsdp=1, tensor=1, devices=jax.devices()[:1]),
+  )
   placed = build.param_shardings(spec, abstract_params(source.config, jnp.float32), grid)
   tx, schedule = build_optimizer(spec, 10)
   score_fn = build.build_score_fn(spec.model, source.config, 2, grid)

@@ -73,9 +73,13 @@ class _Maker:
     self._study, self._start, self._run, self._size, self._places = study, to_dict(start), to_dict(run), size, places
 
   def base(self, ground: Ground) -> Job:
-    """Supervised fine-tuning of random weights in one context, whose prompt is the same for both responses."""
+    """Supervised fine-tuning of random weights in one context.
+
+    Its prompt is the same for both responses, so that a row teaches twice as many as one of the start's.
+    """
     changes = {"train.steps": self._size.base_steps, "seed": _BASE_SEED}
     changes |= {"data.rule": "derived", "objective.name": "sft_both"}
+    changes |= {f"batch.{name}": self._start["batch"][name] // 2 for name in ("rows", "group_rows")}
     spec, world = change(self._start, {**ground.changes, **changes}), _base_world_name(self._places[ground.name])
     contexts = _contexts(OVERALL, spec["data"]["contexts"])
     asked = {"run": spec, "contexts": contexts, "world": world, "records": "start", "start": "", "rival": ""}

@@ -64,7 +64,7 @@ from amopo_jax.objective.reference import (
   make_modpo,
   make_r_dpo,
 )
-from amopo_jax.objective.uncertainty import Uncertainty, descend
+from amopo_jax.objective.uncertainty import LogVariances, Uncertainty, descend
 
 __all__ = [
   "ALPHAS",
@@ -75,6 +75,7 @@ __all__ = [
   "AlphaFn",
   "Aux",
   "Conflict",
+  "LogVariances",
   "Objective",
   "Order",
   "PairLosses",

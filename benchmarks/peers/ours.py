@@ -65,8 +65,9 @@ def open_trainer(job: Job) -> Trainer:
   state = start(load_policy(source, dtype=dtype, shardings=placed), tx, placed, mesh)
   objective = build_objective(spec.objective, num_contexts, parts=1)
   shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
-  train_step = jit_train_step(make_train_step(score_fn, objective, tx, schedule), shardings, mesh)
+  jitted: Any = jit_train_step(make_train_step(score_fn, objective, tx, schedule), shardings, mesh)
   batch = meshes.place_batch(collate([group], accumulation=1, num_pairs=len(encoded)), mesh)
+  train_step = jitted.lower(state, batch).compile()
 
   def step() -> Loss:
     nonlocal state
@@ -76,7 +77,9 @@ def open_trainer(job: Job) -> Trainer:
     logps = tuple(map(float, sums.logps.flat)) if is_alone else ()
     return Loss(float(sums.loss / sums.pairs), logps, float(values["grad_norm"]))
 
-  return Trainer(step, counts(group, spec, source.config.vocab_size), lambda: peak_bytes(job.device))
+  found = counts(group, spec, source.config.vocab_size)
+  temporaries = train_step.memory_analysis().temp_size_in_bytes
+  return Trainer(step, found._replace(temporaries=temporaries), lambda: peak_bytes(job.device))
 
 
 def start(params: Params, tx: optax.GradientTransformation, placed: Any, mesh: Mesh) -> TrainState:

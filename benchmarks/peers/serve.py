@@ -58,6 +58,7 @@ class Counts(NamedTuple):
     recomputed: parts of the forward pass that the backward pass computes again: "layers", "attention" (all of its
       forward pass), "scores" (those of a flash-like backward pass), "head".
     head_recomputed: share of the head's tokens that are computed again, where the head is.
+    temporaries: bytes that the compiled step needs beside its arguments and results; 0 if the contender does not tell.
   """
 
   tokens: int
@@ -65,6 +66,7 @@ class Counts(NamedTuple):
   attended: int
   recomputed: tuple[str, ...] = ()
   head_recomputed: float = 1.0
+  temporaries: int = 0
 
 
 class Loss(NamedTuple):
