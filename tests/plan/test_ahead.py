@@ -63,7 +63,7 @@ def test_a_step_that_fits_says_what_it_needs(case):
   assert memory.parameters + memory.optimizer + memory.batch <= memory.arguments
   assert memory.arguments + memory.temporaries <= memory.needed < 2**30
   rows, layers = found.spec.batch.rows // found.topology.num_chips, found.config.num_layers
-  one = rows * found.spec.batch.row_length * found.config.hidden_size * 2  # a layer's input, in bfloat16
+  one = rows * found.spec.batch.row_length * found.config.width * 2  # a layer's input, in bfloat16
   assert layers * one <= memory.activations < memory.temporaries
   assert 0 < memory.gradients < memory.parameters * 2
 

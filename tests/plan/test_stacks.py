@@ -50,4 +50,4 @@ def test_xla_keeps_the_inputs_of_the_layers_and_stacks_their_gradients():
   found = read_stacks(text, layers)
   assert found.gradients == layers * width * width * 4
   assert found.activations >= layers * tokens * width * 4
-  assert found.activations <= 2 * layers * tokens * width * 4  # inputs and outputs of a layer
+  assert found.activations <= 3 * layers * tokens * width * 4  # input, output, slope of a layer
