@@ -207,7 +207,7 @@ def test_learned_weights_are_the_objective_at_the_state_and_move_by_the_losses(m
   state, metrics = run(spec)
   fixed, _ = run(make_spec(**changes | dict(objective__alpha="fixed", objective__fixed_alpha=(3.0, 1.0))))
   for mine, theirs in zip(jax.tree.leaves(state.params), jax.tree.leaves(fixed.params), strict=True):
-    np.testing.assert_allclose(mine, theirs, atol=1e-6)
+    np.testing.assert_allclose(mine, theirs, atol=1e-5)  # Adam divides small gradients by themselves
   means = metrics["sums"].losses / metrics["sums"].counted
   expected = start.log_variances - 0.25 * (1 - means / jnp.array([1.0, 3.0]))
   np.testing.assert_allclose(state.log_variances, expected, rtol=1e-5)

@@ -38,7 +38,7 @@ def jobs_of(study: Study, start: RunSpec, run: RunSpec, size: Size) -> list[Job]
   """
   origins = {arm.ground.origin.name: arm.ground.origin for arm in study.arms}
   by_name = origins | {arm.ground.name: arm.ground for arm in study.arms}
-  places = _places(list(by_name.values()))
+  places = _places(sorted(by_name.values(), key=lambda ground: ground != Ground()))
   maker = _Maker(study, start, run, size, places)
   jobs = [_base_world(by_name[name], size) for name in dict.fromkeys(places[name] for name in origins)]
   jobs += [maker.base(ground) for ground in origins.values()]

@@ -60,7 +60,7 @@ def test_what_failed_is_on_the_page_and_the_same_call_does_that_alone(run):
   page, told = run(jobs(Job("seed0/simpo", policy, {"score": 3.0}, ("seed0/start",))))
   assert told[0] == "3 of 4 jobs are done already"
   assert "Not done" not in page.read_text()
-  calls = page.parents[1] / "seed0" / "amopo" / "calls"
+  calls = page.parents[2] / "seed0" / "amopo" / "calls"
   assert calls.read_text() == "called\n"
 
 
