@@ -26,6 +26,9 @@ STUDIES = (
   "template",
   "steering",
 )
+_WRITTEN, _STUDIED = 400, 200
+"""Held-out records of a world that is written, and of each of a study's."""
+
 SUBJECTS = ("world", "grade", *STUDIES)
 """What may follow `amopo lab`."""
 
@@ -38,7 +41,9 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
   )
   flags.DEFINE_integer("seed", 0, "world: its name", flag_values=values)
   flags.DEFINE_integer("train", 4000, "world, study: training records", flag_values=values)
-  flags.DEFINE_integer("heldout", 400, "world, study: held-out records, on other questions", flag_values=values)
+  flags.DEFINE_integer(
+    "heldout", 0, "world, study: held-out records, on other questions; 0: 400, of a study 200", flag_values=values
+  )
   flags.DEFINE_multi_string("dial", [], "world: a field of WorldSpec, as domain=arithmetic", flag_values=values)
   flags.DEFINE_integer("seeds", 5, "study: runs of everything", lower_bound=1, flag_values=values)
   flags.DEFINE_integer("base_steps", 800, "study: of what all seeds begin with", lower_bound=1, flag_values=values)
@@ -67,6 +72,7 @@ def _run_study(values: flags.FlagValues, name: str) -> int:
   from amopo_jax.lab.run_study import run_study
 
   asked = {key: getattr(values, key) for key in ("seeds", "train", "heldout", "base_steps", "start_steps", "steps")}
+  asked["heldout"] = asked["heldout"] or _STUDIED
   size = studies.SMOKE if values.smoke else studies.Size(**asked)
   study = studies.STUDIES[name]
   told = "--smoke" if values.smoke else " ".join(f"--{key}={value}" for key, value in asked.items())
@@ -94,7 +100,7 @@ def _write_world(values: flags.FlagValues) -> int:
     values.out,
     seed=values.seed,
     num_train=values.train,
-    num_heldout=values.heldout,
+    num_heldout=values.heldout or _WRITTEN,
     spec=read_dials(values.dial),
   )
   for split in ("train", "heldout"):
