@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from amopo_jax.plan.hlo import COMPUTATION, SHAPE, shape_bytes
+
 KINDS = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective-permute")
 
 _INSTRUCTION = re.compile(rf"= (?P<result>.*?) (?P<kind>{'|'.join(KINDS)})(?P<start>-start)?\(")
-_COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.-]+) .*\{$")
 _CALLED = re.compile(r"\b(?:calls|to_apply|body|condition)=%?([\w.-]+)|branch_computations=\{([^}]*)\}")
 _WINDOWED = "windowed_dot_general_body"
 """In the name of a loop that the TPU compiler makes of a product and the gather before or the scatter behind it: its
@@ -20,7 +21,6 @@ turns pass part after part around a ring of chips."""
 _RING = re.compile(r" collective-permute(?:-start)?\(.*source_target_pairs=\{((?:\{\d+,\d+\},?)*)\}")
 _LOOP = re.compile(r' while\(.*op_name="([^"]*)"')
 _CHAIN = re.compile(r'chain_id="(\d+)"')
-_SHAPE = re.compile(r"\b(pred|[a-z]+\d+)\[([\d,]*)\]")
 _LISTED = re.compile(r"replica_groups=\{(\{[\d,{}]*\})\}")
 _IOTA = re.compile(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 _MESH = re.compile(
@@ -91,7 +91,7 @@ def _times(text: str, turns: Callable[[str], float]) -> dict[str, float]:
   calls: dict[str, list[tuple[str, float]]] = {}
   windowed = _windowed_turns(text)
   for line in text.splitlines():
-    if found := _COMPUTATION.match(line):
+    if found := COMPUTATION.match(line):
       order.append(found[1])
     loop = _LOOP.search(line)
     for called, branches in _CALLED.findall(line):
@@ -107,7 +107,7 @@ def _windowed_turns(text: str) -> dict[str, float]:
   """How often loops around a ring turn, by the name of their body: they pass on as many parts as it has chips."""
   computation, rings = "", {}
   for line in text.splitlines():
-    if found := _COMPUTATION.match(line):
+    if found := COMPUTATION.match(line):
       computation = found[1]
     if _WINDOWED in computation and (passed := _RING.search(line)):
       rings.setdefault(computation, []).append(_ring_length(passed[1]))
@@ -133,7 +133,7 @@ def _instructions(
   """
   is_scattering, seen, runs = False, set(), 1.0
   for line in text.splitlines():
-    if computation := _COMPUTATION.match(line):
+    if computation := COMPUTATION.match(line):
       is_scattering, runs = _SCATTERING in line, times.get(computation[1], 1.0)
     found, chain = _INSTRUCTION.search(line), _CHAIN.search(line)
     if found and not (chain and chain[1] in seen):
@@ -148,7 +148,7 @@ def _instructions(
 
 def _result_bytes(kind: str, is_start: bool, shapes: str, group: int) -> int:
   """Of all results of a collective; those of a start, but for an all-reduce, stand beside its operands and numbers."""
-  sizes = [(axes, shape_bytes(name, axes)) for name, axes in _SHAPE.findall(shapes)]
+  sizes = [(axes, shape_bytes(name, axes)) for name, axes in SHAPE.findall(shapes)]
   if not is_start or kind == "all-reduce":
     return sum(size for _, size in sizes)
   share = {"all-gather": group / (group + 1), "reduce-scatter": 1 / (group + 1)}.get(kind, 1 / 2)
@@ -159,7 +159,7 @@ def _transfers(text: str, num_slices: int) -> Iterator[tuple[str, float]]:
   """Kind, and bytes over the network, of what each slice exchanges with all others by its hosts."""
   for found in _BETWEEN_SLICES.finditer(text):
     kind = found["kind"].lower().replace("_", "-")
-    operand = max(shape_bytes(*shape) for shape in _SHAPE.findall(found["result"]))
+    operand = max(shape_bytes(*shape) for shape in SHAPE.findall(found["result"]))
     result = operand * num_slices if kind == "all-gather" else operand
     result = operand // num_slices if kind == "reduce-scatter" else result
     yield kind, _sent(kind, result, num_slices, num_slices)
@@ -208,9 +208,3 @@ def _device_ids(text: str, count: int) -> np.ndarray:
     order = [int(axis) for axis in found[2].split(",")] if found[2] else range(len(axes))
     return np.arange(count).reshape(axes).transpose(order).reshape(-1)
   return np.asarray([int(one) for one in text.split(",")]) if text else np.arange(count)
-
-
-def shape_bytes(kind: str, sizes: str) -> int:
-  """Of an array as it stands in a program, such as `bf16` and `8,128`, without padding."""
-  bits = 8 if kind == "pred" else int(re.sub(r"\D", "", kind))
-  return -(-bits * math.prod(int(size) for size in sizes.split(",") if size) // 8)

@@ -9,13 +9,11 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from amopo_jax.models.transformer import LAYERS
-from amopo_jax.plan.collectives import shape_bytes
+from amopo_jax.plan.hlo import COMPUTATION, SHAPE, shape_bytes
 
-_COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.-]+) .*\{$")
 _LOOP = re.compile(r"= \((?P<carried>.*)\) while\(.*\bbody=%?(?P<body>[\w.-]+).*op_name=\"(?P<name>[^\"]*)\"")
 _PART = re.compile(r"%?([\w.-]+) = .* get-tuple-element\(.*\), index=(\d+)")
 _ROOT = re.compile(r"ROOT .*\) tuple\((.*)\)")
-_SHAPE = re.compile(r"\b(pred|[a-z]+\d+)\[([\d,]*)\]")
 _COMMENT = re.compile(r"/\*.*?\*/")
 
 
@@ -53,8 +51,7 @@ def read_stacks(text: str, num_turns: int) -> Stacks:
 
 
 def _written(carried: str, through: set[int], num_turns: int) -> int:
-  shapes = [(kind, sizes) for kind, sizes in _SHAPE.findall(carried)]
-  own = [shape for place, shape in enumerate(shapes) if place not in through]
+  own = [shape for place, shape in enumerate(SHAPE.findall(carried)) if place not in through]
   return sum(shape_bytes(kind, sizes) for kind, sizes in own if sizes.split(",")[0] == str(num_turns))
 
 
@@ -62,10 +59,10 @@ def _passed_through(lines: list[str]) -> Iterator[tuple[str, set[int]]]:
   """Of each computation the places of its argument's parts that are its result's at the same places."""
   computation, parts = "", {}
   for line in lines:
-    if found := _COMPUTATION.match(line):
+    if found := COMPUTATION.match(line):
       computation, parts = found[1], {}
-    elif found := _ROOT.search(line):
+    if found := _PART.search(line):
+      parts[found[1]] = int(found[2])
+    if found := _ROOT.search(line):
       names = re.findall(r"%([\w.-]+)", found[1])
       yield computation, {place for place, name in enumerate(names) if parts.get(name) == place}
-    elif found := _PART.search(line):
-      parts[found[1]] = int(found[2])
