@@ -17,7 +17,7 @@ from amopo_jax.data.survey import Survey, survey
 from amopo_jax.data.tokenizer import Tokenizer, load_tokenizer
 from amopo_jax.policy import PolicySource
 from amopo_jax.run_spec import BatchSpec, ContextEntry, DataSpec, RunSpec, SourceSpec, check_name
-from amopo_jax.types import InputError
+from amopo_jax.types import ALL_MEMBERS, InputError
 
 TOKENS_PER_PAIR = 16
 """With `max_pairs = 0`, places for pairs are made for pairs of this many tokens in all contexts together."""
@@ -99,8 +99,20 @@ def build_contexts(entries: Mapping[str, ContextEntry], place: str) -> ContextSp
     raise InputError(f"config.data.{error}") from None
 
 
-def build_data(spec: RunSpec, source: PolicySource, *, rules: Mapping[str, Rule] = RULES) -> Data:
-  """Opens and surveys every source; `rules` says what the names of `config.data.rule` stand for.
+def build_data(
+  spec: RunSpec,
+  source: PolicySource,
+  *,
+  rules: Mapping[str, Rule] = RULES,
+  members: tuple[int, ...] = ALL_MEMBERS,
+) -> Data:
+  """Opens and surveys every source.
+
+  Args:
+    spec: the config.
+    source: brings the tokenizer where the config names none.
+    rules: what the names of `config.data.rule` stand for.
+    members: of a training pair that are laid out; of a held-out one, all are.
 
   Raises:
     InputError: anything wrong with a record, a context, a limit or the tokenizer.
@@ -119,6 +131,7 @@ def build_data(spec: RunSpec, source: PolicySource, *, rules: Mapping[str, Rule]
     dataset, surveys[f"heldout {name}"] = _open(recipe(entry), spec)
     heldout.append(dataset)
   train, heldout = _numbered(train, 0), _numbered(heldout, sum(map(len, train)))
+  train = [dataset.laying_out(members) for dataset in train]
   weights = [entry.weight for entry in spec.data.train.values()] if len(train) > 1 else None
   return Data(train, weights, heldout, surveys, tokenizer, plan.contexts, plan.pack)
 

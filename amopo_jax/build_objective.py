@@ -7,6 +7,7 @@ from typing import Any
 from amopo_jax.objective import (
   ALPHAS,
   BASELINES,
+  CHOSEN_ALONE,
   REFERENCED,
   TIE_POLICIES,
   WHOLE_BATCH,
@@ -20,7 +21,7 @@ from amopo_jax.objective import (
   make_amopo,
 )
 from amopo_jax.run_spec import ObjectiveSpec, check_name
-from amopo_jax.types import InputError
+from amopo_jax.types import ALL_MEMBERS, CHOSEN, InputError
 
 DEFAULTS = {
   "alpha": "gaussian",
@@ -115,6 +116,11 @@ def build_uncertainty(spec: ObjectiveSpec, num_contexts: int, *, parts: int) -> 
 def needs_reference(spec: ObjectiveSpec) -> bool:
   """Whether the pairs have to bring the log-probabilities of a reference policy."""
   return spec.name in REFERENCED
+
+
+def members_used(spec: ObjectiveSpec) -> tuple[int, ...]:
+  """The pair members whose moments the objective looks at; the others need not be in a training batch."""
+  return (CHOSEN,) if spec.name in CHOSEN_ALONE else ALL_MEMBERS
 
 
 def _arguments(spec: ObjectiveSpec, num_contexts: int, parts: int) -> dict[str, Any]:

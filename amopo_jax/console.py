@@ -4,6 +4,7 @@ On a terminal the bar is redrawn in place; elsewhere (a log file, a pod's worker
 Only process 0 speaks.
 """
 
+import math
 import time
 from collections.abc import Mapping
 from types import TracebackType
@@ -22,7 +23,7 @@ def make_console() -> Console:
 
 
 class RunProgress:
-  """Progress of a run: loss, margin, accuracy, pairs/s and time left.
+  """Progress of a run: loss, margin and accuracy where pairs are compared, pairs/s and time left.
 
   Args:
     console: of `make_console`.
@@ -56,10 +57,9 @@ class RunProgress:
 
   def update(self, step: int, values: Mapping[str, float]) -> None:
     """Shows the figures of a logged step."""
-    figures = (
-      f"loss {values['loss']:.4f}  margin {values['rewards/margins']:.3f}  "
-      f"acc {values['rewards/accuracies']:.3f}  {values['throughput/pairs_per_second']:.1f} pairs/s"
-    )
+    compared = {"margin": values["rewards/margins"], "acc": values["rewards/accuracies"]}
+    known = [f"{name} {value:.3f}" for name, value in compared.items() if not math.isnan(value)]
+    figures = "  ".join([f"loss {values['loss']:.4f}", *known, f"{values['throughput/pairs_per_second']:.1f} pairs/s"])
     self._bar.update(self._task, completed=step, figures=figures)
     self._done = step
     now = time.monotonic()

@@ -21,12 +21,14 @@ class MetricSums(NamedTuple):
 
   Attributes:
     pairs: number of pairs.
-    ordered: per context, pairs whose dimension agrees that chosen > rejected.
+    responses: per context and member, responses that were scored; supervised learning leaves the rejected ones out.
+    compared: per context, pairs of which both were.
+    ordered: per context, those of them whose dimension agrees that chosen > rejected.
     loss: sum over pairs of the objective.
     counted: per context, pairs whose term counts (the tie policy's say).
     losses: per context, sum of the unweighted losses of those.
     rewards: sum per context and member.
-    margins: sum per context of chosen minus rejected reward.
+    margins: sum per context of chosen minus rejected reward, of the compared pairs.
     accuracies: per context, ordered pairs with a positive margin.
     alpha: sum of the weight of each context.
     logps: sum of mean log-probabilities, nats per token.
@@ -34,6 +36,8 @@ class MetricSums(NamedTuple):
   """
 
   pairs: Scalar
+  responses: Float[Array, "K P"]
+  compared: Float[Array, " K"]
   ordered: Float[Array, " K"]
   loss: Scalar
   counted: Float[Array, " K"]
@@ -56,19 +60,23 @@ def metric_sums(loss: Scalar, aux: Aux, moments: ResponseMoments, pairs: PairInf
     pairs: the annotations; places of weight 0 do not count.
   """
   real = (pairs.weight > 0).astype(jnp.float32)
-  ordered = real[:, None] * pairs.is_ordered
+  scored = real[:, None, None] * (moments.length > 0)
+  compared = jnp.prod(scored, axis=-1)
+  ordered = compared * pairs.is_ordered
   weight = jnp.max(pairs.weight, initial=0.0)
   return MetricSums(
     pairs=jnp.sum(real),
+    responses=jnp.sum(scored, 0),
+    compared=jnp.sum(compared, 0),
     ordered=jnp.sum(ordered, 0),
     loss=loss / jnp.where(weight > 0, weight, 1.0),
     counted=jnp.sum(aux.counts * real[:, None], 0),
     losses=jnp.sum(aux.losses * real[:, None], 0),
-    rewards=jnp.sum(aux.rewards * real[:, None, None], 0),
-    margins=jnp.sum(aux.margins * real[:, None], 0),
+    rewards=jnp.sum(aux.rewards * scored, 0),
+    margins=jnp.sum(aux.margins * compared, 0),
     accuracies=jnp.sum(ordered * (aux.margins > 0), 0),
     alpha=jnp.sum(aux.alpha * real[:, None], 0),
-    logps=jnp.sum(aux.logps * real[:, None, None], 0),
+    logps=jnp.sum(aux.logps * scored, 0),
     tokens=jnp.sum(moments.length),
   )
 
@@ -90,17 +98,18 @@ def summarize(sums: MetricSums, contexts: Sequence[str], prefix: str = "") -> di
     `loss`, `rewards/{chosen,rejected,margins,accuracies}`, `logps/{chosen,rejected}` averaged over contexts, the
     same with `/<context>`, `loss/<context>` (unweighted, over the terms that count), `alpha/<context>`, and the
     counts `num_pairs`, `num_tokens` and `num_ordered/<context>`. An accuracy is a share of the latter, the pairs that
-    the context's dimension orders; NaN where there is none.
+    the context's dimension orders; NaN where there is none, as are margins where no pair has both responses scored.
   """
   s = jax.tree.map(lambda x: np.asarray(x, np.float64), sums)
   mean = lambda total, count: np.divide(total, count, out=np.full_like(total, np.nan), where=np.asarray(count) > 0)
+  rewards, logps = mean(s.rewards, s.responses), mean(s.logps, s.responses)
   by_context = {
-    "rewards/chosen": mean(s.rewards[:, CHOSEN], s.pairs),
-    "rewards/rejected": mean(s.rewards[:, REJECTED], s.pairs),
-    "rewards/margins": mean(s.margins, s.pairs),
+    "rewards/chosen": rewards[:, CHOSEN],
+    "rewards/rejected": rewards[:, REJECTED],
+    "rewards/margins": mean(s.margins, s.compared),
     "rewards/accuracies": mean(s.accuracies, s.ordered),
-    "logps/chosen": mean(s.logps[:, CHOSEN], s.pairs),
-    "logps/rejected": mean(s.logps[:, REJECTED], s.pairs),
+    "logps/chosen": logps[:, CHOSEN],
+    "logps/rejected": logps[:, REJECTED],
   }
   out = {"loss": float(mean(s.loss, s.pairs)), "num_pairs": float(s.pairs), "num_tokens": float(s.tokens)}
   out |= {name: _mean_of_known(values) for name, values in by_context.items()}
@@ -115,7 +124,7 @@ def metric_names(contexts: Sequence[str], prefix: str = "") -> tuple[str, ...]:
   """The names that `summarize` gives to means; the counts, which say nothing of the policy, are not among them."""
   scalar, per_context, per_member = (), (len(contexts),), (len(contexts), 2)
   shapes = {name: scalar if name in ("pairs", "loss", "tokens") else per_context for name in MetricSums._fields}
-  shapes |= {"rewards": per_member, "logps": per_member}
+  shapes |= dict.fromkeys(("responses", "rewards", "logps"), per_member)
   nothing: dict[str, Any] = {name: np.zeros(shape) for name, shape in shapes.items()}
   return tuple(
     name for name in summarize(MetricSums(**nothing), contexts, prefix) if not name.startswith(f"{prefix}num_")

@@ -19,6 +19,9 @@ CHOSEN, REJECTED = 0, 1
 PAIR_MEMBERS = ("chosen", "rejected")
 """Names along the axis P."""
 
+ALL_MEMBERS = (CHOSEN, REJECTED)
+"""Indices along the axis P."""
+
 NO_SLOT = -1
 """Value of `PackedRows.slot` for a token that is not scored."""
 
@@ -98,7 +101,7 @@ class ResponseMoments(NamedTuple):
   With log-probabilities l_t of the response's tokens (end of turn included) and p_t = exp(l_t):
 
   Attributes:
-    length: number of tokens, as a float; 0 for an empty place.
+    length: number of tokens, as a float; 0 for an empty place and for a response that is not laid out.
     sum_logp: sum of l_t, nats.
     sum_p: sum of p_t.
     sum_p2: sum of p_t^2.

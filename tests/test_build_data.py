@@ -1,5 +1,6 @@
 import dataclasses
 
+import numpy as np
 import pytest
 
 from amopo_jax import build_data
@@ -7,7 +8,7 @@ from amopo_jax.data.contexts import Context
 from amopo_jax.data.encode import Limits
 from amopo_jax.data.pack import PackSpec
 from amopo_jax.policy import find_policy
-from amopo_jax.types import InputError
+from amopo_jax.types import CHOSEN, REJECTED, InputError
 
 
 def source_of(spec):
@@ -40,6 +41,19 @@ def test_several_sources_are_drawn_by_weight(make_config, make_spec, world):
   source = {"path": f"{world}/heldout.jsonl", "format": "native", "weight": 3.0}
   spec = make_spec(data__train__more=source)
   assert build_data.build_data(spec, source_of(spec)).weights == [1.0, 3.0]
+
+
+def test_training_pairs_may_be_laid_out_in_part_and_keep_their_numbers_and_tokens(make_spec):
+  spec = make_spec(data__heldout={}, data__heldout_fraction=0.2)
+  whole, part = (
+    build_data.build_data(spec, source_of(spec), members=members) for members in ((CHOSEN, REJECTED), (CHOSEN,))
+  )
+  assert len(part.train[0]) == len(whole.train[0])
+  for number in range(5):
+    one, other = whole.train[0][number], part.train[0][number]
+    assert (one.index, one.origin, one.members, other.members) == (other.index, other.origin, (0, 1), (0,))
+    assert all(np.array_equal(a, b) for a, b in zip(one.prompts, other.prompts, strict=True))
+  assert part.heldout[0][0].members == (CHOSEN, REJECTED)
 
 
 @pytest.mark.parametrize("weight", [0.0, -1.0, float("nan"), float("inf")])

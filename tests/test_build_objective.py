@@ -1,8 +1,9 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from amopo_jax.build_objective import DEFAULTS, USED, build_conflict, build_objective
+from amopo_jax.build_objective import DEFAULTS, USED, build_conflict, build_objective, members_used
 from amopo_jax.objective import (
   ALPHAS,
   BASELINES,
@@ -172,3 +173,19 @@ def test_the_keys_of_some_have_the_defaults_of_the_base_config():
 
 def test_sft_accepts_the_target_margin_that_configs_inherit(make_spec):
   assert callable(build_objective(spec_of(make_spec, name="sft", target_margin=0.5), 2, parts=1))
+
+
+@pytest.mark.parametrize("name", sorted({*BASELINES, *REFERENCED, "amopo"}))
+def test_the_responses_that_an_objective_looks_at_are_those_it_is_given(make_spec, name):
+  """By the gradient with respect to the rejected response's statistics: where there is one, both are laid out."""
+  spec = spec_of(make_spec, name=name)
+  objective = build_objective(spec, 2, parts=1)
+  length = jnp.full((1, 2, 2), 3.0)
+  info = PairInfo(jnp.ones((1, 2), bool), jnp.ones((1, 2)), jnp.ones(1), -length)
+
+  def loss(sum_logp):
+    return objective(ResponseMoments(length, sum_logp, length * 0.4, length * 0.2), jnp.zeros_like(length), info)[0]
+
+  gradient = np.asarray(jax.grad(loss)(jnp.asarray([[[-2.0, -2.5], [-1.5, -1.0]]])))
+  used = tuple(member for member in (0, 1) if np.any(gradient[..., member] != 0))
+  assert used == members_used(spec)

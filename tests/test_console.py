@@ -27,3 +27,10 @@ def test_a_log_file_gets_lines_with_the_first_and_the_last_step():
 def test_a_terminal_gets_a_bar():
   assert "loss 0.5000" in said(True)
   assert "step 3/3  " not in said(True)
+
+
+def test_figures_of_pairs_that_are_not_compared_are_left_out():
+  console = Console(file=io.StringIO(), width=160)
+  with RunProgress(console, total=1, done=0, launched=time.monotonic()) as progress:
+    progress.update(1, VALUES | {"rewards/margins": float("nan"), "rewards/accuracies": float("nan")})
+  assert "step 1/1  loss 0.5000  10.0 pairs/s" in console.file.getvalue()

@@ -75,6 +75,18 @@ def test_a_context_that_orders_no_pair_has_no_accuracy_and_leaves_the_mean_alone
   )
 
 
+def test_pairs_of_which_one_response_is_scored_are_not_compared():
+  moments, info = make(5, 5)
+  alone = jax.tree.map(lambda x: x * jnp.asarray([[[1.0, 0.0]]]), moments)
+  whole, out = (metrics.summarize(sums_of(one, info)[2], ["a", "b", "c"]) for one in (moments, alone))
+  assert (out["rewards/chosen"], out["logps/chosen/b"]) == (whole["rewards/chosen"], whole["logps/chosen/b"])
+  assert all(np.isnan(out[f"rewards/{name}"]) for name in ("rejected", "margins", "margins/a", "accuracies/c"))
+  assert [out[f"num_ordered/{name}"] for name in "abc"] == [0, 0, 0]
+  assert out["num_pairs"] == 5
+  half = metrics.summarize(metrics.add(sums_of(moments, info)[2], sums_of(alone, info)[2]), ["a", "b", "c"])
+  np.testing.assert_allclose(half["rewards/margins/a"], whole["rewards/margins/a"], rtol=1e-6)
+
+
 def test_names_are_known_before_there_is_anything_to_summarize():
   _, _, sums = sums_of(*make(6, 4))
   contexts = ["a", "b", "c"]

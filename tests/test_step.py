@@ -10,6 +10,7 @@ from amopo_jax import build, build_data, mesh
 from amopo_jax.build_objective import build_conflict, build_objective, build_uncertainty
 from amopo_jax.build_step import build_optimizer
 from amopo_jax.data.collate import collate, count_pairs
+from amopo_jax.data.pack import pack_all
 from amopo_jax.data.pipeline import make_stream
 from amopo_jax.load import load_policy
 from amopo_jax.metrics import summarize
@@ -101,6 +102,19 @@ def gradient(spec, groups, sizes, accumulation=1):
   state = init_state(load_policy(source, dtype=jnp.float32, shardings=placed), keep, seed=3)
   batch = mesh.place_batch(collate(groups, accumulation=accumulation, num_pairs=count_pairs(groups)), grid)
   return mesh.jit_for(grid, lambda state, batch: step(state, batch)[0].opt_state, out_shardings=placed), state, batch
+
+
+def test_supervised_learning_is_the_same_without_the_rejected_responses(make_spec):
+  spec = make_spec(batch__group_rows=1, batch__row_length=192, objective__name="sft", objective__beta=1.0)
+  data = [build_data.build_data(spec, find_policy("", dict(spec.model.arch)), members=m) for m in ((0, 1), (0,))]
+  pairs = [[one.train[0][number] for number in range(3)] for one in data]
+  groups = [pack_all(some, one.pack, lookahead=4) for some, one in zip(pairs, data, strict=True)]
+  whole, part = (one_step(spec, some) for some in groups)
+  np.testing.assert_allclose(part[1]["grad_norm"], whole[1]["grad_norm"], rtol=1e-5)
+  jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=2e-5), part[0].params, whole[0].params)
+  seen = [summarize(metrics["sums"], ("a", "b")) for _, metrics, *_ in (whole, part)]
+  assert seen[1]["loss"] == pytest.approx(seen[0]["loss"], rel=1e-6)
+  assert seen[1]["num_tokens"] < seen[0]["num_tokens"]
 
 
 @pytest.mark.parametrize("attention, window", [("auto", 25), pytest.param("xla", None, marks=pytest.mark.slow)])

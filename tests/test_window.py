@@ -10,7 +10,7 @@ CONTEXTS = ("a", "b")
 
 def sums(seed):
   draw = np.random.default_rng(seed)
-  shapes = {"pairs": (), "loss": (), "tokens": (), "rewards": (2, 2), "logps": (2, 2)}
+  shapes = {"pairs": (), "loss": (), "tokens": (), "rewards": (2, 2), "logps": (2, 2), "responses": (2, 2)}
   fields = {name: draw.uniform(1, 2, shapes.get(name, (2,))).astype(np.float32) for name in MetricSums._fields}
   return MetricSums(**{name: jnp.asarray(value) for name, value in fields.items()})
 

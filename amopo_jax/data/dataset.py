@@ -4,6 +4,8 @@ Pair i is encoded whenever somebody asks for it, so that nothing but two integer
 resuming needs no stored tokens.
 """
 
+import dataclasses
+
 import numpy as np
 from jaxtyping import Int32
 
@@ -27,6 +29,10 @@ class PairDataset:
 
   def __len__(self) -> int:
     return len(self.table)
+
+  def laying_out(self, members: tuple[int, ...]) -> "PairDataset":
+    """The same pairs with some of their responses laid out; see `EncodedPair.members`."""
+    return PairDataset(dataclasses.replace(self.recipe, members=members), self.table, self.first)
 
   def pair(self, index: int) -> Pair:
     """The texts and scores of a pair, before encoding."""

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float32
 from amopo_jax.data.contexts import ContextSpec, order, render, wanted
 from amopo_jax.data.records import Message, Pair, Response
 from amopo_jax.data.tokenizer import TokenIds, Tokenizer
-from amopo_jax.types import InputError
+from amopo_jax.types import ALL_MEMBERS, InputError
 
 POLICIES = ("cut", "drop", "error")
 """What to do with a pair that is too long."""
@@ -62,6 +62,7 @@ class EncodedPair:
     origin: of the record.
     others: tokens of `Pair.others`; not laid out.
     wanted: see `contexts.wanted`; None: every context alike.
+    members: of the pair whose responses are laid out, ascending; an objective may look at the chosen ones alone.
   """
 
   prompts: tuple[TokenIds, ...]
@@ -73,6 +74,7 @@ class EncodedPair:
   origin: str
   others: tuple[TokenIds, ...] = ()
   wanted: Float32[np.ndarray, "K"] | None = None
+  members: tuple[int, ...] = ALL_MEMBERS
 
   @functools.cached_property
   def branching(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -88,8 +90,8 @@ class EncodedPair:
 
   @property
   def longest(self) -> int:
-    """Tokens of the longest prompt with the longest response."""
-    return _longest(self.prompts) + _longest(self.responses)
+    """Tokens of the longest prompt with the longest response that is laid out."""
+    return _longest(self.prompts) + _longest([self.responses[member] for member in self.members])
 
   @property
   def largest(self) -> "EncodedPair":

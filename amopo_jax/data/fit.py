@@ -26,7 +26,7 @@ class Sized:
 
   def __init__(self, encoded: EncodedPair):
     self.encoded = encoded
-    self.leaves: tuple[Leaf, ...] = tuple((k, p) for k in encoded.branching[0] for p in range(2))
+    self.leaves: tuple[Leaf, ...] = tuple((k, p) for k in encoded.branching[0] for p in encoded.members)
     self.sizes = [self._sizes_from(start) for start in range(len(self.leaves) + 1)]
 
   @property
@@ -83,7 +83,9 @@ class Sized:
       k, p = self.leaves[place]
       more = len(self.encoded.responses[p])
       if k != context:
-        more += len(self.encoded.prompts[k]) - (shared[place // 2] if context is not None else 0)
+        more += len(self.encoded.prompts[k]) - (
+          shared[place // len(self.encoded.members)] if context is not None else 0
+        )
       sizes.append(sizes[-1] + more)
       context = k
     return sizes

@@ -10,7 +10,7 @@ from amopo_jax.data.pairs import Rule
 from amopo_jax.data.records import Pair
 from amopo_jax.data.sources import ON_ERROR, RecordSource
 from amopo_jax.data.tokenizer import Tokenizer
-from amopo_jax.types import InputError
+from amopo_jax.types import ALL_MEMBERS, InputError
 
 _SHRINK = 7 / 8
 """Factor by which a pair's sequences are shortened until the pair fits into a group."""
@@ -28,6 +28,7 @@ class Recipe:
     limits: how long a sequence may be.
     pack: the group that every pair must fit into.
     on_error: one of `sources.ON_ERROR`, for what is only found out when a pair is encoded (e.g. a missing score).
+    members: of each pair that are laid out, see `EncodedPair`; what is cut and dropped is the same for all of them.
 
   Raises:
     InputError: unknown on_error, sequences longer than a row, or a K that differs from the group's.
@@ -40,6 +41,7 @@ class Recipe:
   limits: Limits
   pack: PackSpec
   on_error: str = "raise"
+  members: tuple[int, ...] = ALL_MEMBERS
 
   def __post_init__(self):
     if self.on_error not in ON_ERROR:
@@ -73,8 +75,8 @@ class Recipe:
 
     Under "cut", a pair that is too large for a group as a whole gets shorter and shorter sequences until it fits.
     """
-    encoded = encode_pair(pair, self.contexts, self.tokenizer, self.limits, index=index)
     limits = self.limits
+    encoded = encode_pair(pair, self.contexts, self.tokenizer, limits, index=index)
     while isinstance(encoded, EncodedPair) and not self._fits(encoded):
       reason = f"{Sized(encoded.largest).whole} tokens in all contexts, more than {self.pack.rows} rows hold"
       if limits.too_long == "drop":
@@ -83,7 +85,7 @@ class Recipe:
         raise InputError(f"{pair.origin}: {reason}; use more rows, or set too_long to cut or drop")
       limits = _shorter(limits, encoded.largest.longest, self.pack)
       encoded = encode_pair(pair, self.contexts, self.tokenizer, limits, index=index)
-    return encoded
+    return encoded if isinstance(encoded, Dropped) else dataclasses.replace(encoded, members=self.members)
 
   def _fits(self, encoded: EncodedPair) -> bool:
     return Sized(encoded.largest).fits(self.pack.rows, self.pack.row_length)

@@ -90,21 +90,21 @@ def unshared(encoded: EncodedPair, slot_base: int) -> list[Segment]:
     slot_base: see `lay_out`.
 
   Returns:
-    2K segments, by context and member.
+    A segment for each of `all_leaves`.
   """
   return [lay_out(encoded, [leaf], slot_base) for leaf in all_leaves(encoded)]
 
 
 def all_leaves(encoded: EncodedPair) -> list[Leaf]:
-  """Every (context, member) of a pair.
+  """Every (context, member) of a pair that is laid out.
 
   Args:
     encoded: the pair.
 
   Returns:
-    2K leaves, by context and member.
+    2K leaves, or K where one member is laid out, by context and member.
   """
-  return [(k, p) for k in range(len(encoded.prompts)) for p in range(len(encoded.responses))]
+  return [(k, p) for k in range(len(encoded.prompts)) for p in encoded.members]
 
 
 def _prompts_in_order(encoded: EncodedPair, leaves: Iterable[Leaf]) -> list[tuple[int, int]]:

@@ -27,6 +27,7 @@ from amopo_jax.objective.alpha import (
 from amopo_jax.objective.amopo import make_amopo
 from amopo_jax.objective.baselines import (
   BASELINES,
+  CHOSEN_ALONE,
   PairLosses,
   make_cpo,
   make_orpo,
@@ -69,6 +70,7 @@ from amopo_jax.objective.uncertainty import LogVariances, Uncertainty, descend
 __all__ = [
   "ALPHAS",
   "BASELINES",
+  "CHOSEN_ALONE",
   "REFERENCED",
   "TIE_POLICIES",
   "WHOLE_BATCH",

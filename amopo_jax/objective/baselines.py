@@ -226,3 +226,6 @@ BASELINES: dict[str, Callable[..., Objective]] = {
   "rrhf": make_rrhf,
 }
 """The makers by the name a config gives them."""
+
+CHOSEN_ALONE = frozenset({"sft"})
+"""Of those, the ones that do not look at the rejected response."""

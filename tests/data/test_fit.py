@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 
 import numpy as np
@@ -26,11 +27,12 @@ def row_sizes(pending, plan):
   return [sum(pending[run.pair].sizes[run.start][run.stop] for run in row) for row in plan]
 
 
-@given(seed=seeds, num_contexts=st.integers(1, 6))
-def test_sizes_of_runs_are_sizes_of_tries(random_pair, seed, num_contexts):
-  sized = Sized(random_pair(np.random.default_rng(seed), num_contexts))
-  for start in range(2 * num_contexts):
-    for stop in range(start, 2 * num_contexts + 1):
+@given(seed=seeds, num_contexts=st.integers(1, 6), members=st.sampled_from([(0, 1), (0,), (1,)]))
+def test_sizes_of_runs_are_sizes_of_tries(random_pair, seed, num_contexts, members):
+  sized = Sized(dataclasses.replace(random_pair(np.random.default_rng(seed), num_contexts), members=members))
+  assert sorted(sized.leaves) == [(k, p) for k in range(num_contexts) for p in members]
+  for start in range(len(sized.leaves)):
+    for stop in range(start, len(sized.leaves) + 1):
       assert sized.sizes[start][stop] == size(sized.encoded, sized.leaves[start:stop])
   assert sized.whole == size(sized.encoded, sized.leaves)
 

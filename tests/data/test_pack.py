@@ -28,10 +28,17 @@ def read_group(group):
 
 
 @settings(deadline=None, max_examples=40)
-@given(seed=seeds, num_contexts=st.integers(1, 4), rows=st.integers(1, 4), lookahead=st.integers(1, 8))
-def test_packing_loses_and_repeats_nothing(random_pair, seed, num_contexts, rows, lookahead):
+@given(
+  seed=seeds,
+  num_contexts=st.integers(1, 4),
+  rows=st.integers(1, 4),
+  lookahead=st.integers(1, 8),
+  members=st.sampled_from([(0, 1), (0,)]),
+)
+def test_packing_loses_and_repeats_nothing(random_pair, seed, num_contexts, rows, lookahead, members):
   rng = np.random.default_rng(seed)
-  pairs = [random_pair(rng, num_contexts, index=number) for number in range(rng.integers(1, 16))]
+  made = [random_pair(rng, num_contexts, index=number) for number in range(rng.integers(1, 16))]
+  pairs = [dataclasses.replace(pair, members=members) for pair in made]
   spec = PackSpec(row_length=24 * 2 * num_contexts, rows=rows, max_pairs=5, num_contexts=num_contexts)
   seen = []
   for group in pack_all(pairs, spec, lookahead=lookahead):
@@ -42,7 +49,7 @@ def test_packing_loses_and_repeats_nothing(random_pair, seed, num_contexts, rows
       np.testing.assert_array_equal(group.is_ordered[place], pair.is_ordered)
       np.testing.assert_array_equal(group.score_gap[place], pair.score_gap)
       for k in range(num_contexts):
-        for p in range(2):
+        for p in members:
           tokens, num_scored = read.pop((place * num_contexts + k) * 2 + p)
           np.testing.assert_array_equal(tokens, [*pair.prompts[k], *pair.responses[p]])
           assert num_scored == len(pair.responses[p])
