@@ -37,6 +37,7 @@ def evaluate(
   stop: StopRequest,
   most: int = 0,
   reference: np.ndarray | None = None,
+  progressed: Callable[[], None] = lambda: None,
 ) -> Evaluated:
   """One pass over every held-out pair, each exactly once.
 
@@ -48,6 +49,7 @@ def evaluate(
     stop: looked at before every batch.
     most: batches to look at; 0: all.
     reference: of all pairs, as of `collate`.
+    progressed: hears of every batch.
   """
   total, count = None, 0
   for dataset in datasets:
@@ -68,6 +70,7 @@ def evaluate(
       count += 1
       sums = eval_step(params, batch)
       total = sums if total is None else add(total, sums)
+      progressed()
     if feed.is_stopped:
       return Evaluated(None, True)
   return Evaluated(jax.device_get(total), False)

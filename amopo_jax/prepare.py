@@ -182,6 +182,10 @@ def _initializer(parts: StepParts, step: BuiltStep, source: PolicySource) -> Cal
 def _check_loop(spec: RunSpec) -> None:
   if not (spec.train.steps or spec.train.epochs):
     raise InputError("config.train: neither steps nor epochs is positive; set one of them")
+  if not 0 <= spec.train.hang_minutes < math.inf:
+    raise InputError(
+      f"config.train.hang_minutes: {spec.train.hang_minutes} is not a number of minutes; 0 waits for ever"
+    )
   if spec.train.best_metric:
     names = metric_names(tuple(spec.data.contexts), prefix="eval_")
     check_name("config.train.best_metric", spec.train.best_metric, names)

@@ -25,6 +25,7 @@ FREE_TO_CHANGE = (
   "config.train.keep",
   "config.train.tensorboard",
   "config.train.wandb_project",
+  "config.train.hang_minutes",
 )
 """Keys that a resumed run may change: they do not change what is computed, only where, when and how it is shown."""
 

@@ -130,6 +130,7 @@ class LoopSpec:
   best_is_highest: bool
   tensorboard: bool
   wandb_project: str
+  hang_minutes: float
 
 
 @dataclasses.dataclass(frozen=True)

@@ -31,6 +31,7 @@ from amopo_jax.state import TrainState, digests
 from amopo_jax.stopping import StopRequest, stop_on_signals
 from amopo_jax.summary import show_summary
 from amopo_jax.types import Batch, RunFailure
+from amopo_jax.watchdog import Watchdog
 from amopo_jax.window import Window
 from amopo_jax.writers import MetricWriter, last_evaluation
 
@@ -89,8 +90,12 @@ def _train(run: Run, workdir: str, console: Console, stop: StopRequest, launched
     wandb_project=run.spec.train.wandb_project,
     config=to_dict(run.spec),
   )
-  with RunProgress(console, total=run.num_steps, done=step, launched=launched) as progress:
-    loop = _Loop(run, base, reference, checkpoints=checkpoints, writer=writer, progress=progress, stop=stop)
+  with (
+    RunProgress(console, total=run.num_steps, done=step, launched=launched) as progress,
+    Watchdog(run.spec.train.hang_minutes) as watchdog,
+  ):
+    reports = _Reports(checkpoints, writer, progress, watchdog)
+    loop = _Loop(run, base, reference, reports=reports, stop=stop)
     outcome = loop.go_on(step, state, meta, processes.from_first(last_evaluation(workdir)))
   writer.close()
   checkpoints.close()
@@ -106,22 +111,21 @@ class _Pending(NamedTuple):
   metrics: dict[str, Any]
 
 
+class _Reports(NamedTuple):
+  """Where the loop reports to."""
+
+  checkpoints: Checkpoints
+  writer: MetricWriter
+  progress: RunProgress
+  watchdog: Watchdog
+
+
 class _Loop:
   """The loop and what it reports to; the state passes through and is never kept."""
 
-  def __init__(
-    self,
-    run: Run,
-    base: Base,
-    reference: Table | None,
-    *,
-    checkpoints: Checkpoints,
-    writer: MetricWriter,
-    progress: RunProgress,
-    stop: StopRequest,
-  ):
-    self.run, self.base, self.reference = run, base, reference
-    self.checkpoints, self.writer, self.progress, self.stop = checkpoints, writer, progress, stop
+  def __init__(self, run: Run, base: Base, reference: Table | None, *, reports: _Reports, stop: StopRequest):
+    self.run, self.base, self.reference, self.stop = run, base, reference, stop
+    self.checkpoints, self.writer, self.progress, self.watchdog = reports
     self._contexts = run.data.contexts.names
     self._window = Window(self._contexts)
     self._is_going = self._is_stopped = False
@@ -186,6 +190,7 @@ class _Loop:
     if pending is None:
       return
     values = jax.device_get(pending.metrics)
+    self.watchdog.beat()
     if not self._is_going:
       self._is_going = True
       self.progress.first_step()
@@ -219,6 +224,7 @@ class _Loop:
       stop=self.stop,
       most=most,
       reference=self.reference,
+      progressed=self.watchdog.beat,
     )
     self._is_stopped |= found.is_stopped
     return found.sums

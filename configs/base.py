@@ -130,4 +130,5 @@ def get_config() -> ConfigDict:
   config.train.best_is_highest = True
   config.train.tensorboard = True
   config.train.wandb_project = ""  # "": no Weights & Biases
+  config.train.hang_minutes = 60.0  # without a step or an evaluated batch, then the run ends; 0: it waits for ever
   return config

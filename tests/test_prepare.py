@@ -87,3 +87,9 @@ def test_a_broken_record_is_named(make_spec, tmp_path):
   (tmp_path / "run.json").write_text("{")
   with pytest.raises(InputError, match=r"run\.json: broken .*; restore the file or use a new workdir"):
     prepare(make_spec(), str(tmp_path))
+
+
+@pytest.mark.parametrize("minutes", [-1.0, float("nan"), float("inf")])
+def test_minutes_that_are_none_are_refused(make_spec, minutes):
+  with pytest.raises(InputError, match=r"config\.train\.hang_minutes: .* is not a number of minutes"):
+    prepare(make_spec(train__hang_minutes=minutes), None)

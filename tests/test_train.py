@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import jax
@@ -19,6 +20,7 @@ import pytest
 from rich.console import Console
 
 from amopo_jax.checkpoint import Checkpoints
+from amopo_jax.feed import Feed
 from amopo_jax.prepare import prepare
 from amopo_jax.stopping import EXIT_STATUS, StopRequest
 from amopo_jax.train import _Loop, train
@@ -187,6 +189,25 @@ def test_a_stop_anywhere_saves_and_the_resumed_run_ends_the_same(whole, console,
   assert_same_run(tmp_path, finished)
   keys = lambda workdir: sorted((line["step"], "eval_loss" in line) for line in read_metrics(str(workdir)))
   assert keys(tmp_path) == keys(finished)
+
+
+@pytest.mark.slow
+def test_a_run_whose_input_stops_says_where_it_stands_and_ends(make_spec, console, tmp_path, monkeypatch, capfd):
+  ended, draw = threading.Event(), Feed.__next__
+
+  def draw_two(feed):
+    if len(read_metrics(str(tmp_path / "run"))) > 2:
+      ended.wait(90)
+      raise StopIteration
+    return draw(feed)
+
+  monkeypatch.setattr(Feed, "__next__", draw_two)
+  monkeypatch.setattr(os, "_exit", lambda status: ended.set() if status == 1 else None)
+  spec = make_spec(train__steps=50, train__hang_minutes=0.5, train__save_every=0)
+  assert train(spec, str(tmp_path / "run"), console).step < 50
+  told = capfd.readouterr().err
+  assert "in draw_two" in told
+  assert "nothing has moved for 0.5 minutes" in told
 
 
 def test_a_diverging_run_stops_with_step_and_norms_and_keeps_the_good_checkpoint(make_spec, console, tmp_path):
