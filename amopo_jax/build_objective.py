@@ -33,6 +33,7 @@ DEFAULTS = {
   "length_weight": 0.0,
   "per_turn": False,
   "loss_power": 0.0,
+  "gap_power": 0.0,
   "uncertainty_rate": 0.0,
 }
 """Keys that not every objective uses, with the value of `configs/base.py` that they must be left at elsewhere."""
@@ -47,6 +48,7 @@ USED = {
     "sft_weight",
     "per_turn",
     "loss_power",
+    "gap_power",
     "uncertainty_rate",
   ),
   "sft": (),
@@ -67,6 +69,17 @@ USED = {
 
 _NO_ARGUMENTS = ("alpha", "fixed_alpha", "ties", "uncertainty_rate")
 """Of those, the ones that its maker does not take by their names."""
+
+
+_NOT_NEGATIVE = (
+  "target_margin",
+  "gap_margin",
+  "sft_weight",
+  "ratio_weight",
+  "length_weight",
+  "uncertainty_rate",
+  "gap_power",
+)
 
 
 def build_objective(spec: ObjectiveSpec, num_contexts: int, *, parts: int) -> Objective:
@@ -140,7 +153,15 @@ def _arguments(spec: ObjectiveSpec, num_contexts: int, parts: int) -> dict[str, 
 def _check_numbers(spec: ObjectiveSpec) -> None:
   if not 0 < spec.beta < math.inf:
     raise InputError(f"config.objective.beta: {spec.beta} is not positive; the paper uses 0.8")
-  for key in ("target_margin", "gap_margin", "sft_weight", "ratio_weight", "length_weight", "uncertainty_rate"):
+  for key in (
+    "target_margin",
+    "gap_margin",
+    "sft_weight",
+    "ratio_weight",
+    "length_weight",
+    "uncertainty_rate",
+    "gap_power",
+  ):
     value = getattr(spec, key)
     if not 0 <= value < math.inf:
       raise InputError(f"config.objective.{key}: {value} is not a finite number of at least 0; correct it")

@@ -90,6 +90,7 @@ class ObjectiveSpec:
   conflict_radius: float
   per_turn: bool
   loss_power: float
+  gap_power: float
   uncertainty_rate: float
 
 

@@ -88,6 +88,7 @@ def get_config() -> ConfigDict:
   config.objective.fixed_alpha = ()  # one weight per context, where alpha is fixed
   config.objective.ties = "keep"  # terms whose dimension does not order the pair: a name of preference.TIE_POLICIES
   config.objective.loss_power = 0.0  # alpha times each loss to this power: 1 turns to what is not learned, -1 away
+  config.objective.gap_power = 0.0  # alpha times each pair's score gap to this power; wide gaps are the safer labels
   config.objective.uncertainty_rate = 0.0  # learns a variance per context, by steps of this size; 0.1 is usual, 0: none
   config.objective.per_turn = False  # multiplies alpha by what each record's turn wants (docs/data.md, "wanted")
   config.objective.gap_margin = 0.0  # adds this times the normalised score gap to the target margin

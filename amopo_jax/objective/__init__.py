@@ -11,7 +11,6 @@ from amopo_jax.objective.alpha import (
   ALPHAS,
   WHOLE_BATCH,
   AlphaFn,
-  by_variance,
   entropy,
   fixed,
   gaussian,
@@ -65,6 +64,7 @@ from amopo_jax.objective.reference import (
   make_modpo,
   make_r_dpo,
 )
+from amopo_jax.objective.reweigh import by_variance
 from amopo_jax.objective.uncertainty import LogVariances, Uncertainty, descend
 
 __all__ = [

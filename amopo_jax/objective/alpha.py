@@ -160,47 +160,6 @@ def simplex(moments: ResponseMoments, noise: Noise) -> Alpha:
   return exponentials / jnp.sum(exponentials, axis=-1, keepdims=True)
 
 
-def by_turn(alpha: Alpha, wanted: Float[Array, "B K"]) -> Alpha:
-  """Weights of a dialogue's turn: `α_bk wanted_bk / Σ_j α_bj wanted_bj`, with the row sums that α had.
-
-  Args:
-    alpha: of any alpha function.
-    wanted: how much each context matters to the turn, ≥ 0, in no row all 0.
-  """
-  return _reweigh(alpha, wanted)
-
-
-def by_variance(alpha_fn: AlphaFn, log_variances: Float[Array, " K"]) -> AlphaFn:
-  """Weights times what is learned of each context: `α_bk exp(−s_k) / Σ_j α_bj exp(−s_j)`, see `uncertainty`.
-
-  Args:
-    alpha_fn: any.
-    log_variances: s; may be traced.
-  """
-
-  def varied(moments: ResponseMoments, noise: Noise) -> Alpha:
-    alpha = alpha_fn(moments, noise)
-    precision = jnp.exp(jnp.min(log_variances) - log_variances)  # at most 1
-    return _reweigh(alpha, jnp.broadcast_to(precision, alpha.shape))
-
-  return varied
-
-
-def by_loss(alpha: Alpha, losses: Float[Array, "B K"], power: float) -> Alpha:
-  """Weights that know the losses: `α_bk l_bk^p / Σ_j α_bj l_bj^p`, with the row sums that α had.
-
-  Uncertainty weighting (arXiv 1705.07115) divides the loss of a task by a learned variance and adds that one's
-  logarithm; the variance that is best is the loss itself (arXiv 2408.07985). p = −1 does so pair by pair, with the
-  normalisation that α has: it favours what is learned already.
-
-  Args:
-    alpha: of any alpha function.
-    losses: of the terms, nats, ≥ 0; no gradient flows through them.
-    power: p.
-  """
-  return _reweigh(alpha, jnp.power(jnp.maximum(jax.lax.stop_gradient(losses), _LEAST_LOSS), power))
-
-
 ALPHAS: dict[str, AlphaFn] = {
   "gaussian": gaussian,
   "gaussian_flat": gaussian_flat,
@@ -217,16 +176,6 @@ ALPHAS: dict[str, AlphaFn] = {
 
 WHOLE_BATCH = frozenset({"gaussian_flat"})
 """Names of those whose value for a pair depends on the other pairs: no accumulation, no data parallelism."""
-
-
-_LEAST_LOSS = 1e-6
-"""Nats; a term that is learned to the last bit has no infinite weight."""
-
-
-def _reweigh(alpha: Alpha, factor: Float[Array, "B K"]) -> Alpha:
-  weighed = alpha * factor
-  least = jnp.finfo(weighed.dtype).tiny  # a context of vanishing weight may be all that is left
-  return weighed * (jnp.sum(alpha, axis=-1, keepdims=True) / jnp.maximum(jnp.sum(weighed, -1, keepdims=True), least))
 
 
 def _softmax(scores: Float[Array, "B K"]) -> Alpha:

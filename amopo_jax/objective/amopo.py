@@ -7,9 +7,10 @@ It is not a log-sigmoid of a weighted sum of rewards: each context's term keeps 
 import jax.numpy as jnp
 
 from amopo_jax.objective import preference
-from amopo_jax.objective.alpha import AlphaFn, by_loss, by_turn
+from amopo_jax.objective.alpha import AlphaFn
 from amopo_jax.objective.preference import TiePolicy, keep
 from amopo_jax.objective.reduction import Aux, Objective, reduce_losses
+from amopo_jax.objective.reweigh import by_gap, by_loss, by_turn
 from amopo_jax.types import Noise, PairInfo, ResponseMoments, Scalar
 
 
@@ -23,10 +24,11 @@ def make_amopo(
   sft_weight: float | Scalar = 0.0,
   per_turn: bool = False,
   loss_power: float = 0.0,
+  gap_power: float = 0.0,
 ) -> Objective:
   """Makes the objective of AMoPO from its parts.
 
-  The defaults are the method; the last five arguments are extensions. The numbers may be traced, so `vmap`
+  The defaults are the method; the last six arguments are extensions. The numbers may be traced, so `vmap`
   over them inside a function that makes the objective trains a whole grid at once (docs/functional.md).
 
       L = −Σ_b weight_b Σ_k α_bk log σ( s_bk (r_bk(y_w) − r_bk(y_l)) − γ_bk )
@@ -42,6 +44,7 @@ def make_amopo(
     per_turn: α is multiplied by what the pair's turn wants, α_bk ← α_bk wanted_bk / Σ_j α_bj wanted_bj.
     loss_power: p in α_bk ← α_bk l_bk^p / Σ_j α_bj l_bj^p with the terms' losses l; 0 leaves α alone. With uniform α, −1
       divides each term by its loss, as uncertainty weighting does for a task, 1 turns to what is not learned yet.
+    gap_power: p ≥ 0 in α_bk ← α_bk |score_gap_bk|^p / Σ_j α_bj |score_gap_bj|^p; wide gaps are the safer labels.
 
   Returns:
     `objective(moments, noise, pair_info) -> (loss, Aux)`; the loss in nats, a mean over the pairs of the
@@ -58,6 +61,8 @@ def make_amopo(
     alpha = alpha_fn(moments, noise)
     if per_turn and pair_info.wanted is not None:
       alpha = by_turn(alpha, pair_info.wanted)
+    if gap_power:
+      alpha = by_gap(alpha, pair_info.score_gap, gap_power)
     if loss_power:
       alpha = by_loss(alpha, losses, loss_power)
     loss, aux = reduce_losses(losses, alpha, order.counts, moments=moments, pair_info=pair_info, beta=beta)

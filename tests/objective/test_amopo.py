@@ -302,6 +302,22 @@ def test_weights_by_loss_agree_with_the_formula(seed, power, policy, make_respon
   np.testing.assert_allclose(loss, oracle(responses, alpha, gaps, policy=policy, **RECIPE), rtol=1e-5)
 
 
+@settings(deadline=None, max_examples=15)
+@given(seed=seeds, power=st.sampled_from([0.5, 1.0, 2.0]), policy=st.sampled_from(sorted(TIE_POLICIES)))
+def test_weights_by_gap_agree_with_the_formula(seed, power, policy, make_responses, make_pairs, make_noise):
+  responses, info = make_responses(seed, 3, 4), make_pairs(seed, 3, 4)
+  gaps = np.asarray(info.score_gap)
+  alpha = np.zeros((3, 4))
+  for b in range(3):
+    for k, _ in terms(policy, gaps[b]):
+      alpha[b, k] = 0.25 * abs(float(gaps[b, k])) ** power
+    alpha[b] /= alpha[b].sum() or 1.0
+  objective = make_amopo(alpha_fn=uniform, tie_policy=TIE_POLICIES[policy], gap_power=power, **RECIPE)
+  loss, aux = objective(responses.moments(), make_noise(seed, 3, 4), info)
+  np.testing.assert_allclose(aux.alpha, alpha, rtol=2e-5, atol=1e-7)
+  np.testing.assert_allclose(loss, oracle(responses, alpha, gaps, policy=policy, **RECIPE), rtol=1e-5)
+
+
 def test_losses_divided_by_themselves_have_the_gradient_of_their_logarithms(make_responses, make_pairs, make_noise):
   """Σ_k l_k / l_k over K terms, the weights constant: d loss = (mean of 1/l)^-1 · mean of d log l."""
   moments, noise, info = make_responses(1, 1, 3).moments(), make_noise(1, 1, 3), make_pairs(1, 1, 3)
