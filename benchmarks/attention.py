@@ -10,6 +10,7 @@ is timed on one row, forward and backward; a kernel only where its devices are.
 """
 
 import argparse
+import statistics
 import time
 from collections.abc import Callable
 
@@ -89,7 +90,8 @@ def measure(name: str, end: jax.Array, args: argparse.Namespace) -> dict[str, fl
   operands = draw(heads, 0), draw(key_heads, 1), draw(key_heads, 2)
   value = lambda *x: jnp.sum(choice.attend(*x, end, chunk=args.chunk).astype(jnp.float32) ** 2)
   compiled = jax.jit(jax.value_and_grad(value, (0, 1, 2))).lower(*operands).compile()
-  seconds = min(clock(lambda: compiled(*operands)) for _ in range(args.rounds + 1))
+  clock(lambda: compiled(*operands))
+  seconds = statistics.median(clock(lambda: compiled(*operands)) for _ in range(args.rounds))
   memory = compiled.memory_analysis().temp_size_in_bytes / 2**20
   return {f"{choice.name} s": seconds, f"{choice.name} MiB": memory}
 
@@ -108,7 +110,7 @@ def arguments() -> argparse.Namespace:
   parser.add_argument("--heads", type=numbers, default=[14, 2, 64], help="query heads, key heads, size of a head")
   parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
   parser.add_argument("--chunk", type=int, default=128, help="config.model.attention_chunk, of xla")
-  parser.add_argument("--rounds", type=int, default=3, help="the fastest counts")
+  parser.add_argument("--rounds", type=int, default=5, help="the median counts")
   parser.add_argument("--place", default="after", choices=["before", "after"], help="of the instruction")
   parser.add_argument("--data", default="", help="a file of records")
   parser.add_argument("--format", default="native", help="adapter of the file")

@@ -101,6 +101,7 @@ WEIGHTS: Mapping[str, Method] = MappingProxyType(
   | {
     "easiest": Method("α: the smaller loss", {"objective.alpha": "uniform", "objective.loss_power": -1.0}, ALL),
     "hardest": Method("α: the larger loss", {"objective.alpha": "uniform", "objective.loss_power": 1.0}, ALL),
+    "widest": Method("α: the wider gap", {"objective.alpha": "uniform", "objective.gap_power": 1.0}, ALL),
     "learned": Method("α: learned variances", {"objective.alpha": "uniform", "objective.uncertainty_rate": 0.1}, ALL),
   }
 )

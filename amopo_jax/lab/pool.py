@@ -8,17 +8,22 @@ A job that was interrupted or failed finds its folder as it left it; one that is
 """
 
 import concurrent.futures
+import contextlib
 import hashlib
 import json
 import logging
 import multiprocessing
 import os
 import shutil
+import signal
+import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any, NamedTuple
 
+from amopo_jax.stopping import EXIT_STATUS
 from amopo_jax.types import InputError
 
 ASKED, RESULT, FAILED = "asked", "result.json", "failed.txt"
@@ -63,27 +68,47 @@ def run_jobs(
   if not waiting:
     return answers
   tell(f"{len(answers)} of {len(jobs)} jobs are done already" if answers else f"{len(jobs)} jobs")
-  context = multiprocessing.get_context("spawn")
-  places = context.Queue()
-  cores = free_cores()
-  for number in range(workers):
-    places.put(cores[number % len(cores)])
-  with concurrent.futures.ProcessPoolExecutor(workers, context, _settle, (places,)) as pool:
+  with _started(workers) as pool:
     running: dict[concurrent.futures.Future[Answer], Job] = {}
     while waiting or running:
-      for job in [job for job in waiting if all(need in answers for need in job.needs)]:
+      ready = [job for job in waiting if all(need in answers for need in job.needs)]
+      for job in ready[: workers - len(running)]:
         waiting.remove(job)
         running[pool.submit(_do, job, str(folder / job.name), digests[job.name])] = job
       if not running:
         break  # what still waits needs a job that failed
       ended, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
       for future in ended:
-        job = running.pop(future)
-        error = future.exception()
-        if error is None:
-          answers[job.name] = future.result()
+        job, error = running.pop(future), future.exception()
+        answers |= {} if error else {job.name: future.result()}
         tell(f"{len(answers)} of {len(jobs)}: {job.name}" + (f" failed: {error}" if error else ""))
+      if any(isinstance(future.exception(), concurrent.futures.BrokenExecutor) for future in ended):
+        break  # a worker was killed, and the others with it
   return answers
+
+
+@contextlib.contextmanager
+def _started(workers: int) -> Iterator[concurrent.futures.ProcessPoolExecutor]:
+  """Workers, each with its core; when this process is interrupted or asked to end, they save and end first."""
+  context = multiprocessing.get_context("spawn")
+  places, cores = context.Queue(), free_cores()
+  for number in range(workers):
+    places.put(cores[number % len(cores)])
+  pool = concurrent.futures.ProcessPoolExecutor(workers, context, _settle, (places,))
+  before = signal.signal(signal.SIGTERM, _raise_exit)
+  try:
+    yield pool
+  except BaseException:
+    for worker in multiprocessing.active_children():
+      worker.terminate()
+    raise
+  finally:
+    pool.shutdown(cancel_futures=True)
+    signal.signal(signal.SIGTERM, before)
+
+
+def _raise_exit(number: int, frame: FrameType | None) -> None:
+  sys.exit(EXIT_STATUS)
 
 
 def failures(jobs: Sequence[Job], folder: Path) -> dict[str, str]:

@@ -2,7 +2,10 @@
 
 import json
 import os
+import pathlib
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -67,8 +70,12 @@ def test_a_failure_stops_only_what_needs_it(tmp_path):
 
 
 def test_a_killed_worker_ends_the_run_and_the_next_one_goes_on(tmp_path):
-  jobs = [*chain(), Job("dies", halt_once, {}, ("b",))]
-  assert list(run_jobs(jobs, tmp_path, workers=1)) == ["a", "b"]
+  jobs, told = (
+    [*chain(), Job("dies", halt_once, {}, ("b",)), *(Job(f"more{n}", sleep, {"seconds": 0}) for n in "xy")],
+    [],
+  )
+  assert list(run_jobs(jobs, tmp_path, workers=1, tell=told.append)) == ["a", "b"]
+  assert "dies failed" in told[-1]
   assert run_jobs(jobs, tmp_path, workers=1)["dies"] == {"seen": True}
   assert calls(tmp_path, "a") == 1
 
@@ -80,6 +87,35 @@ def test_workers_work_side_by_side_on_cores_of_their_own(tmp_path):
   assert found["y"]["began"] < found["x"]["ended"]
   if len(os.sched_getaffinity(0)) > 1:
     assert len(run_jobs(chain(), tmp_path, workers=2)["a"]["cores"]) == 1
+
+
+RUN = """
+import sys
+from pathlib import Path
+from amopo_jax.lab.pool import Job, run_jobs
+from tests.lab.test_pool import sleep
+
+if __name__ == "__main__":
+  jobs = [Job(f"job{number}", sleep, {"seconds": 60}) for number in range(4)]
+  run_jobs(jobs, Path(sys.argv[1]), workers=2, tell=lambda line: print(line, flush=True))
+"""
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, -signal.SIGINT)])
+def test_a_signal_to_the_run_alone_ends_its_workers_too(tmp_path, number, status):
+  (tmp_path / "main.py").write_text(RUN)
+  command = [sys.executable, str(tmp_path / "main.py"), str(tmp_path / "jobs")]
+  environment = {**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parents[2])}
+  run = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, start_new_session=True)
+  deadline = time.monotonic() + 60
+  while len(list((tmp_path / "jobs").glob("*/asked"))) < 2:
+    assert time.monotonic() < deadline
+    time.sleep(0.1)
+  os.kill(run.pid, number)
+  assert run.wait(timeout=20) == status
+  with pytest.raises(ProcessLookupError):
+    os.killpg(run.pid, 0)  # of its session, nobody is left
+  assert len(list((tmp_path / "jobs").iterdir())) == 2  # those that waited were not begun
 
 
 def test_jobs_that_do_not_fit_together_are_refused(tmp_path):
