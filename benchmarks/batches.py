@@ -62,19 +62,14 @@ def lengths_of(name: str, pairs: int) -> list[Lengths]:
 
   Args:
     name: `issue` is one pair of UltraFeedback as a typical one; `long` a question of 2,048 tokens; `ultrafeedback`
-      is drawn from the table above at even distances; `tiny` is for tests.
+      is a `sample` of the table above; `tiny` is for tests.
     pairs: how many; the first three repeat theirs.
   """
   single = {"tiny": Lengths(40, 7, 5), "issue": Lengths(183, 270, 239), "long": Lengths(2048, 256, 256)}
-  return [single[name]] * pairs if name in single else spread(ULTRAFEEDBACK, pairs)
+  return [single[name]] * pairs if name in single else sample(ULTRAFEEDBACK, pairs)
 
 
 LENGTHS = ("tiny", "issue", "long", "ultrafeedback")
-
-
-def spread(table: Sequence[Lengths], count: int) -> list[Lengths]:
-  """`count` entries at even distances of a sorted table, the middle one for a single."""
-  return [table[int((place + 0.5) * len(table) / count)] for place in range(count)]
 
 
 def read_lengths(path: Path, tokenizer: str) -> list[Lengths]:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from amopo_jax.data.trie import all_leaves, size
-from benchmarks.batches import HEADER, TAIL, ULTRAFEEDBACK, Lengths, lengths_of, make_pairs, sample, spread
+from benchmarks.batches import HEADER, TAIL, ULTRAFEEDBACK, Lengths, lengths_of, make_pairs, sample
 from benchmarks.peers.ours import encode
 
 
@@ -21,11 +21,12 @@ def test_what_is_shared_is_what_the_place_says(place, tokens):
   assert [len(response) for response in pairs.responses[0]] == [7, 5]
 
 
-def test_the_issue_repeats_and_the_table_is_spread():
+def test_the_issue_repeats_and_a_batch_of_the_table_has_its_means():
   assert lengths_of("issue", 2) == [Lengths(183, 270, 239)] * 2
   assert lengths_of("ultrafeedback", len(ULTRAFEEDBACK)) == list(ULTRAFEEDBACK)
-  assert spread(range(10), 1) == [5]
-  assert spread(range(10), 2) == [2, 7]
+  for count in (2, 4, 8, 16):
+    found = lengths_of("ultrafeedback", count)
+    np.testing.assert_allclose(np.mean(found, 0), np.mean(ULTRAFEEDBACK, 0), rtol=0.15)
 
 
 def test_a_sample_has_one_of_each_share_and_their_means():
