@@ -31,7 +31,19 @@ TOPOLOGIES = (
 )  # fmt: skip
 PAGE = Path(__file__).parent.parent / "docs" / "scaling.md"
 TABLE = re.compile(r"(<!-- plans -->\n).*?(<!-- /plans -->)", re.DOTALL)
-HEAD = ("model", "slice", "chips", "GiB per chip", "TFLOP", "s per step", "MFU", "pairs/s", "hours", "chip-hours")
+HEAD = (
+  "model",
+  "slice",
+  "chips",
+  "GiB per chip",
+  "TFLOP",
+  "s per step",
+  "MFU",
+  "pairs/s",
+  "hours",
+  "chip-hours",
+  "made",
+)
 
 
 def main() -> None:
@@ -69,7 +81,8 @@ def measure(spec: RunSpec, topology: str) -> dict[str, Any]:
   [case] = check_cases(spec, [parse_topology(topology)], 1)
   workload = assume(spec)
   found = make_plan(case, workload, lambda text: print(text, file=sys.stderr, flush=True))
-  return to_json([found], workload)["plans"][0]
+  made = {key: value for key, value in report.provenance().items() if key in ("date", "commit")}
+  return to_json([found], workload)["plans"][0] | {"made": made}
 
 
 def table(plans: dict[str, Any]) -> str:
@@ -83,8 +96,9 @@ def line(name: str, plan: dict[str, Any]) -> tuple[str, ...]:
   """Cells of a plan."""
   needed = f"{plan['memory']['needed'] / GIB:.1f} of {plan['chip_memory'] / GIB:.0f}"
   start = (name, plan["topology"], str(plan["num_chips"]))
+  made = f"{plan['made']['date'][:10]}, {plan['made']['commit'][:7]}"
   if not plan["fits"]:
-    return (*start, f"at least {needed}", *["–"] * (len(HEAD) - 4))
+    return (*start, f"at least {needed}", *["–"] * (len(HEAD) - 5), made)
   found, both = plan["estimate"], lambda key, form: " to ".join(format(value, form) for value in found[key])
   return (
     *start,
@@ -95,6 +109,7 @@ def line(name: str, plan: dict[str, Any]) -> tuple[str, ...]:
     both("pairs_per_second", ".0f"),
     both("hours", ".2f"),
     both("chip_hours", ".0f"),
+    made,
   )
 
 

@@ -5,6 +5,7 @@ PLAN = {
   "num_chips": 64,
   "fits": True,
   "chip_memory": 16 * 2**30,
+  "made": {"date": "2026-11-28T05:19:29+00:00", "commit": "180c8ebf2d8c"},
   "memory": {"needed": 8 * 2**30},
   "cost": {"flops": 2e12},
   "estimate": {
@@ -21,7 +22,8 @@ PLAN = {
 def test_a_plan_is_a_line_of_the_table():
   cells = line("a", PLAN)
   assert cells == (
-    "a", "v5e:8x8", "64", "8.0 of 16", "2.1", "1.00 to 2.00", "80% to 40%", "60 to 30", "0.50 to 1.00", "32 to 64"
+    "a", "v5e:8x8", "64", "8.0 of 16", "2.1", "1.00 to 2.00", "80% to 40%", "60 to 30", "0.50 to 1.00", "32 to 64",
+    "2026-11-28, 180c8eb",
   )  # fmt: skip
   refused = line("a", PLAN | {"fits": False})
   assert refused[3] == "at least 8.0 of 16"
