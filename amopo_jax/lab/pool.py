@@ -17,6 +17,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +28,8 @@ from amopo_jax.stopping import EXIT_STATUS
 from amopo_jax.types import InputError
 
 ASKED, RESULT, FAILED = "asked", "result.json", "failed.txt"
+TOOK = "took"
+"""Key of every answer: seconds of a worker; of a job that was interrupted, those of the last attempt."""
 _CAN_PIN = hasattr(os, "sched_setaffinity")  # on Linux
 Answer = dict[str, Any]
 """JSON-able."""
@@ -147,8 +150,9 @@ def _do(job: Job, folder: str, digest: str) -> Answer:
     place.mkdir(parents=True)
     (place / ASKED).write_text(digest)
   (place / FAILED).unlink(missing_ok=True)
+  began = time.monotonic()
   try:
-    answer = job.do(place, **job.asked)
+    answer = job.do(place, **job.asked) | {TOOK: time.monotonic() - began}
   except Exception:
     (place / FAILED).write_text(traceback.format_exc())
     raise

@@ -13,7 +13,7 @@ from amopo_jax.lab import tables
 from amopo_jax.lab.figures import Curves, draw_curves, draw_front, draw_scores
 from amopo_jax.lab.graders import DIMENSIONS
 from amopo_jax.lab.grading import WANTED
-from amopo_jax.lab.pool import Answer, free_cores
+from amopo_jax.lab.pool import TOOK, Answer, free_cores
 from amopo_jax.lab.studies import Size, Study
 from amopo_jax.lab.work import GREEDY, SAMPLED
 from amopo_jax.provenance import commit, processor
@@ -55,18 +55,20 @@ def write_report(
   draw_scores(study, answers, world["optimum"] | {"mean": _mean(world["optimum"])}, out / "scores.png")
   draw_curves(study, curves, out / "curves.png")
   draw_front(study, answers, out / "front.png")
-  page = "\n\n".join([_head(study, size, command, seconds, world), *_sections(study, answers), *_failed(failures)])
+  worked = sum(answer.get(TOOK, 0.0) for answer in answers.values())
+  spent = f"{seconds / 60:.0f} min, {worked / 60:.0f} min of a worker for all of its jobs"
+  page = "\n\n".join([_head(study, size, command, spent, world), *_sections(study, answers), *_failed(failures)])
   (out / "report.md").write_text(page + "\n")
   return out / "report.md"
 
 
-def _head(study: Study, size: Size, command: str, seconds: float, world: Answer) -> str:
+def _head(study: Study, size: Size, command: str, spent: str, world: Answer) -> str:
   versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("jax", "jaxlib", "optax"))
   code = f"commit {found}, " if (found := commit()) else ""
   shown = lambda scores: ", ".join(f"{name} {value:.2f}" for name, value in scores.items())
   return (
     f"# {study.title}\n\n{time.strftime('%Y-%m-%d')}, {code}{len(free_cores())} cores "
-    f"of {processor()}, {versions}; {seconds / 60:.0f} min.\n\n    {command}\n\n"
+    f"of {processor()}, {versions}; {spent}.\n\n    {command}\n\n"
     f"{size.seeds} seeds, each with a world of its own, a start of {size.start_steps} steps of supervised fine-tuning "
     f"on {size.start_records} records (good and bad responses alike; all starts are made of a base, which learned on "
     f"as many others in one context for {size.base_steps} steps) and arms of {size.steps} steps on {size.train} "
@@ -119,6 +121,7 @@ def _over_worlds(worlds: Sequence[Answer]) -> Answer:
   return {
     key: {name: _mean({n: world[key][name] for n, world in enumerate(worlds)}) for name in worlds[0][key]}
     for key in worlds[0]
+    if key != TOOK
   }
 
 
@@ -168,7 +171,12 @@ def _write_scores(answers: Mapping[str, Answer], path: Path) -> None:
 
 def _write_curves(curves: Curves, path: Path) -> None:
   rows: list[Sequence[Any]] = [("arm", "metric", "step", "mean over seeds")]
-  rows += [(arm, key, *point) for arm, metrics in curves.items() for key, points in metrics.items() for point in points]
+  rows += [
+    (arm, key, step, f"{value:.5g}")
+    for arm, metrics in curves.items()
+    for key, points in metrics.items()
+    for step, value in points
+  ]
   _write_csv(path, rows)
 
 
