@@ -191,6 +191,24 @@ def test_a_stop_anywhere_saves_and_the_resumed_run_ends_the_same(whole, console,
   assert keys(tmp_path) == keys(finished)
 
 
+def test_supervised_learning_has_the_chosen_responses_alone_and_compares_in_its_evaluations(
+  make_spec, console, tmp_path
+):
+  spec = make_spec(objective__name="sft", objective__beta=1.0, train__steps=3, train__log_every=1)
+  assert train(spec, str(tmp_path), console).step == 3
+  lines = read_metrics(str(tmp_path))
+  trained = next(line for line in lines if "loss" in line)
+  evaluated = next(line for line in lines if "eval_loss" in line)
+  assert trained["rewards/margins"] is None
+  assert trained["rewards/rejected/helpfulness"] is None
+  assert trained["rewards/chosen"] < 0
+  assert 0 <= evaluated["eval_rewards/accuracies"] <= 1
+  said = console.file.getvalue()
+  assert "chosen: " in said
+  assert "rejected: " not in said
+  assert "margin" not in next(line for line in said.splitlines() if line.startswith("step 1/3"))
+
+
 @pytest.mark.slow
 def test_a_run_whose_input_stops_says_where_it_stands_and_ends(make_spec, console, tmp_path, monkeypatch, capfd):
   ended, draw = threading.Event(), Feed.__next__

@@ -24,16 +24,16 @@ def show_sample(encoded: EncodedPair, tokenizer: Tokenizer, names: Sequence[str]
     most: characters shown of each stretch of text; the middle of a longer one is left out.
 
   Returns:
-    Several lines: per context its prompt with the chosen response, and the rejected response alone.
+    Several lines: per context its prompt with the chosen response, and alone the rejected one where it is laid out.
   """
   segment = lay_out(encoded, all_leaves(encoded), 0)
   lines = [
     f"pair {encoded.index} from {encoded.origin}, {encoded.num_cut} tokens cut; scored tokens in {'…'.join(SCORED)}"
   ]
   for k, name in enumerate(names):
-    for p, member in enumerate(PAIR_MEMBERS):
+    for p in encoded.members:
       tokens, scored = read_leaf(segment, 2 * k + p)
-      lines.append(f"--- {name}, {member}: {len(tokens)} tokens, {int(scored.sum())} scored")
+      lines.append(f"--- {name}, {PAIR_MEMBERS[p]}: {len(tokens)} tokens, {int(scored.sum())} scored")
       lines.append(_mark(tokens, scored, tokenizer, most, show_prompt=p == 0))
   return "\n".join(lines)
 

@@ -22,6 +22,12 @@ def test_counts_are_those_of_the_tokens(dataset, tokenizer, contexts):
   assert f"--- truth, rejected: {len(encoded.prompts[2]) + rejected} tokens, {rejected} scored" in shown
 
 
+def test_what_is_not_laid_out_is_not_shown(dataset, tokenizer, contexts):
+  shown = show_sample(dataset.laying_out((0,))[5], tokenizer, contexts.names)
+  assert "--- truth, chosen: " in shown
+  assert "rejected" not in shown
+
+
 def test_long_text_loses_its_middle(dataset, tokenizer, contexts):
   longest = max(range(23), key=lambda index: len(dataset.pair(index).prompt[0].content))
   shown = show_sample(dataset[longest], tokenizer, contexts.names, most=40)
