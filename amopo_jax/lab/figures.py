@@ -16,6 +16,9 @@ from amopo_jax.lab.work import SAMPLED
 Curves = Mapping[str, Mapping[str, Sequence[tuple[int, float]]]]
 """Arm -> name of a metric -> (step, mean over seeds)."""
 
+_MANY = 8
+"""Arms that stand below each other."""
+
 
 def draw_scores(study: Study, answers: Mapping[str, Answer], best: Mapping[str, float], out: Path) -> None:
   """Sampled true scores of the starts and the arms, a panel per dimension, with 95 % intervals over seeds."""
@@ -41,23 +44,32 @@ def draw_scores(study: Study, answers: Mapping[str, Answer], best: Mapping[str, 
 
 
 def draw_curves(study: Study, curves: Curves, out: Path) -> None:
-  """Margins and α of every context over training, a row per arm that has them."""
+  """Margins and α of every context over training, of the arms that have them; many arms stand two in a row."""
   arms = [arm for arm in study.arms if curves.get(arm.name)]
   if not arms:
     return
-  figure, panels = _figure(len(arms), 2, (10.0, 2.1 * len(arms) + 0.6), sharex=True)
-  for row, arm in zip(panels, arms, strict=True):
-    for panel, kind, title in zip(row, ("rewards/margins/", "alpha/"), ("margin", "α"), strict=True):
-      for name, points in curves[arm.name].items():
-        if name.startswith(kind):
-          panel.plot(*zip(*points, strict=True), linewidth=1.2, label=name.removeprefix(kind))
-      panel.set_title(f"{label(study, arm)}: {title}", fontsize=9)
-      panel.grid(alpha=0.25)
-    for panel in [panel for panel in row if panel.get_legend_handles_labels()[1]][-1:]:
-      panel.legend(fontsize=7, loc="upper right")
+  beside = 2 if len(arms) > _MANY else 1
+  rows = -(-len(arms) // beside)
+  figure, panels = _figure(rows, 2 * beside, (10.0 * beside, 2.1 * rows + 0.6))
+  places = panels.reshape(-1, 2)
+  for (margins, alpha), arm in zip(places, arms, strict=False):
+    _draw_lines(margins, "rewards/margins/", curves[arm.name], f"{label(study, arm)}: margin")
+    _draw_lines(alpha, "alpha/", curves[arm.name], f"{label(study, arm)}: α")
+  for panel in places[len(arms) :].flat:
+    panel.set_axis_off()
   for panel in panels[-1]:
     panel.set_xlabel("step")
   _save(figure, out)
+
+
+def _draw_lines(panel: Any, kind: str, metrics: Mapping[str, Sequence[tuple[int, float]]], title: str) -> None:
+  for name, points in metrics.items():
+    if name.startswith(kind):
+      panel.plot(*zip(*points, strict=True), linewidth=1.2, label=name.removeprefix(kind))
+  panel.set_title(title, fontsize=9)
+  panel.grid(alpha=0.25)
+  if panel.get_legend_handles_labels()[1]:
+    panel.legend(fontsize=7, loc="upper right")
 
 
 def draw_front(study: Study, answers: Mapping[str, Answer], out: Path) -> None:
