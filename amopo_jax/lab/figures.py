@@ -68,8 +68,8 @@ def _draw_lines(panel: Any, kind: str, metrics: Mapping[str, Sequence[tuple[int,
       panel.plot(*zip(*points, strict=True), linewidth=1.2, label=name.removeprefix(kind))
   panel.set_title(title, fontsize=9)
   panel.grid(alpha=0.25)
-  if panel.get_legend_handles_labels()[1]:
-    panel.legend(fontsize=7, loc="upper right")
+  if len(panel.get_legend_handles_labels()[1]) > 1:
+    panel.legend(fontsize=7)
 
 
 def draw_front(study: Study, answers: Mapping[str, Answer], out: Path) -> None:
@@ -81,7 +81,11 @@ def draw_front(study: Study, answers: Mapping[str, Answer], out: Path) -> None:
     for number, arm in enumerate(arms):
       points = _points(answers, arm.name, one, other)
       if len(points):  # hollow and of falling size, so that equal points lie within each other
-        look = {"marker": "osD^v<>ph8"[number % 10], "s": 24 + 10 * (len(arms) - number), "linewidths": 1.4}
+        look = {
+          "marker": "osD^v<>ph8"[(number + 3 * (number // 10)) % 10],
+          "s": 24 + 10 * (len(arms) - number),
+          "linewidths": 1.4,
+        }
         panel.scatter(*points.T, facecolors="none", edgecolors=f"C{number % 10}", label=label(study, arm), **look)
     panel.set(xlabel=one.replace("_", " "), ylabel=other.replace("_", " "))
     panel.grid(alpha=0.25)
