@@ -70,7 +70,6 @@ USED = {
 _NO_ARGUMENTS = ("alpha", "fixed_alpha", "ties", "uncertainty_rate")
 """Of those, the ones that its maker does not take by their names."""
 
-
 _NOT_NEGATIVE = (
   "target_margin",
   "gap_margin",
@@ -153,15 +152,7 @@ def _arguments(spec: ObjectiveSpec, num_contexts: int, parts: int) -> dict[str, 
 def _check_numbers(spec: ObjectiveSpec) -> None:
   if not 0 < spec.beta < math.inf:
     raise InputError(f"config.objective.beta: {spec.beta} is not positive; the paper uses 0.8")
-  for key in (
-    "target_margin",
-    "gap_margin",
-    "sft_weight",
-    "ratio_weight",
-    "length_weight",
-    "uncertainty_rate",
-    "gap_power",
-  ):
+  for key in _NOT_NEGATIVE:
     value = getattr(spec, key)
     if not 0 <= value < math.inf:
       raise InputError(f"config.objective.{key}: {value} is not a finite number of at least 0; correct it")

@@ -40,11 +40,6 @@ def is_several() -> bool:
   return global_state.client is not None and global_state.num_processes > 1
 
 
-def number() -> int:
-  """Of this process, from 0."""
-  return global_state.process_id or 0
-
-
 def stop_others(line: str, status: int) -> None:
   """Ends this process after its failure, and all others with the same line and status; returns if there are none.
 

@@ -90,12 +90,9 @@ def _train(run: Run, workdir: str, console: Console, stop: StopRequest, launched
     wandb_project=run.spec.train.wandb_project,
     config=to_dict(run.spec),
   )
-  with (
-    RunProgress(console, total=run.num_steps, done=step, launched=launched) as progress,
-    Watchdog(run.spec.train.hang_minutes) as watchdog,
-  ):
-    reports = _Reports(checkpoints, writer, progress, watchdog)
-    loop = _Loop(run, base, reference, reports=reports, stop=stop)
+  shown = RunProgress(console, total=run.num_steps, done=step, launched=launched)
+  with shown as progress, Watchdog(run.spec.train.hang_minutes) as watchdog:
+    loop = _Loop(run, base, reference, reports=_Reports(checkpoints, writer, progress, watchdog), stop=stop)
     outcome = loop.go_on(step, state, meta, processes.from_first(last_evaluation(workdir)))
   writer.close()
   checkpoints.close()

@@ -10,6 +10,8 @@ import sys
 import threading
 from types import TracebackType
 
+import jax
+
 from amopo_jax import processes
 
 _TICK = 1.0
@@ -61,8 +63,8 @@ class Watchdog:
       f"nothing has moved for {self._minutes:g} minutes (config.train.hang_minutes); above is where its threads stand; "
       "start again with the same command, which goes on from the newest checkpoint"
     )
-    print(f"process {processes.number()}: {line}", file=sys.stderr, flush=True)
-    if processes.is_several():
-      self._is_over.wait(_OTHERS_SECONDS)
+    print(f"process {jax.process_index()}: {line}", file=sys.stderr, flush=True)
+    if processes.is_several() and self._is_over.wait(_OTHERS_SECONDS):
+      return  # it moved after all, and came to its end
     processes.stop_others(line, 1)
     os._exit(1)

@@ -60,7 +60,7 @@ def by_gap(alpha: Alpha, score_gap: Float[Array, "B K"], power: float) -> Alpha:
   Args:
     alpha: of any alpha function.
     score_gap: of the pair in each context, in [-1, 1]; 1 for a context without a dimension.
-    power: p, ≥ 0; ties have no weight if p > 0, unless nothing else is in the row.
+    power: p, ≥ 0; ties have no weight if p > 0, and a row of nothing else has none at all.
   """
   return _weigh_again(alpha, jnp.power(jnp.abs(score_gap), power))
 
