@@ -9,15 +9,17 @@ from amopo_jax.data.adapters import ADAPTERS
 from amopo_jax.data.contexts import PLACES, Context, ContextSpec
 from amopo_jax.data.dataset import PairDataset, Recipe
 from amopo_jax.data.encode import POLICIES, Limits
+from amopo_jax.data.layout import EVERYTHING, Layout
 from amopo_jax.data.pack import PackSpec
 from amopo_jax.data.pairs import RULES, Rule
 from amopo_jax.data.sources import ON_ERROR, open_source
 from amopo_jax.data.split import split_by_prompt
 from amopo_jax.data.survey import Survey, survey
+from amopo_jax.data.templates import dimensions_told
 from amopo_jax.data.tokenizer import Tokenizer, load_tokenizer
 from amopo_jax.policy import PolicySource
 from amopo_jax.run_spec import BatchSpec, ContextEntry, DataSpec, RunSpec, SourceSpec, check_name
-from amopo_jax.types import ALL_MEMBERS, InputError
+from amopo_jax.types import InputError
 
 TOKENS_PER_PAIR = 16
 """With `max_pairs = 0`, places for pairs are made for pairs of this many tokens in all contexts together."""
@@ -78,6 +80,8 @@ def plan_data(spec: RunSpec) -> DataPlan:
   if not 0 <= data.heldout_fraction < 1:
     raise InputError(f"config.data.heldout_fraction: {data.heldout_fraction} is not in [0, 1)")
   contexts = build_contexts(data.contexts, data.place)
+  if not 0 <= data.contexts_per_pair <= len(contexts.contexts):
+    raise InputError(f"config.data.contexts_per_pair: {data.contexts_per_pair} is not in 0 to {len(contexts.contexts)}")
   max_length = data.max_length or batch.row_length
   if max_length > batch.row_length:
     raise InputError(f"config.data.max_length: {max_length} is longer than a row, batch.row_length={batch.row_length}")
@@ -91,7 +95,7 @@ def build_contexts(entries: Mapping[str, ContextEntry], place: str) -> ContextSp
     raise InputError("config.data.contexts: none given; add one with base.context(dimension, template, low, high)")
   try:
     contexts = [
-      Context(name, entry.dimension or None, entry.template, *((entry.low, entry.high) if entry.dimension else ()))
+      Context(name, entry.dimension or None, entry.template, *((entry.low, entry.high) if _has_range(entry) else ()))
       for name, entry in entries.items()
     ]
     return ContextSpec(tuple(contexts), place)
@@ -99,12 +103,16 @@ def build_contexts(entries: Mapping[str, ContextEntry], place: str) -> ContextSp
     raise InputError(f"config.data.{error}") from None
 
 
+def _has_range(entry: ContextEntry) -> bool:
+  return bool(entry.dimension or dimensions_told(entry.template))
+
+
 def build_data(
   spec: RunSpec,
   source: PolicySource,
   *,
   rules: Mapping[str, Rule] = RULES,
-  members: tuple[int, ...] = ALL_MEMBERS,
+  layout: Layout = EVERYTHING,
 ) -> Data:
   """Opens and surveys every source.
 
@@ -112,7 +120,7 @@ def build_data(
     spec: the config.
     source: brings the tokenizer where the config names none.
     rules: what the names of `config.data.rule` stand for.
-    members: of a training pair that are laid out; of a held-out one, all are.
+    layout: of the training pairs; of a held-out one, all sequences are laid out.
 
   Raises:
     InputError: anything wrong with a record, a context, a limit or the tokenizer.
@@ -131,7 +139,7 @@ def build_data(
     dataset, surveys[f"heldout {name}"] = _open(recipe(entry), spec)
     heldout.append(dataset)
   train, heldout = _numbered(train, 0), _numbered(heldout, sum(map(len, train)))
-  train = [dataset.laying_out(members) for dataset in train]
+  train = [dataset.laying_out(layout) for dataset in train]
   weights = [entry.weight for entry in spec.data.train.values()] if len(train) > 1 else None
   return Data(train, weights, heldout, surveys, tokenizer, plan.contexts, plan.pack)
 

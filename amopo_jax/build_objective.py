@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from amopo_jax.data.layout import Layout
 from amopo_jax.objective import (
   ALPHAS,
   BASELINES,
@@ -21,7 +22,7 @@ from amopo_jax.objective import (
   make_amopo,
 )
 from amopo_jax.run_spec import ObjectiveSpec, check_name
-from amopo_jax.types import ALL_MEMBERS, CHOSEN, InputError
+from amopo_jax.types import InputError
 
 DEFAULTS = {
   "alpha": "gaussian",
@@ -66,6 +67,12 @@ USED = {
   "modpo": ("fixed_alpha", "gap_margin"),
 }
 """What each objective uses besides beta."""
+
+_COUNTED = {"keep": "all", "mask_ties": "agreeing", "follow_dimension": "decided", "mask_equal": "decided"}
+"""In which contexts a term counts, by the tie policy: of `layout.WHERE`."""
+
+_TIES = {"modpo": "follow_dimension"}
+"""Tie policies that are no choice; the others that have none are left at `keep`."""
 
 _NO_ARGUMENTS = ("alpha", "fixed_alpha", "ties", "uncertainty_rate")
 """Of those, the ones that its maker does not take by their names."""
@@ -130,9 +137,15 @@ def needs_reference(spec: ObjectiveSpec) -> bool:
   return spec.name in REFERENCED
 
 
-def members_used(spec: ObjectiveSpec) -> tuple[int, ...]:
-  """The pair members whose moments the objective looks at; the others need not be in a training batch."""
-  return (CHOSEN,) if spec.name in CHOSEN_ALONE else ALL_MEMBERS
+def layout_used(spec: ObjectiveSpec) -> Layout:
+  """The sequences whose moments the objective looks at; the others need not be in a training batch."""
+  if spec.name in CHOSEN_ALONE:
+    return Layout(rejected="none")
+  ties = _TIES.get(spec.name) or spec.ties
+  if spec.alpha in WHOLE_BATCH:
+    ties = "keep"  # a dropped term takes part in the softmax
+  compared = _COUNTED[ties]
+  return Layout(chosen="all" if spec.sft_weight else compared, rejected=compared)
 
 
 def _arguments(spec: ObjectiveSpec, num_contexts: int, parts: int) -> dict[str, Any]:

@@ -160,7 +160,9 @@ def _batches(items: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:
 
 
 def _asked(context: Context, request: Request) -> float | int | None:
-  return None if context.dimension is None else context.high if request.score is None else request.score
+  if not context.told:
+    return None
+  return context.high if request.score is None else request.score
 
 
 def _prompt_text(

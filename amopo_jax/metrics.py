@@ -21,7 +21,7 @@ class MetricSums(NamedTuple):
 
   Attributes:
     pairs: number of pairs.
-    responses: per context and member, responses that were scored; supervised learning leaves the rejected ones out.
+    responses: per context and member, responses that were scored; what the objective does not look at is left out.
     compared: per context, pairs of which both were.
     ordered: per context, those of them whose dimension agrees that chosen > rejected.
     loss: sum over pairs of the objective.
@@ -97,8 +97,9 @@ def summarize(sums: MetricSums, contexts: Sequence[str], prefix: str = "") -> di
   Returns:
     `loss`, `rewards/{chosen,rejected,margins,accuracies}`, `logps/{chosen,rejected}` averaged over contexts, the
     same with `/<context>`, `loss/<context>` (unweighted, over the terms that count), `alpha/<context>`, and the
-    counts `num_pairs`, `num_tokens` and `num_ordered/<context>`. An accuracy is a share of the latter, the pairs that
-    the context's dimension orders; NaN where there is none, as are margins where no pair has both responses scored.
+    counts `num_pairs`, `num_responses` (scored, of all contexts), `num_tokens` (of these) and `num_ordered/<context>`.
+    An accuracy is a share of the latter, the pairs that the context's dimension orders; NaN where there is none, as are
+    margins where no pair has both responses scored.
   """
   s = jax.tree.map(lambda x: np.asarray(x, np.float64), sums)
   mean = lambda total, count: np.divide(total, count, out=np.full_like(total, np.nan), where=np.asarray(count) > 0)
@@ -111,7 +112,8 @@ def summarize(sums: MetricSums, contexts: Sequence[str], prefix: str = "") -> di
     "logps/chosen": logps[:, CHOSEN],
     "logps/rejected": logps[:, REJECTED],
   }
-  out = {"loss": float(mean(s.loss, s.pairs)), "num_pairs": float(s.pairs), "num_tokens": float(s.tokens)}
+  out = {"loss": float(mean(s.loss, s.pairs)), "num_pairs": float(s.pairs)}
+  out |= {"num_responses": float(s.responses.sum()), "num_tokens": float(s.tokens)}
   out |= {name: _mean_of_known(values) for name, values in by_context.items()}
   out |= {f"{name}/{c}": float(v) for name, values in by_context.items() for c, v in zip(contexts, values, strict=True)}
   out |= {f"loss/{c}": float(v) for c, v in zip(contexts, mean(s.losses, s.counted), strict=True)}

@@ -19,6 +19,7 @@ from jaxtyping import Float32
 
 from amopo_jax import processes
 from amopo_jax.build_objective import needs_reference
+from amopo_jax.data.layout import EVERYTHING
 from amopo_jax.data.pipeline import make_stream
 from amopo_jax.feed import Feed
 from amopo_jax.lora import Base
@@ -86,7 +87,7 @@ def _cache() -> Path:
 
 def _compute(run: Run, params: Params, base: Base) -> Table:
   """One pass over every pair with the initial policy."""
-  datasets = (*run.data.train, *run.data.heldout)
+  datasets = [dataset.laying_out(EVERYTHING) for dataset in (*run.data.train, *run.data.heldout)]
   table = np.full((sum(map(len, datasets)), len(run.data.contexts.names), 2), np.nan, np.float32)
   for dataset in datasets:
     stream = make_stream(

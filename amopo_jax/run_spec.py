@@ -55,6 +55,7 @@ class DataSpec:
   split_seed: int
   tokenizer: str
   contexts: Mapping[str, ContextEntry]
+  contexts_per_pair: int
   place: str
   rule: str
   on_error: str

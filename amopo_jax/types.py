@@ -19,9 +19,6 @@ CHOSEN, REJECTED = 0, 1
 PAIR_MEMBERS = ("chosen", "rejected")
 """Names along the axis P."""
 
-ALL_MEMBERS = (CHOSEN, REJECTED)
-"""Indices along the axis P."""
-
 NO_SLOT = -1
 """Value of `PackedRows.slot` for a token that is not scored."""
 

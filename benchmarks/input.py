@@ -10,12 +10,15 @@ import argparse
 import dataclasses
 import os
 import time
+from collections.abc import Sequence
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # one core
 
 from amopo_jax.data.contexts import PLACES, Context, ContextSpec, instruction
 from amopo_jax.data.dataset import PairDataset
 from amopo_jax.data.encode import Limits
+from amopo_jax.data.encoded import EncodedPair
+from amopo_jax.data.layout import Layout
 from amopo_jax.data.pack import PackSpec, pack_all, padding
 from amopo_jax.data.pairs import derived
 from amopo_jax.data.pipeline import LOOKAHEAD
@@ -23,7 +26,7 @@ from amopo_jax.data.recipe import Recipe
 from amopo_jax.data.sources import open_source
 from amopo_jax.data.survey import survey
 from amopo_jax.data.tokenizer import load_tokenizer
-from amopo_jax.data.trie import all_leaves, size
+from amopo_jax.data.trie import size
 from benchmarks import report
 
 RUBRICS = ("helpfulness", "correctness", "instruction following")
@@ -31,7 +34,10 @@ RUBRICS = ("helpfulness", "correctness", "instruction following")
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-  """Tokens are per pair, seconds are of this process's processor time."""
+  """Tokens are per pair, seconds are of this process's processor time.
+
+  With `mask_ties` the trie holds no dropped term; supervised, the chosen response in every context all the same.
+  """
 
   pairs: int
   row_length: int
@@ -40,6 +46,8 @@ class Report:
   tokens_padded: float
   tokens_unshared: float
   tokens_trie: float
+  tokens_mask_ties: float
+  tokens_mask_ties_supervised: float
   tokens_scored: float
   padding: float
   padding_without_the_last_groups: float
@@ -67,8 +75,10 @@ def main() -> None:
     rows=args.rows,
     place=args.place,
     tokens_padded=sum(2 * len(pair.prompts) * pair.longest for pair in encoded) / len(encoded),
-    tokens_unshared=sum(size(pair, [leaf]) for pair in encoded for leaf in all_leaves(pair)) / len(encoded),
-    tokens_trie=sum(size(pair, all_leaves(pair)) for pair in encoded) / len(encoded),
+    tokens_unshared=sum(size(pair, [leaf]) for pair in encoded for leaf in pair.leaves) / len(encoded),
+    tokens_trie=sum(size(pair, pair.leaves) for pair in encoded) / len(encoded),
+    tokens_mask_ties=_laid_out(encoded, Layout("agreeing", "agreeing")),
+    tokens_mask_ties_supervised=_laid_out(encoded, Layout(rejected="agreeing")),
     tokens_scored=sum(len(pair.prompts) * sum(map(len, pair.responses)) for pair in encoded) / len(encoded),
     padding=padding(groups),
     padding_without_the_last_groups=padding(groups[:-4] or groups),
@@ -116,7 +126,11 @@ def make_recipe(args: argparse.Namespace) -> Recipe:
 
 
 def _rubric_text(name: str) -> str:
-  return instruction(Context(name, name, "rubric", 1, 5), 4)
+  return instruction(Context(name, name, "rubric", 1, 5), {name: 4})
+
+
+def _laid_out(encoded: Sequence[EncodedPair], layout: Layout) -> float:
+  return sum(size(pair, layout(pair).leaves) for pair in encoded) / len(encoded)
 
 
 def show(found: Report) -> None:

@@ -27,7 +27,7 @@ def context(dimension: str = "", template: str = "rubric", low: float = 0.0, hig
   Args:
     dimension: the scores it is about; "" for a context without.
     template: `rubric`, `overall`, `plain`, or a text of one's own (docs/data.md).
-    low, high: the data set's score range in this dimension.
+    low, high: the data set's score range in this dimension, and in those that the template names.
   """
   return ConfigDict({"dimension": dimension, "template": template, "low": float(low), "high": float(high)})
 
@@ -62,6 +62,7 @@ def get_config() -> ConfigDict:
   config.data.split_seed = 0  # draws the held-out prompts; stages that follow each other must share it
   config.data.tokenizer = ""  # directory or hub name; "": the model's own
   config.data.contexts = ConfigDict(sort_keys=False)  # name -> context(...), in the order of the axis K
+  config.data.contexts_per_pair = 0  # drawn for a pair, anew in each epoch; 0: all of them
   config.data.place = "before"  # of the instruction: before or after the question, or in the system turn
   config.data.rule = "derived"  # which responses make a pair (docs/data.md)
   config.data.on_error = "raise"  # a bad record: raise, or skip and count

@@ -6,9 +6,10 @@ import pytest
 from amopo_jax import build_data
 from amopo_jax.data.contexts import Context
 from amopo_jax.data.encode import Limits
+from amopo_jax.data.layout import Layout
 from amopo_jax.data.pack import PackSpec
 from amopo_jax.policy import find_policy
-from amopo_jax.types import CHOSEN, REJECTED, InputError
+from amopo_jax.types import InputError
 
 
 def source_of(spec):
@@ -46,14 +47,27 @@ def test_several_sources_are_drawn_by_weight(make_config, make_spec, world):
 def test_training_pairs_may_be_laid_out_in_part_and_keep_their_numbers_and_tokens(make_spec):
   spec = make_spec(data__heldout={}, data__heldout_fraction=0.2)
   whole, part = (
-    build_data.build_data(spec, source_of(spec), members=members) for members in ((CHOSEN, REJECTED), (CHOSEN,))
+    build_data.build_data(spec, source_of(spec), layout=layout) for layout in (Layout(), Layout(rejected="none"))
   )
   assert len(part.train[0]) == len(whole.train[0])
   for number in range(5):
     one, other = whole.train[0][number], part.train[0][number]
-    assert (one.index, one.origin, one.members, other.members) == (other.index, other.origin, (0, 1), (0,))
+    assert (one.index, one.origin) == (other.index, other.origin)
+    assert (one.is_laid_out.tolist(), other.is_laid_out.tolist()) == ([[True, True]] * 2, [[True, False]] * 2)
     assert all(np.array_equal(a, b) for a, b in zip(one.prompts, other.prompts, strict=True))
-  assert part.heldout[0][0].members == (CHOSEN, REJECTED)
+  assert part.heldout[0][0].is_laid_out.all()
+
+
+def test_contexts_of_training_pairs_may_be_drawn_and_those_of_held_out_pairs_are_all_there(make_spec):
+  spec = make_spec(data__heldout={}, data__heldout_fraction=0.2)
+  data = build_data.build_data(spec, source_of(spec), layout=Layout(contexts=1))
+  assert (data.train[0].recipe.layout.contexts, data.heldout[0].recipe.layout.contexts) == (1, 0)
+
+
+@pytest.mark.parametrize("count", [-1, 3])
+def test_more_contexts_than_there_are_cannot_be_drawn(make_spec, count):
+  with pytest.raises(InputError, match=r"config\.data\.contexts_per_pair: .* is not in 0 to 2"):
+    build_data.plan_data(make_spec(data__contexts_per_pair=count))
 
 
 @pytest.mark.parametrize("weight", [0.0, -1.0, float("nan"), float("inf")])

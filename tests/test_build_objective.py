@@ -3,12 +3,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from amopo_jax.build_objective import DEFAULTS, USED, build_conflict, build_objective, members_used
+from amopo_jax.build_objective import DEFAULTS, USED, build_conflict, build_objective, layout_used
+from amopo_jax.data.encoded import EncodedPair
 from amopo_jax.objective import (
   ALPHAS,
   BASELINES,
   REFERENCED,
   TIE_POLICIES,
+  WHOLE_BATCH,
   Conflict,
   fixed,
   keep,
@@ -175,17 +177,36 @@ def test_sft_accepts_the_target_margin_that_configs_inherit(make_spec):
   assert callable(build_objective(spec_of(make_spec, name="sft", target_margin=0.5), 2, parts=1))
 
 
-@pytest.mark.parametrize("name", sorted({*BASELINES, *REFERENCED, "amopo"}))
-def test_the_responses_that_an_objective_looks_at_are_those_it_is_given(make_spec, name):
-  """By the gradient with respect to the rejected response's statistics: where there is one, both are laid out."""
-  spec = spec_of(make_spec, name=name)
-  objective = build_objective(spec, 2, parts=1)
-  length = jnp.full((1, 2, 2), 3.0)
-  info = PairInfo(jnp.ones((1, 2), bool), jnp.ones((1, 2)), jnp.ones(1), -length)
+OBJECTIVES = [
+  *({"name": name} for name in sorted({*BASELINES, *REFERENCED, "amopo"})),
+  *({"name": "lambda_dpo", "ties": ties} for ties in TIE_POLICIES),
+  *({"name": "amopo", "ties": ties, "sft_weight": weight} for ties in TIE_POLICIES for weight in (0.0, 0.5)),
+  *({"name": "amopo", "ties": "mask_ties", "alpha": alpha} for alpha in ALPHAS),
+]
 
-  def loss(sum_logp):
-    return objective(ResponseMoments(length, sum_logp, length * 0.4, length * 0.2), jnp.zeros_like(length), info)[0]
 
-  gradient = np.asarray(jax.grad(loss)(jnp.asarray([[[-2.0, -2.5], [-1.5, -1.0]]])))
-  used = tuple(member for member in (0, 1) if np.any(gradient[..., member] != 0))
-  assert used == members_used(spec)
+@pytest.mark.parametrize("keys", OBJECTIVES, ids=lambda keys: "-".join(map(str, keys.values())))
+def test_what_an_objective_does_not_look_at_is_not_laid_out_and_changes_nothing(make_spec, keys):
+  """A dimension that agrees, a tie, an inversion: loss and gradient without the sequences that are left out."""
+  spec = spec_of(make_spec, **keys)
+  objective, gap = build_objective(spec, 3, parts=1), np.asarray([0.5, 0.0, -0.5], np.float32)
+  length, one = jnp.full((1, 3, 2), 3.0), np.zeros(1, np.int32)
+  pair = EncodedPair((one,) * 3, (one, one), gap > 0, gap, 0, 0, "f:1")
+  is_laid_out = layout_used(spec)(pair).is_laid_out
+  info = PairInfo(jnp.asarray(gap > 0)[None], jnp.asarray(gap)[None], jnp.ones(1), -length)
+  noise = jnp.asarray(np.random.default_rng(0).normal(size=(1, 3, 2)), jnp.float32)
+
+  def loss(sum_logp, there):
+    statistics = (length, sum_logp, length * 0.4, length * 0.2)
+    return objective(ResponseMoments(*(x * there for x in statistics)), noise, info)[0]
+
+  call = jax.value_and_grad(loss)
+  sum_logp = jnp.asarray([[[-2.0, -2.5], [-1.5, -1.0], [-1.0, -3.0]]])
+  whole, part = call(sum_logp, jnp.ones((1, 3, 2))), call(sum_logp, jnp.asarray(is_laid_out[None], jnp.float32))
+  np.testing.assert_allclose(part[0], whole[0], rtol=1e-6)
+  np.testing.assert_allclose(part[1], whole[1], rtol=1e-5, atol=1e-8)
+  seen = np.asarray(whole[1][0]) != 0
+  if spec.name in ("rrhf", "slic"):  # a hinge is flat where a pair is learned
+    seen, is_laid_out = seen.any(0), is_laid_out.any(0)
+  if spec.alpha not in WHOLE_BATCH:
+    np.testing.assert_array_equal(seen, is_laid_out)

@@ -46,6 +46,7 @@ def test_means_are_those_of_numpy_over_the_real_pairs():
   assert out["num_pairs"] == 4
   assert [out[f"num_ordered/{name}"] for name in "abc"] == ordered.sum(0).tolist()
   assert out["num_tokens"] == np.asarray(moments.length).sum()
+  assert out["num_responses"] == (np.asarray(moments.length) > 0).sum()
 
 
 def test_sums_of_parts_add_up_to_those_of_the_whole():
@@ -91,6 +92,13 @@ def test_names_are_known_before_there_is_anything_to_summarize():
   _, _, sums = sums_of(*make(6, 4))
   contexts = ["a", "b", "c"]
   names = metrics.summarize(sums, contexts, prefix="eval_")
-  counts = {"eval_num_pairs", "eval_num_tokens", "eval_num_ordered/a", "eval_num_ordered/b", "eval_num_ordered/c"}
+  counts = {
+    "eval_num_pairs",
+    "eval_num_responses",
+    "eval_num_tokens",
+    "eval_num_ordered/a",
+    "eval_num_ordered/b",
+    "eval_num_ordered/c",
+  }
   assert counts < set(names)
   assert metrics.metric_names(contexts, "eval_") == tuple(name for name in names if name not in counts)

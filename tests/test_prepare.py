@@ -6,6 +6,7 @@ import pytest
 
 from amopo_jax.build_data import num_streams
 from amopo_jax.data.collate import collate, count_pairs
+from amopo_jax.data.layout import Layout
 from amopo_jax.data.tokenizer import load_tokenizer
 from amopo_jax.mesh import HOST, place_batch
 from amopo_jax.models.hf_import import load_config
@@ -35,6 +36,13 @@ def test_steps_are_those_of_the_config_or_so_many_epochs(run, make_spec):
   assert prepare(make_spec(train__steps=17), None).num_steps == 17
   stream = train_stream(run.spec, run.data, range(num_streams(run.spec.batch)), num_workers=0)
   assert run.num_steps == sum(1 for _ in stream)
+
+
+def test_training_pairs_hold_what_the_objective_looks_at_and_held_out_pairs_all(make_spec):
+  keys = {"objective__ties": "mask_ties", "objective__sft_weight": 0.0, "data__contexts_per_pair": 1}
+  data = prepare(make_spec(data__heldout={}, data__heldout_fraction=0.2, **keys), None).data
+  assert data.train[0].recipe.layout == Layout("agreeing", "agreeing", contexts=1)
+  assert data.heldout[0].recipe.layout == Layout()
 
 
 def test_an_epoch_draws_every_pair_once(run, make_spec):

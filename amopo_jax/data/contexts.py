@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float32
 
 from amopo_jax.data.records import Message, Number, Pair, score_in_range
-from amopo_jax.data.templates import check_template, fill, named_or_own
+from amopo_jax.data.templates import check_template, dimensions_told, fill, named_or_own
 from amopo_jax.types import InputError
 
 PLACES = ("before", "after", "system")
@@ -26,9 +26,10 @@ class Context:
     name: appears in the metrics, e.g. "helpfulness".
     dimension: the scores it is about, None for a context without (e.g. "overall").
     template: a name of templates.TEMPLATES, or a text of one's own with the placeholders {dimension}, {score}
-      (on the rubric's 1 to 5), {raw_score}, {low}, {high}; they need a dimension. A literal brace is doubled.
-    low: lowest score of the data set in this dimension; None without a dimension.
-    high: highest score of the data set in this dimension; None without a dimension.
+      (on the rubric's 1 to 5), {raw_score}, {low}, {high}; they need a dimension. {score:NAME} and {raw_score:NAME}
+      tell the score of any dimension, also of several. A literal brace is doubled.
+    low: lowest score of the data set in the dimension, and in those that the template names; None without any.
+    high: highest score of the data set there; None without any.
   """
 
   name: str
@@ -36,6 +37,12 @@ class Context:
   template: str
   low: Number | None = None
   high: Number | None = None
+
+  @property
+  def told(self) -> tuple[str, ...]:
+    """The dimensions whose scores the instruction tells, its own first."""
+    own = () if self.dimension is None else (self.dimension,)
+    return tuple(dict.fromkeys((*own, *dimensions_told(self.template))))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +79,8 @@ class ContextSpec:
   @property
   def ranges(self) -> Mapping[str, tuple[Number, Number]]:
     """dimension -> (low, high), for the rules of pairs.py."""
-    return {context.dimension: _range(context) for context in self.contexts if context.dimension is not None}
+    told = {name: _range(context) for context in self.contexts for name in context.told}
+    return told | {one.dimension: _range(one) for one in self.contexts if one.dimension is not None}
 
 
 def render(prompt: tuple[Message, ...], pair: Pair, context: Context, place: str) -> tuple[Message, ...]:
@@ -92,10 +100,8 @@ def render(prompt: tuple[Message, ...], pair: Pair, context: Context, place: str
   Raises:
     InputError: the chosen response's score is missing or out of range.
   """
-  if context.dimension is None:
-    return condition(prompt, context, None, place)
-  score = score_in_range(pair.chosen, context.dimension, *_range(context), pair.origin)
-  return condition(prompt, context, score, place)
+  scores = {name: score_in_range(pair.chosen, name, *_range(context), pair.origin) for name in context.told}
+  return _instruct(prompt, instruction(context, scores), place)
 
 
 def condition(prompt: tuple[Message, ...], context: Context, score: Number | None, place: str) -> tuple[Message, ...]:
@@ -104,13 +110,17 @@ def condition(prompt: tuple[Message, ...], context: Context, score: Number | Non
   Args:
     prompt: the dialogue x, its last message the user's; left as it is.
     context: what to ask for.
-    score: in [context.low, context.high]; None for a context without a dimension.
+    score: in [context.low, context.high], in all dimensions that the context tells; None where it tells none.
     place: one of PLACES.
 
   Returns:
     A new prompt; the same messages if the instruction is empty.
   """
-  text = instruction(context, score)
+  scores = {} if score is None else dict.fromkeys(context.told, score)
+  return _instruct(prompt, instruction(context, scores), place)
+
+
+def _instruct(prompt: tuple[Message, ...], text: str, place: str) -> tuple[Message, ...]:
   if not text:
     return prompt
   if place == "system":
@@ -120,20 +130,20 @@ def condition(prompt: tuple[Message, ...], context: Context, score: Number | Non
   return (*history, Message(last.role, "\n\n".join(parts)))
 
 
-def instruction(context: Context, score: Number | None) -> str:
+def instruction(context: Context, scores: Mapping[str, Number]) -> str:
   """The context's text with its placeholders filled in.
 
   Args:
     context: a checked context.
-    score: in [context.low, context.high]; None for a context without a dimension.
+    scores: of the dimensions that it tells, each in [context.low, context.high].
 
   Returns:
     The instruction, "" for the template `plain`.
   """
   template = named_or_own(context.template)
-  if context.dimension is None or score is None:
+  if not scores:
     return template.format()
-  return fill(template, context.dimension, score, *_range(context))
+  return fill(template, context.dimension or "", scores, *_range(context))
 
 
 def order(pair: Pair, spec: ContextSpec) -> tuple[Bool[np.ndarray, "K"], Float32[np.ndarray, "K"]]:
@@ -206,14 +216,14 @@ def _check_distinct(what: str, names: list[str]):
 
 
 def _check_context(context: Context):
+  own = [name for name in check_template(context.template, f"contexts: '{context.name}'") if ":" not in name]
+  if own and context.dimension is None:
+    raise InputError(f"contexts: '{context.name}' uses '{{{own[0]}}}' but has no dimension")
   _check_range(context)
-  placeholders = check_template(context.template, f"contexts: '{context.name}'")
-  if placeholders and context.dimension is None:
-    raise InputError(f"contexts: '{context.name}' uses '{{{placeholders[0]}}}' but has no dimension")
 
 
 def _check_range(context: Context):
-  if context.dimension is None:
+  if not context.told:
     if context.low is not None or context.high is not None:
       raise InputError(f"contexts: '{context.name}' has a score range but no dimension; give both or neither")
     return

@@ -9,7 +9,8 @@ import dataclasses
 import numpy as np
 from jaxtyping import Int32
 
-from amopo_jax.data.encode import Dropped, EncodedPair
+from amopo_jax.data.encoded import Dropped, EncodedPair
+from amopo_jax.data.layout import Layout
 from amopo_jax.data.recipe import Recipe
 from amopo_jax.data.records import Pair
 from amopo_jax.types import InputError
@@ -30,9 +31,9 @@ class PairDataset:
   def __len__(self) -> int:
     return len(self.table)
 
-  def laying_out(self, members: tuple[int, ...]) -> "PairDataset":
-    """The same pairs with some of their responses laid out; see `EncodedPair.members`."""
-    return PairDataset(dataclasses.replace(self.recipe, members=members), self.table, self.first)
+  def laying_out(self, layout: Layout) -> "PairDataset":
+    """The same pairs with other sequences laid out."""
+    return PairDataset(dataclasses.replace(self.recipe, layout=layout), self.table, self.first)
 
   def pair(self, index: int) -> Pair:
     """The texts and scores of a pair, before encoding."""

@@ -5,17 +5,13 @@ prompts keep what they have in common.
 """
 
 import dataclasses
-import functools
-import itertools
 from collections.abc import Sequence
 
-import numpy as np
-from jaxtyping import Bool, Float32
-
 from amopo_jax.data.contexts import ContextSpec, order, render, wanted
+from amopo_jax.data.encoded import Dropped, EncodedPair
 from amopo_jax.data.records import Message, Pair, Response
 from amopo_jax.data.tokenizer import TokenIds, Tokenizer
-from amopo_jax.types import ALL_MEMBERS, InputError
+from amopo_jax.types import InputError
 
 POLICIES = ("cut", "drop", "error")
 """What to do with a pair that is too long."""
@@ -46,73 +42,6 @@ class Limits:
       )
     if self.too_long not in POLICIES:
       raise InputError(f"limits: unknown policy '{self.too_long}'; choose one of {', '.join(POLICIES)}")
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class EncodedPair:
-  """The tokens of a pair in all contexts.
-
-  Attributes:
-    prompts: one array of tokens per context, none of them empty.
-    responses: tokens of the chosen and of the rejected response, with the end of turn unless it was cut off.
-    is_ordered: see `contexts.order`.
-    score_gap: see `contexts.order`.
-    index: number of the pair in its data set, -1 if it has none.
-    num_cut: tokens taken away, from the longest prompt and from both responses.
-    origin: of the record.
-    others: tokens of `Pair.others`; not laid out.
-    wanted: see `contexts.wanted`; None: every context alike.
-    members: of the pair whose responses are laid out, ascending; an objective may look at the chosen ones alone.
-  """
-
-  prompts: tuple[TokenIds, ...]
-  responses: tuple[TokenIds, TokenIds]
-  is_ordered: Bool[np.ndarray, "K"]
-  score_gap: Float32[np.ndarray, "K"]
-  index: int
-  num_cut: int
-  origin: str
-  others: tuple[TokenIds, ...] = ()
-  wanted: Float32[np.ndarray, "K"] | None = None
-  members: tuple[int, ...] = ALL_MEMBERS
-
-  @functools.cached_property
-  def branching(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The trie of the prompts: contexts in depth-first order, and the tokens each shares with the one before it.
-
-    Sequences in lexicographic order are the leaves of their trie in depth-first order, a prefix before what
-    continues it; neighbours share the longest prefixes. The first of them shares 0 tokens.
-    """
-    keys = [prompt.astype(">u4").tobytes() for prompt in self.prompts]
-    contexts = sorted(range(len(keys)), key=lambda k: (keys[k], k))
-    shared = [_common_prefix(self.prompts[one], self.prompts[two]) for one, two in itertools.pairwise(contexts)]
-    return tuple(contexts), (0, *shared)
-
-  @property
-  def longest(self) -> int:
-    """Tokens of the longest prompt with the longest response that is laid out."""
-    return _longest(self.prompts) + _longest([self.responses[member] for member in self.members])
-
-  @property
-  def largest(self) -> "EncodedPair":
-    """A pair at least as large as any two of the responses and others make: where it fits, all of them do."""
-    if not self.others:
-      return self
-    longest = max((*self.responses, *self.others), key=len)
-    return dataclasses.replace(self, responses=(longest, longest), others=())
-
-
-@dataclasses.dataclass(frozen=True)
-class Dropped:
-  """A pair that is left out.
-
-  Attributes:
-    origin: of the record.
-    reason: why, for a report.
-  """
-
-  origin: str
-  reason: str
 
 
 def encode_pair(
@@ -231,12 +160,6 @@ def _refuse(pair: Pair, num_tokens: int, limits: Limits) -> Dropped:
   if limits.too_long == "drop":
     return Dropped(pair.origin, reason)
   raise InputError(f"{pair.origin}: prompt longer than the row: {reason}; raise it, or set too_long to cut or drop")
-
-
-def _common_prefix(one: TokenIds, two: TokenIds) -> int:
-  length = min(len(one), len(two))
-  differs = one[:length] != two[:length]
-  return int(differs.argmax()) if differs.any() else length
 
 
 def _longest(sequences: Sequence[TokenIds]) -> int:

@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from amopo_jax.data.contexts import order
-from amopo_jax.data.encode import Dropped, fits_by_bytes
+from amopo_jax.data.encode import fits_by_bytes
+from amopo_jax.data.encoded import Dropped
 from amopo_jax.data.recipe import Recipe
 from amopo_jax.data.records import Pair
 from amopo_jax.types import InputError

@@ -10,8 +10,8 @@ depth-first order, where neighbours share the most. Everything is deterministic.
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from amopo_jax.data.encode import EncodedPair
-from amopo_jax.data.trie import Leaf
+from amopo_jax.data.encoded import EncodedPair, Leaf
+from amopo_jax.data.trie import prompts_in_order
 from amopo_jax.types import InputError
 
 
@@ -26,7 +26,9 @@ class Sized:
 
   def __init__(self, encoded: EncodedPair):
     self.encoded = encoded
-    self.leaves: tuple[Leaf, ...] = tuple((k, p) for k in encoded.branching[0] for p in encoded.members)
+    self._shared = dict(prompts_in_order(encoded, encoded.leaves))
+    rank = {context: place for place, context in enumerate(self._shared)}
+    self.leaves: tuple[Leaf, ...] = tuple(sorted(encoded.leaves, key=lambda leaf: (rank[leaf[0]], leaf[1])))
     self.sizes = [self._sizes_from(start) for start in range(len(self.leaves) + 1)]
 
   @property
@@ -77,15 +79,12 @@ class Sized:
 
   def _sizes_from(self, start: int) -> list[int]:
     """Sizes of the runs that begin at `start`, for every stop; 0 for a stop before it."""
-    shared = self.encoded.branching[1]
     sizes, context = [0] * (start + 1), None
     for place in range(start, len(self.leaves)):
       k, p = self.leaves[place]
       more = len(self.encoded.responses[p])
       if k != context:
-        more += len(self.encoded.prompts[k]) - (
-          shared[place // len(self.encoded.members)] if context is not None else 0
-        )
+        more += len(self.encoded.prompts[k]) - (self._shared[k] if context is not None else 0)
       sizes.append(sizes[-1] + more)
       context = k
     return sizes

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32, Int32
 
-from amopo_jax.data.encode import EncodedPair
+from amopo_jax.data.encoded import EncodedPair
 from amopo_jax.data.fit import Run, Sized, plan_group
 from amopo_jax.data.trie import lay_out
 from amopo_jax.types import NO_SLOT, InputError, PackedRows

@@ -3,14 +3,16 @@
 import dataclasses
 
 from amopo_jax.data.contexts import ContextSpec
-from amopo_jax.data.encode import Dropped, EncodedPair, Limits, encode_pair
+from amopo_jax.data.encode import Limits, encode_pair
+from amopo_jax.data.encoded import Dropped, EncodedPair
 from amopo_jax.data.fit import Sized
+from amopo_jax.data.layout import EVERYTHING, Layout
 from amopo_jax.data.pack import PackSpec
 from amopo_jax.data.pairs import Rule
 from amopo_jax.data.records import Pair
 from amopo_jax.data.sources import ON_ERROR, RecordSource
 from amopo_jax.data.tokenizer import Tokenizer
-from amopo_jax.types import ALL_MEMBERS, InputError
+from amopo_jax.types import InputError
 
 _SHRINK = 7 / 8
 """Factor by which a pair's sequences are shortened until the pair fits into a group."""
@@ -28,7 +30,7 @@ class Recipe:
     limits: how long a sequence may be.
     pack: the group that every pair must fit into.
     on_error: one of `sources.ON_ERROR`, for what is only found out when a pair is encoded (e.g. a missing score).
-    members: of each pair that are laid out, see `EncodedPair`; what is cut and dropped is the same for all of them.
+    layout: what is laid out of each pair; what is cut and dropped is the same for all of them.
 
   Raises:
     InputError: unknown on_error, sequences longer than a row, or a K that differs from the group's.
@@ -41,7 +43,7 @@ class Recipe:
   limits: Limits
   pack: PackSpec
   on_error: str = "raise"
-  members: tuple[int, ...] = ALL_MEMBERS
+  layout: Layout = EVERYTHING
 
   def __post_init__(self):
     if self.on_error not in ON_ERROR:
@@ -85,7 +87,7 @@ class Recipe:
         raise InputError(f"{pair.origin}: {reason}; use more rows, or set too_long to cut or drop")
       limits = _shorter(limits, encoded.largest.longest, self.pack)
       encoded = encode_pair(pair, self.contexts, self.tokenizer, limits, index=index)
-    return encoded if isinstance(encoded, Dropped) else dataclasses.replace(encoded, members=self.members)
+    return encoded if isinstance(encoded, Dropped) else self.layout(encoded)
 
   def _fits(self, encoded: EncodedPair) -> bool:
     return Sized(encoded.largest).fits(self.pack.rows, self.pack.row_length)

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Int32
 
-from amopo_jax.data.encode import EncodedPair
+from amopo_jax.data.encoded import EncodedPair
 from amopo_jax.data.tokenizer import TokenIds, Tokenizer
-from amopo_jax.data.trie import Segment, all_leaves, lay_out
+from amopo_jax.data.trie import Segment, lay_out
 from amopo_jax.types import PAIR_MEMBERS
 
 SCORED = ("⟦", "⟧")
@@ -24,17 +24,19 @@ def show_sample(encoded: EncodedPair, tokenizer: Tokenizer, names: Sequence[str]
     most: characters shown of each stretch of text; the middle of a longer one is left out.
 
   Returns:
-    Several lines: per context its prompt with the chosen response, and alone the rejected one where it is laid out.
+    Several lines: per context its prompt with the first response that is laid out, and the other one alone.
   """
-  segment = lay_out(encoded, all_leaves(encoded), 0)
+  segment = lay_out(encoded, encoded.leaves, 0)
   lines = [
     f"pair {encoded.index} from {encoded.origin}, {encoded.num_cut} tokens cut; scored tokens in {'…'.join(SCORED)}"
   ]
   for k, name in enumerate(names):
-    for p in encoded.members:
+    members = [p for context, p in encoded.leaves if context == k]
+    lines += [] if members else [f"--- {name}: not laid out, as the objective does not look at it"]
+    for p in members:
       tokens, scored = read_leaf(segment, 2 * k + p)
       lines.append(f"--- {name}, {PAIR_MEMBERS[p]}: {len(tokens)} tokens, {int(scored.sum())} scored")
-      lines.append(_mark(tokens, scored, tokenizer, most, show_prompt=p == 0))
+      lines.append(_mark(tokens, scored, tokenizer, most, show_prompt=p == members[0]))
   return "\n".join(lines)
 
 

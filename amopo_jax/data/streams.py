@@ -9,8 +9,9 @@ import grain
 import numpy as np
 
 from amopo_jax.data.dataset import PairDataset
-from amopo_jax.data.encode import EncodedPair
+from amopo_jax.data.encoded import EncodedPair
 from amopo_jax.data.fit import Sized
+from amopo_jax.data.layout import Layout
 from amopo_jax.data.pack import Group, PackSpec, has_choice, pack_group
 from amopo_jax.types import InputError
 
@@ -32,7 +33,8 @@ def order_pairs(
     one = grain.MapDataset.source(dataset)
     if shuffle:  # SeedSequence: Grain shuffles epoch e with seed + e, so neighbouring seeds would share orders
       one = one.shuffle(seed=int(np.random.SeedSequence([seed, number]).generate_state(1)[0]))
-    ordered.append(one.map(functools.partial(_number_from, first=first)))
+    one = one.map(functools.partial(_number_from, first=first))
+    ordered.append(_drawing_contexts(one, dataset.recipe.layout, [seed, number]))
     first += len(dataset)
   if len(ordered) == 1:
     return ordered[0].repeat(num_epochs)
@@ -41,6 +43,13 @@ def order_pairs(
   shares = [float(len(dataset)) for dataset in datasets] if weights is None else list(weights)
   mixed = grain.MapDataset.mix([one.repeat() for one in ordered], shares)
   return mixed if num_epochs is None else mixed[: min(num_epochs * first, sys.maxsize)]
+
+
+def _drawing_contexts(one: grain.MapDataset, layout: Layout, seeds: Sequence[int]) -> grain.MapDataset:
+  """Each pair in as many of its contexts as the layout says, anew in every epoch."""
+  if not layout.contexts:
+    return one
+  return one.random_map(layout.draw, seed=int(np.random.SeedSequence([*seeds, 1]).generate_state(1)[0]))
 
 
 def _number_from(encoded: EncodedPair, first: int) -> EncodedPair:

@@ -1,12 +1,16 @@
 """Instruction templates: the texts, their placeholders, and how a score reads in them."""
 
 import string
+from collections.abc import Mapping
 
 from amopo_jax.data.records import Number
 from amopo_jax.types import InputError
 
 PLACEHOLDERS = ("dimension", "score", "raw_score", "low", "high")
-"""What a template may name; `score` is mapped onto the rubric's 1 to 5, `raw_score` is the data set's own."""
+"""What a template may name; `score` is mapped onto the rubric's 1 to 5, `raw_score` is the data set's own.
+
+`{score:NAME}` and `{raw_score:NAME}` are the scores of another dimension, for a prompt that tells several of them.
+"""
 
 RUBRIC_LOW, RUBRIC_HIGH = 1.0, 5.0
 """Levels of the default rubric."""
@@ -35,7 +39,7 @@ def named_or_own(template: str) -> str:
   return TEMPLATES.get(template, template)
 
 
-def fill(template: str, dimension: str, score: Number, low: Number, high: Number) -> str:
+def fill(template: str, dimension: str, scores: Mapping[str, Number], low: Number, high: Number) -> str:
   """The template with its placeholders filled in.
 
   `score` is mapped linearly from the declared range onto the rubric, 1 + 4 (score - low) / (high - low), and
@@ -44,22 +48,40 @@ def fill(template: str, dimension: str, score: Number, low: Number, high: Number
 
   Args:
     template: a checked text.
-    dimension: name of the dimension.
-    score: in [low, high].
+    dimension: name of the dimension; "" where the text names its dimensions itself.
+    scores: by dimension, each in [low, high]; all that the text tells.
     low: lowest score of the data set's range.
     high: highest score of the data set's range.
 
   Returns:
     The instruction.
   """
-  level = RUBRIC_LOW + (RUBRIC_HIGH - RUBRIC_LOW) * (score - low) / (high - low)
+  raw = {name: f"{score:g}" for name, score in scores.items()}
+  level = lambda score: RUBRIC_LOW + (RUBRIC_HIGH - RUBRIC_LOW) * (score - low) / (high - low)
+  levels = {name: f"{round(level(score), 1):g}" for name, score in scores.items()}
   return template.format(
     dimension=dimension.replace("_", " "),
-    score=f"{round(level, 1):g}",
-    raw_score=f"{score:g}",
+    score=_ByName(levels, dimension),
+    raw_score=_ByName(raw, dimension),
     low=f"{low:g}",
     high=f"{high:g}",
   )
+
+
+class _ByName:
+  """Formats as one of some texts: `{x:NAME}`, or `{x}` for that of a default name."""
+
+  def __init__(self, texts: Mapping[str, str], default: str):
+    self._texts, self._default = texts, default
+
+  def __format__(self, name: str) -> str:
+    return self._texts[name or self._default]
+
+
+def dimensions_told(template: str) -> tuple[str, ...]:
+  """The dimensions that a template names in `{score:NAME}` and `{raw_score:NAME}`, each once."""
+  names = (_named_dimension(name) for name in _placeholders(named_or_own(template), "contexts"))
+  return tuple(dict.fromkeys(name for name in names if name))
 
 
 def check_template(template: str, place: str) -> list[str]:
@@ -79,11 +101,17 @@ def check_template(template: str, place: str) -> list[str]:
     raise InputError(f"{place}: unknown template '{template}'; write a text, or name one of {', '.join(TEMPLATES)}")
   names = _placeholders(named_or_own(template), place)
   for name in names:
-    if name not in PLACEHOLDERS:
+    if name not in PLACEHOLDERS and not _named_dimension(name):
       raise InputError(
-        f"{place}: unknown placeholder '{{{name}}}'; use {', '.join(PLACEHOLDERS)}, or double the braces"
+        f"{place}: unknown placeholder '{{{name}}}'; use {', '.join(PLACEHOLDERS)}, score:NAME, or double the braces"
       )
   return names
+
+
+def _named_dimension(placeholder: str) -> str:
+  """NAME of `score:NAME`; "" of any other."""
+  kind, _, name = placeholder.partition(":")
+  return name if kind in ("score", "raw_score") and name.isidentifier() else ""
 
 
 def _placeholders(text: str, place: str) -> list[str]:

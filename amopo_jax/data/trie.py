@@ -12,11 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int32
 
-from amopo_jax.data.encode import EncodedPair
+from amopo_jax.data.encoded import EncodedPair, Leaf
 from amopo_jax.types import NO_SLOT
-
-Leaf = tuple[int, int]
-"""(context, pair member)."""
 
 
 class Segment(NamedTuple):
@@ -50,7 +47,7 @@ def size(encoded: EncodedPair, leaves: Iterable[Leaf]) -> int:
     Number of tokens.
   """
   leaves = list(leaves)
-  prompts = sum(len(encoded.prompts[k]) - shared for k, shared in _prompts_in_order(encoded, leaves))
+  prompts = sum(len(encoded.prompts[k]) - shared for k, shared in prompts_in_order(encoded, leaves))
   return prompts + sum(len(encoded.responses[p]) for _, p in leaves)
 
 
@@ -69,7 +66,7 @@ def lay_out(encoded: EncodedPair, leaves: Iterable[Leaf], slot_base: int) -> Seg
   segment = Segment(*(np.zeros(size(encoded, leaves), np.int32) for _ in Segment._fields))
   path = np.zeros(0, np.int32)  # places of the current prompt's tokens, root first
   place = 0
-  for context, shared in _prompts_in_order(encoded, leaves):
+  for context, shared in prompts_in_order(encoded, leaves):
     segment.subtree_end[path[shared:]] = place  # the trie leaves these nodes for good
     run = _write(segment, place, encoded.prompts[context][shared:], path[:shared], NO_SLOT)
     path = np.concatenate([path[:shared], run])
@@ -90,27 +87,22 @@ def unshared(encoded: EncodedPair, slot_base: int) -> list[Segment]:
     slot_base: see `lay_out`.
 
   Returns:
-    A segment for each of `all_leaves`.
+    A segment for each of its `leaves`.
   """
-  return [lay_out(encoded, [leaf], slot_base) for leaf in all_leaves(encoded)]
+  return [lay_out(encoded, [leaf], slot_base) for leaf in encoded.leaves]
 
 
-def all_leaves(encoded: EncodedPair) -> list[Leaf]:
-  """Every (context, member) of a pair that is laid out.
+def prompts_in_order(encoded: EncodedPair, leaves: Iterable[Leaf]) -> list[tuple[int, int]]:
+  """The contexts that occur, depth-first, each with the tokens that its prompt shares with the one before.
+
+  What two contexts of a sorted list share is the least of what the neighbours between them share.
 
   Args:
     encoded: the pair.
+    leaves: which sequences.
 
   Returns:
-    2K leaves, or K where one member is laid out, by context and member.
-  """
-  return [(k, p) for k in range(len(encoded.prompts)) for p in encoded.members]
-
-
-def _prompts_in_order(encoded: EncodedPair, leaves: Iterable[Leaf]) -> list[tuple[int, int]]:
-  """(context, tokens shared with the one before) of the contexts that occur, depth-first.
-
-  What two contexts of a sorted list share is the least of what the neighbours between them share.
+    (context, shared tokens); the first shares none.
   """
   wanted = {k for k, _ in leaves}
   chosen: list[tuple[int, int]] = []

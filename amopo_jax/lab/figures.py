@@ -96,11 +96,11 @@ def draw_front(study: Study, answers: Mapping[str, Answer], out: Path) -> None:
 def _points(answers: Mapping[str, Answer], name: str, one: str, other: str) -> np.ndarray:
   """Means over seeds of two scores, a point per context (and score asked for)."""
   found: dict[str, list[tuple[float, float]]] = {}
-  for job, answer in answers.items():
-    if job.startswith("seed") and job.partition("/")[2] == name:
-      for asked, contexts in {"": answer["scores"][SAMPLED], **answer["asked"]}.items():
-        for context, scores in contexts.items():
-          found.setdefault(f"{context}{asked}", []).append((scores[one], scores[other]))
+  own = [answer for job, answer in answers.items() if job.startswith("seed") and job.partition("/")[2] == name]
+  for answer in own:
+    for asked, contexts in {"": answer["scores"][SAMPLED], **answer["asked"]}.items():
+      for context, scores in contexts.items():
+        found.setdefault(f"{context}{asked}", []).append((scores[one], scores[other]))
   return np.array([np.mean(points, 0) for points in found.values()])
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from amopo_jax.lab.graders import DIMENSIONS
-from amopo_jax.lab.methods import ALL, EACH, OVERALL, PLAIN
+from amopo_jax.lab.methods import ALL, EACH, OVERALL, PLAIN, TOLD
 from amopo_jax.lab.pool import Job
 from amopo_jax.lab.spec import WorldSpec
 from amopo_jax.lab.studies import Arm, Ground, Size, Study
@@ -99,6 +99,8 @@ class _Maker:
     start, world = _start_name(ground.origin, seed), self._world(ground, seed)
     changes = {key: value for key, value in ground.changes.items() if key != "model.arch"} | dict(method.changes)
     steps = {"train.steps": self._size.steps * method.work, "seed": 1000 + seed}
+    if method.contexts == TOLD:
+      changes["data.contexts"] = _contexts(TOLD, self._run["data"]["contexts"])
     spec = change(self._run, {**changes, **steps})
     asked = {"run": spec, "world": world, "start": start, "ask": self._ask()}
     if method.soup:
@@ -106,7 +108,8 @@ class _Maker:
       return Job(f"seed{seed}/{arm.name}", make_soup, asked | {"of": of}, (world, start, *of))
     every = spec["data"]["contexts"]
     contexts = _contexts(method.contexts, every)
-    rows = max(1, spec["batch"]["rows"] * len(contexts) // len(every))
+    in_step = min(spec["data"]["contexts_per_pair"] or len(contexts), len(contexts))
+    rows = max(1, spec["batch"]["rows"] * in_step // len(every))
     asked["run"] = change(spec, {"batch.rows": rows, "batch.group_rows": rows})
     asked |= {"contexts": contexts, "records": "files", "rival": start}
     return Job(f"seed{seed}/{arm.name}", make_policy, asked, (world, start))
@@ -137,6 +140,10 @@ def _start_name(ground: Ground, seed: int) -> str:
 
 def _contexts(group: str, every: Mapping[str, Any]) -> dict[str, Any]:
   """Of a method: see `methods`."""
+  if group == TOLD:  # it takes the place of the context that asks for everything, also where it is asked
+    each = " ".join(f"{name.replace('_', ' ')} score {{score:{name}}}" for name in DIMENSIONS)
+    ends = {key: every[DIMENSIONS[0]][key] for key in ("low", "high")}
+    return {OVERALL: {**every[OVERALL], "template": f"focus on {each} .", **ends}}
   if group == PLAIN:
     template = every[OVERALL]["template"]
     return {f"plain_{name}": {**every[name], "template": template} for name in DIMENSIONS}

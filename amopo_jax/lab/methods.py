@@ -3,6 +3,7 @@
 overall   one context that asks for everything: what methods for a single preference see
 all       that and one context per dimension: what AMoPO and its kin see; K times the sequences of a pair
 each      those of the dimensions alone, for methods that need a score in every context
+told      one context that tells the scores in all dimensions
 plain     a context per dimension that all ask for everything: each dimension's order of the same prompt's responses
 """
 
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 from amopo_jax.lab.graders import DIMENSIONS
 from amopo_jax.objective.alpha import ALPHAS, WHOLE_BATCH
 
-OVERALL, ALL, EACH, PLAIN = "overall", "all", "each", "plain"
+OVERALL, ALL, EACH, TOLD, PLAIN = "overall", "all", "each", "told", "plain"
 
 
 class Method(NamedTuple):
@@ -22,7 +23,7 @@ class Method(NamedTuple):
   Attributes:
     label: in the report.
     changes: of the config's keys, as "objective.name".
-    contexts: OVERALL, ALL, EACH, PLAIN, or the name of a dimension.
+    contexts: OVERALL, ALL, EACH, TOLD, PLAIN, or the name of a dimension.
     work: steps, as a multiple of the other methods'.
     soup: methods whose parameters are averaged instead of training anything.
   """
@@ -52,6 +53,9 @@ _CONTEXTS = 1 + len(DIMENSIONS)
 
 SINGLES = {f"only_{name}": _weighted(f"AMoPO on {name} alone", "uniform", name) for name in DIMENSIONS}
 
+_DRAWN = {"objective.alpha": "uniform", "data.contexts_per_pair": 1}
+"""A step looks at each pair in one of the contexts whose term counts, another one the next time."""
+
 METHODS: Mapping[str, Method] = MappingProxyType(
   {
     "amopo": _weighted("AMoPO, Gaussian weights", "gaussian"),
@@ -65,6 +69,10 @@ METHODS: Mapping[str, Method] = MappingProxyType(
     "simpo_equal": _loss("SimPO, compute of AMoPO", "simpo", work=_CONTEXTS, target_margin=None),
     "one_context": _weighted("AMoPO in one context", "uniform", OVERALL),
     "one_context_equal": _weighted("AMoPO in one context, compute of AMoPO", "uniform", OVERALL, _CONTEXTS),
+    "drawn": Method("AMoPO, one context drawn per pair", MappingProxyType(_DRAWN), ALL),
+    "drawn_equal": Method(
+      "AMoPO, one context drawn per pair, compute of AMoPO", MappingProxyType(_DRAWN), ALL, _CONTEXTS
+    ),
     "dpo": _loss("DPO", "dpo", beta=0.1),
     "ipo": _loss("IPO", "ipo", beta=0.5),
     "kto": _loss("KTO", "kto", beta=0.1),
@@ -87,9 +95,9 @@ METHODS: Mapping[str, Method] = MappingProxyType(
       EACH,
     ),
     "scored_sft": Method(
-      "score-conditioned SFT, one score at a time",
+      "score-conditioned SFT, all scores told",
       MappingProxyType({**_loss("", "sft").changes, "data.rule": "both_ways"}),
-      ALL,
+      TOLD,
     ),
     "more_sft": _loss("more SFT", "sft"),
   }
@@ -103,6 +111,7 @@ WEIGHTS: Mapping[str, Method] = MappingProxyType(
     "hardest": Method("α: the larger loss", {"objective.alpha": "uniform", "objective.loss_power": 1.0}, ALL),
     "widest": Method("α: the wider gap", {"objective.alpha": "uniform", "objective.gap_power": 1.0}, ALL),
     "learned": Method("α: learned variances", {"objective.alpha": "uniform", "objective.uncertainty_rate": 0.1}, ALL),
+    **{name: METHODS[name] for name in ("drawn", "drawn_equal", "one_context", "one_context_equal")},
   }
 )
 

@@ -108,12 +108,11 @@ def make_policy(
   if outcome.stopped_by:
     raise RunFailure(f"stopped by {outcome.stopped_by} at step {outcome.step}; the same command goes on")
   steps = [line for line in read_metrics(str(folder / "run")) if "loss" in line]
-  pairs = sum(line["num_pairs"] for line in steps)
   return _measure(folder, spec, str(folder / "run"), world, rival, **ask) | {
     "seconds": spent,
     "tokens": sum(line["num_tokens"] for line in steps),
-    "pairs": pairs,
-    "sequences": pairs * 2 * len(contexts),
+    "pairs": sum(line["num_pairs"] for line in steps),
+    "sequences": sum(line["num_responses"] for line in steps),
   }
 
 

@@ -144,7 +144,9 @@ def entropy(moments: ResponseMoments, noise: Noise) -> Alpha:
   from 1e-4. A context in which the policy is more certain of the two responses gets more weight.
   """
   del noise
-  return _softmax(jnp.sum(mean_logps(moments), axis=-1))
+  scores = jnp.sum(mean_logps(moments), axis=-1)
+  is_scored = jnp.all(moments.length > 0, axis=-1)  # what was not scored has 0 nats, and would outweigh all others
+  return _softmax(jnp.where(is_scored, scores, jnp.min(scores, axis=-1, keepdims=True)))
 
 
 def simplex(moments: ResponseMoments, noise: Noise) -> Alpha:

@@ -5,13 +5,14 @@ It is not a log-sigmoid of a weighted sum of rewards: each context's term keeps 
 """
 
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from amopo_jax.objective import preference
 from amopo_jax.objective.alpha import AlphaFn
 from amopo_jax.objective.preference import TiePolicy, keep
 from amopo_jax.objective.reduction import Aux, Objective, reduce_losses
 from amopo_jax.objective.reweigh import by_gap, by_loss, by_turn
-from amopo_jax.types import Noise, PairInfo, ResponseMoments, Scalar
+from amopo_jax.types import CHOSEN, Noise, PairInfo, ResponseMoments, Scalar
 
 
 def make_amopo(
@@ -32,7 +33,9 @@ def make_amopo(
   over them inside a function that makes the objective trains a whole grid at once (docs/functional.md).
 
       L = −Σ_b weight_b Σ_k α_bk log σ( s_bk (r_bk(y_w) − r_bk(y_l)) − γ_bk )
-          + sft_weight Σ_b weight_b (1/K) Σ_k −mean_logps_bk(y_w)
+          + sft_weight Σ_b weight_b mean_k −mean_logps_bk(y_w)
+
+  Both are over the contexts that the batch holds of the pair (`config.data.contexts_per_pair`).
 
   Args:
     alpha_fn: weights over contexts, such as `alpha.gaussian`.
@@ -66,7 +69,13 @@ def make_amopo(
     if loss_power:
       alpha = by_loss(alpha, losses, loss_power)
     loss, aux = reduce_losses(losses, alpha, order.counts, moments=moments, pair_info=pair_info, beta=beta)
-    sft_loss = jnp.sum(pair_info.weight * jnp.mean(preference.sft_losses(moments), axis=-1))
+    sft_loss = jnp.sum(pair_info.weight * _mean_of_scored(preference.sft_losses(moments), moments))
     return loss + sft_weight * sft_loss, aux
 
   return objective
+
+
+def _mean_of_scored(losses: Float[Array, "B K"], moments: ResponseMoments) -> Float[Array, " B"]:
+  """Over the contexts whose chosen response was scored; 0 where there is none, as the losses are."""
+  is_scored = jnp.asarray(moments.length[..., CHOSEN] > 0, losses.dtype)
+  return jnp.sum(losses, axis=-1) / jnp.maximum(jnp.sum(is_scored, axis=-1), 1)

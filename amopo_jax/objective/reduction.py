@@ -53,7 +53,8 @@ def reduce_losses(
   """Weighs the terms that count over contexts, and averages over pairs.
 
   A pair none of whose terms count adds nothing but stays in the mean's denominator: the value does not depend
-  on how a step is split. No gradient flows through alpha, whoever computed it.
+  on how a step is split. A context that is not in the batch does not count. No gradient flows through alpha,
+  whoever computed it.
 
       loss = Σ_b weight_b Σ_k α'_bk losses_bk,    α'_bk = α_bk counts_bk · (Σ_k α_bk / Σ_k α_bk counts_bk)
 
@@ -61,7 +62,7 @@ def reduce_losses(
     losses: unreduced losses; finite, also at empty places.
     alpha: weights over contexts.
     counts: 1 for a term of the loss, 0 for one that is dropped.
-    moments: sufficient statistics, for the report.
+    moments: sufficient statistics, for the report; of a context that is not in the batch the lengths are 0.
     pair_info: the annotations; `weight` is 1 / (pairs of the whole step), 0 for an empty place.
     beta: reward per nat, for the report.
 
@@ -71,7 +72,8 @@ def reduce_losses(
   Source: method.md §1, L; §2, rows 3, 4, 8.
   """
   weight = jnp.asarray(pair_info.weight)
-  counts = jnp.where(weight[:, None] > 0, counts, 0.0)
+  is_there = (weight[:, None] > 0) & jnp.any(moments.length > 0, axis=-1)
+  counts = jnp.where(is_there, counts, 0.0)
   alpha = _renormalize(jax.lax.stop_gradient(alpha), counts)
   losses = jnp.where(counts > 0, losses, 0.0)
   loss = jnp.sum(weight * jnp.sum(alpha * losses, axis=-1))

@@ -19,10 +19,10 @@ from amopo_jax.build_objective import build_objective
 from amopo_jax.build_step import build_optimizer
 from amopo_jax.cli.configs import spec_from_config
 from amopo_jax.data.collate import collate
-from amopo_jax.data.encode import EncodedPair
+from amopo_jax.data.encoded import EncodedPair
 from amopo_jax.data.fit import Sized
 from amopo_jax.data.pack import Group, PackSpec, empty_group, pack_group
-from amopo_jax.data.trie import Segment, all_leaves, size, unshared
+from amopo_jax.data.trie import Segment, size, unshared
 from amopo_jax.load import load_policy
 from amopo_jax.models.head import kept_chunks
 from amopo_jax.models.transformer import abstract_params
@@ -126,7 +126,7 @@ def shared_rows(encoded: Sequence[EncodedPair], row_length: int) -> Group:
   A run packs many pairs into rows of 4,096 tokens and wastes next to nothing (`benchmarks.input`). A handful of pairs
   cannot fill such rows, so theirs are somewhat longer, or as long as all pairs together.
   """
-  whole = sum(size(pair, all_leaves(pair)) for pair in encoded)
+  whole = sum(size(pair, pair.leaves) for pair in encoded)
   if row_length:
     return _packed(encoded, row_length, whole)
   lengths = (whole,) if whole <= LONGEST_ROW else range(LONGEST_ROW // 2, LONGEST_ROW + 1, 256)

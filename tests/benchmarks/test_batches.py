@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from amopo_jax.data.trie import all_leaves, size
+from amopo_jax.data.trie import size
 from benchmarks.batches import HEADER, TAIL, ULTRAFEEDBACK, Lengths, lengths_of, make_pairs, sample
 from benchmarks.peers.ours import encode
 
@@ -16,7 +16,7 @@ from benchmarks.peers.ours import encode
 def test_what_is_shared_is_what_the_place_says(place, tokens):
   pairs = make_pairs([Lengths(40, 7, 5)], np.zeros((2, 1, 2, 2)), place=place, words=10_000, seed=0, contexts=(3, 9))
   (encoded,) = encode(pairs)
-  assert size(encoded, all_leaves(encoded)) == tokens
+  assert size(encoded, encoded.leaves) == tokens
   assert [len(prompt) for prompt in pairs.prompts[0]] == [43, 49]
   assert [len(response) for response in pairs.responses[0]] == [7, 5]
 

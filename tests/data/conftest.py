@@ -7,7 +7,8 @@ import pytest
 
 from amopo_jax.data.contexts import Context, ContextSpec
 from amopo_jax.data.dataset import PairDataset
-from amopo_jax.data.encode import EncodedPair, Limits
+from amopo_jax.data.encode import Limits
+from amopo_jax.data.encoded import EncodedPair
 from amopo_jax.data.pack import PackSpec
 from amopo_jax.data.pairs import RULES
 from amopo_jax.data.recipe import Recipe

@@ -56,6 +56,24 @@ def test_a_score_of_ones_choice():
   assert condition(DIALOGUE, TONE, 4.0, "after")[-1].content == "Which?\n\nMind the tone: 5."
 
 
+TOLD = Context("all", None, "tone {raw_score:tone} and truth {raw_score:truth} of 4", 0, 4)
+
+
+def test_a_context_may_tell_the_scores_of_several_dimensions_and_have_none_itself():
+  pair = Pair(DIALOGUE, Response("Leek.", {"tone": 1.0, "truth": 3.0}), Response("No.", {"tone": 2.0}), "set.jsonl:5")
+  assert render(DIALOGUE, pair, TOLD, "after")[-1].content == "Which?\n\ntone 1 and truth 3 of 4"
+  assert condition(DIALOGUE, TOLD, 4, "after")[-1].content == "Which?\n\ntone 4 and truth 4 of 4"
+  spec = ContextSpec((TOLD,), "after")
+  assert spec.ranges == {"tone": (0, 4), "truth": (0, 4)}
+  assert (order(pair, spec)[0].item(), order(pair, spec)[1].item()) == (True, 1.0)
+
+
+def test_a_told_score_that_is_missing_names_the_record():
+  pair = Pair(DIALOGUE, Response("Leek.", {"tone": 1.0}), Response("No.", {}), "set.jsonl:5")
+  with pytest.raises(InputError, match=r"set.jsonl:5: no score for 'truth'"):
+    render(DIALOGUE, pair, TOLD, "before")
+
+
 @given(st.permutations([OVERALL, TONE, PLAIN]), st.sampled_from(PLACES))
 def test_contexts_never_pile_up(contexts, place):
   # the released code's bug: each context was rendered on top of the ones before (method.md, row 1)
@@ -114,6 +132,8 @@ def test_a_spec_tells_names_and_ranges():
     ((Context("tone", "tone", "rubric"),), "before", "'tone' has no score range"),
     ((Context("all", None, "overall", 0, 4),), "before", "score range but no dimension"),
     ((Context("all", None, "rubric"),), "before", "uses '{dimension}' but has no dimension"),
+    ((Context("all", None, "tone {score:tone} of {high}", 0, 4),), "before", "uses '{high}' but has no dimension"),
+    ((Context("all", None, "tone {score:tone}"),), "before", "'all' has no score range"),
     ((Context("tone", "tone", "my {own}", 0, 4),), "before", "unknown placeholder '{own}'"),
   ],
 )

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amopo_jax.data.contexts import Context, ContextSpec
-from amopo_jax.data.encode import Dropped, Limits, encode_pair, fits_by_bytes
+from amopo_jax.data.encode import Limits, encode_pair, fits_by_bytes
+from amopo_jax.data.encoded import Dropped
 from amopo_jax.data.records import Message, Pair, Response
 from amopo_jax.types import InputError
 

@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from amopo_jax.data.encode import Dropped, Limits
+from amopo_jax.data.encode import Limits
+from amopo_jax.data.encoded import Dropped
 from amopo_jax.data.findings import find_pairs
 from amopo_jax.data.tokenizer import Tokenizer
 from amopo_jax.types import InputError

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from amopo_jax.data.encode import EncodedPair
+from amopo_jax.data.encoded import EncodedPair
 from amopo_jax.data.fit import Sized, _SubsetSums, plan_group
 from amopo_jax.data.trie import size
 from amopo_jax.types import InputError
@@ -27,10 +27,13 @@ def row_sizes(pending, plan):
   return [sum(pending[run.pair].sizes[run.start][run.stop] for run in row) for row in plan]
 
 
-@given(seed=seeds, num_contexts=st.integers(1, 6), members=st.sampled_from([(0, 1), (0,), (1,)]))
-def test_sizes_of_runs_are_sizes_of_tries(random_pair, seed, num_contexts, members):
-  sized = Sized(dataclasses.replace(random_pair(np.random.default_rng(seed), num_contexts), members=members))
-  assert sorted(sized.leaves) == [(k, p) for k in range(num_contexts) for p in members]
+@given(seed=seeds, num_contexts=st.integers(1, 6), is_whole=st.booleans())
+def test_sizes_of_runs_are_sizes_of_tries(random_pair, seed, num_contexts, is_whole):
+  rng = np.random.default_rng(seed)
+  laid_out = rng.integers(0, 2, (num_contexts, 2)).astype(bool) | is_whole
+  laid_out[rng.integers(num_contexts), rng.integers(2)] = True
+  sized = Sized(dataclasses.replace(random_pair(rng, num_contexts), laid_out=laid_out))
+  assert sorted(sized.leaves) == [(k, p) for k in range(num_contexts) for p in (0, 1) if laid_out[k, p]]
   for start in range(len(sized.leaves)):
     for stop in range(start, len(sized.leaves) + 1):
       assert sized.sizes[start][stop] == size(sized.encoded, sized.leaves[start:stop])

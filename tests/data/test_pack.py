@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from amopo_jax.data.encode import EncodedPair
+from amopo_jax.data.encoded import EncodedPair
 from amopo_jax.data.fit import Sized
+from amopo_jax.data.layout import Layout
 from amopo_jax.data.pack import EMPTY_PLACE, PackSpec, empty_group, pack_all, pack_group, padding
 from amopo_jax.data.sample import read_leaf
 from amopo_jax.data.trie import Segment
@@ -33,12 +34,14 @@ def read_group(group):
   num_contexts=st.integers(1, 4),
   rows=st.integers(1, 4),
   lookahead=st.integers(1, 8),
-  members=st.sampled_from([(0, 1), (0,)]),
+  layout=st.sampled_from(
+    [Layout(), Layout(rejected="none"), Layout(rejected="agreeing"), Layout("agreeing", "agreeing")]
+  ),
 )
-def test_packing_loses_and_repeats_nothing(random_pair, seed, num_contexts, rows, lookahead, members):
+def test_packing_loses_and_repeats_nothing(random_pair, seed, num_contexts, rows, lookahead, layout):
   rng = np.random.default_rng(seed)
   made = [random_pair(rng, num_contexts, index=number) for number in range(rng.integers(1, 16))]
-  pairs = [dataclasses.replace(pair, members=members) for pair in made]
+  pairs = [layout(pair) for pair in made]
   spec = PackSpec(row_length=24 * 2 * num_contexts, rows=rows, max_pairs=5, num_contexts=num_contexts)
   seen = []
   for group in pack_all(pairs, spec, lookahead=lookahead):
@@ -48,11 +51,10 @@ def test_packing_loses_and_repeats_nothing(random_pair, seed, num_contexts, rows
       seen.append(pair.index)
       np.testing.assert_array_equal(group.is_ordered[place], pair.is_ordered)
       np.testing.assert_array_equal(group.score_gap[place], pair.score_gap)
-      for k in range(num_contexts):
-        for p in members:
-          tokens, num_scored = read.pop((place * num_contexts + k) * 2 + p)
-          np.testing.assert_array_equal(tokens, [*pair.prompts[k], *pair.responses[p]])
-          assert num_scored == len(pair.responses[p])
+      for k, p in pair.leaves:
+        tokens, num_scored = read.pop((place * num_contexts + k) * 2 + p)
+        np.testing.assert_array_equal(tokens, [*pair.prompts[k], *pair.responses[p]])
+        assert num_scored == len(pair.responses[p])
     assert read == {}
   assert sorted(seen) == list(range(len(pairs)))
 

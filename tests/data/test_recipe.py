@@ -3,7 +3,8 @@ import pickle
 import numpy as np
 import pytest
 
-from amopo_jax.data.encode import Dropped, Limits
+from amopo_jax.data.encode import Limits
+from amopo_jax.data.encoded import Dropped
 from amopo_jax.data.fit import Sized
 from amopo_jax.data.pack import PackSpec
 from amopo_jax.types import InputError

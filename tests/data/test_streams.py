@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from amopo_jax.data.dataset import PairDataset
+from amopo_jax.data.layout import Layout
 from amopo_jax.data.pack import PackSpec
 from amopo_jax.data.streams import PackedStreams, order_pairs
 from amopo_jax.data.survey import survey
@@ -55,6 +56,20 @@ def test_without_weights_a_mixed_epoch_has_every_pair_once(dataset, small):
   mixed = order([dataset, small], num_epochs=2)
   assert len(mixed) == 56
   assert sorted(indices(mixed, range(28))) == list(range(28))
+
+
+def test_contexts_are_drawn_anew_in_every_epoch_and_depend_on_seed_and_position_alone(dataset):
+  drawing = dataset.laying_out(Layout(contexts=1))
+  drawn = lambda seed: [order([drawing], seed=seed)[position].leaves[0][0] for position in range(46)]
+  index = indices(order([drawing]), range(46))
+  assert index == indices(order([dataset]), range(46))
+  by_pair = {
+    number: [context for i, context in zip(index, drawn(0), strict=True) if i == number] for number in range(23)
+  }
+  assert any(len(set(contexts)) == 2 for contexts in by_pair.values())
+  assert drawn(0) == drawn(0) != drawn(1)
+  assert set(drawn(0)) == {0, 1, 2}
+  assert order([drawing])[17].leaves == order([drawing], num_epochs=1)[17].leaves
 
 
 def test_weights_must_match(dataset, small):

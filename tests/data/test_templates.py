@@ -2,7 +2,7 @@
 
 import pytest
 
-from amopo_jax.data.templates import TEMPLATES, check_template, fill
+from amopo_jax.data.templates import TEMPLATES, check_template, dimensions_told, fill
 from amopo_jax.types import InputError
 
 
@@ -11,16 +11,25 @@ from amopo_jax.types import InputError
   [(0, 0, 4, "1"), (4, 0, 4, "5"), (3, 0, 4, "4"), (1, 1, 5, "1"), (2.5, 0, 5, "3"), (2 / 3, 0, 1, "3.7")],
 )
 def test_the_declared_range_is_mapped_onto_the_rubric(score, low, high, level):
-  assert fill("{score}", "tone", score, low, high) == level
+  assert fill("{score}", "tone", {"tone": score}, low, high) == level
 
 
 def test_every_placeholder_is_filled_in():
-  text = fill("{dimension} {score} {raw_score} {low} {high} {{x}}", "instruction_following", 2.5, 0, 5)
+  text = fill(
+    "{dimension} {score} {raw_score} {low} {high} {{x}}", "instruction_following", {"instruction_following": 2.5}, 0, 5
+  )
   assert text == "instruction following 3 2.5 0 5 {x}"
 
 
+def test_scores_of_several_dimensions_may_be_told():
+  text = "{score} for tone {score:tone} , truth {score:truth} of {high} , raw {raw_score:truth}"
+  assert fill(text, "tone", {"tone": 1, "truth": 2}, 0, 4) == "2 for tone 2 , truth 3 of 4 , raw 2"
+  assert dimensions_told(text) == ("tone", "truth")
+  assert dimensions_told("rubric") == ()
+
+
 def test_the_rubric_names_its_dimension_its_five_levels_and_the_score():
-  text = fill(TEMPLATES["rubric"], "tone", 3, 0, 4)
+  text = fill(TEMPLATES["rubric"], "tone", {"tone": 3}, 0, 4)
   assert all(f"\n{level}: " in text for level in range(1, 6))
   assert text.count("tone") >= 5
   assert text.endswith("rated 4.")

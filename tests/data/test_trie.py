@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from amopo_jax.data.encode import EncodedPair
-from amopo_jax.data.trie import all_leaves, lay_out, size, unshared
+from amopo_jax.data.encoded import EncodedPair
+from amopo_jax.data.trie import lay_out, size, unshared
 from amopo_jax.types import NO_SLOT
 
 BASE = 30
@@ -100,7 +100,7 @@ def test_unshared_holds_the_same_sequences(prompts, chosen, rejected):
   pair = make(prompts, chosen, rejected)
   segments = unshared(pair, BASE)
   assert len(segments) == 2 * len(pair.prompts)
-  for (k, p), segment in zip(all_leaves(pair), segments, strict=True):
+  for (k, p), segment in zip(pair.leaves, segments, strict=True):
     np.testing.assert_array_equal(segment.tokens, [*pair.prompts[k], *pair.responses[p]])
     np.testing.assert_array_equal(segment.positions, np.arange(len(segment.tokens)))
     assert (segment.subtree_end == len(segment.tokens)).all()
@@ -129,4 +129,4 @@ def test_equal_responses_are_not_merged():
 def test_order_of_the_contexts_does_not_matter_to_the_size(order):
   prompts = [[1, 2, 3, 4], [1, 2, 9], [1, 2, 3, 5]]
   pair = make([prompts[k] for k in order], [7], [8])
-  assert size(pair, all_leaves(pair)) == 6 + 6
+  assert size(pair, pair.leaves) == 6 + 6

@@ -66,13 +66,15 @@ def test_equal_compute_is_steps_times_contexts():
   by_name = {job.name: job.asked for job in jobs("baselines") if "contexts" in job.asked}
   work = lambda name: by_name[name]["run"]["train"]["steps"] * len(by_name[name]["contexts"])
   assert work("seed0/simpo_equal") == work("seed0/amopo") == 4 * work("seed0/simpo")
+  assert by_name["seed0/drawn_equal"]["run"]["train"]["steps"] == 4 * by_name["seed0/drawn"]["run"]["train"]["steps"]
 
 
 def test_a_step_has_the_same_pairs_in_as_many_rows_as_its_contexts_need():
   own = [job for job in jobs("baselines") if job.name.startswith("seed") and not job.name.endswith("/start")]
   arms = [job.asked for job in own if "contexts" in job.asked]
   assert {arm["run"]["batch"]["max_pairs"] for arm in arms} == {24}
-  assert {arm["run"]["batch"]["rows"] / len(arm["contexts"]) for arm in arms} == {12}
+  in_step = lambda arm: arm["run"]["data"]["contexts_per_pair"] or len(arm["contexts"])
+  assert {arm["run"]["batch"]["rows"] / in_step(arm) for arm in arms} == {12}
   assert all(arm["run"]["batch"]["rows"] == arm["run"]["batch"]["group_rows"] for arm in arms)
 
 
@@ -86,6 +88,14 @@ def test_plain_contexts_say_the_same_and_order_by_their_dimensions():
   contexts = next(job for job in jobs("baselines") if job.name == "seed0/modpo").asked["contexts"]
   assert [one["dimension"] for one in contexts.values()] == list(DIMENSIONS)
   assert {one["template"] for one in contexts.values()} == {"focus on everything ."}
+
+
+def test_a_prompt_that_tells_all_scores_takes_the_place_of_the_one_that_asks_for_everything():
+  asked = next(job for job in jobs("baselines") if job.name == "seed0/scored_sft").asked
+  text = "focus on " + " ".join(f"{name.replace('_', ' ')} score {{score:{name}}}" for name in DIMENSIONS) + " ."
+  assert asked["contexts"] == {"overall": {"dimension": "", "template": text, "low": 0.0, "high": 4.0}}
+  assert asked["run"]["data"]["contexts"]["overall"] == asked["contexts"]["overall"]
+  assert asked["run"]["data"]["contexts"]["helpfulness"]["template"] == "focus on {dimension} score {score} ."
 
 
 def test_a_ground_changes_start_and_arms_and_a_seed_writes_a_shared_world_once():

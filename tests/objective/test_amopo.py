@@ -77,6 +77,34 @@ def test_agrees_with_the_formula(contexts, policy, make_responses, make_pairs, m
     np.testing.assert_allclose(loss, oracle(responses, alpha, gaps, policy=policy, **RECIPE, **extras), rtol=1e-5)
 
 
+def without(responses, there: np.ndarray) -> ResponseMoments:
+  """Their moments where only some contexts [B, K] are in the batch."""
+  return ResponseMoments(*(field * jnp.asarray(there, field.dtype)[..., None] for field in responses.moments()))
+
+
+@pytest.mark.parametrize("alpha_name", sorted(set(ALPHAS) - {"gaussian_flat"}))
+def test_contexts_that_are_not_in_the_batch_are_as_if_there_were_none(
+  alpha_name, make_responses, make_pairs, make_noise
+):
+  responses, info, noise = make_responses(3, 5, 4), make_pairs(3, 5, 4), make_noise(3, 5, 4)
+  objective = make_amopo(alpha_fn=ALPHAS[alpha_name], tie_policy=TIE_POLICIES["keep"], sft_weight=0.3, **RECIPE)
+  some = np.asarray([0, 2])
+  loss, aux = objective(without(responses, np.isin(np.arange(4), some)[None].repeat(5, 0)), noise, info)
+  part = lambda tree: jax.tree.map(lambda x: x if x is None or x.ndim == 1 else x[:, some], tree)
+  expected, _ = objective(part(responses.moments()), noise[:, some], part(info))
+  np.testing.assert_allclose(loss, expected, rtol=1e-5)
+  np.testing.assert_array_equal(np.asarray(aux.counts), np.isin(np.arange(4), some)[None].repeat(5, 0))
+
+
+def test_single_contexts_that_are_drawn_evenly_have_the_uniform_loss_in_the_mean(
+  make_responses, make_pairs, make_noise
+):
+  responses, info, noise = make_responses(4, 5, 3), make_pairs(4, 5, 3), make_noise(4, 5, 3)
+  objective = make_amopo(alpha_fn=uniform, sft_weight=0.3, **RECIPE)
+  singles = [objective(without(responses, np.eye(3)[[k] * 5]), noise, info)[0] for k in range(3)]
+  np.testing.assert_allclose(np.mean(singles), objective(responses.moments(), noise, info)[0], rtol=1e-5)
+
+
 def released_loss(responses, noise: np.ndarray, *, beta: float, gamma: float, ftx: float) -> float:
   """The released loss step by step: one softmax over 4·B draws, times the losses, plus SFT, `.mean()`."""
   batch, contexts = len(responses.tokens), len(responses.tokens[0])
