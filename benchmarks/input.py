@@ -20,7 +20,7 @@ from amopo_jax.data.encode import Limits
 from amopo_jax.data.encoded import EncodedPair
 from amopo_jax.data.layout import Layout
 from amopo_jax.data.pack import PackSpec, pack_all, padding
-from amopo_jax.data.pairs import derived
+from amopo_jax.data.pairs import RULES
 from amopo_jax.data.pipeline import LOOKAHEAD
 from amopo_jax.data.recipe import Recipe
 from amopo_jax.data.sources import open_source
@@ -99,6 +99,7 @@ def arguments() -> argparse.Namespace:
   parser.add_argument("--format", default="native", help="adapter")
   parser.add_argument("--tokenizer", required=True, help="directory or hub name")
   parser.add_argument("--place", default="before", choices=PLACES, help="of the instruction")
+  parser.add_argument("--rule", default="derived", choices=RULES, help="that chooses the pairs of a record")
   parser.add_argument("--low", type=float, default=0, help="lowest score of the data")
   parser.add_argument("--high", type=float, default=10, help="highest score of the data")
   parser.add_argument("--max-length", type=int, default=2048, help="tokens of a prompt and a response")
@@ -122,7 +123,7 @@ def make_recipe(args: argparse.Namespace) -> Recipe:
   contexts = ContextSpec((Context("general", None, "overall"), *rubrics, *others), args.place)
   limits = Limits(args.max_length, args.max_length // 2, "cut")
   pack = PackSpec(args.row_length, args.rows, args.max_pairs, len(contexts.contexts))
-  return Recipe(source, derived, contexts, load_tokenizer(args.tokenizer), limits, pack)
+  return Recipe(source, RULES[args.rule], contexts, load_tokenizer(args.tokenizer), limits, pack)
 
 
 def _rubric_text(name: str) -> str:
