@@ -42,7 +42,7 @@ def jobs_of(study: Study, start: RunSpec, run: RunSpec, size: Size) -> list[Job]
   maker = _Maker(study, start, run, size, places)
   jobs = [_base_world(by_name[name], size) for name in dict.fromkeys(places[name] for name in origins)]
   jobs += [maker.base(ground) for ground in origins.values()]
-  for seed in range(size.seeds):
+  for seed in range(study.first_seed, study.first_seed + size.seeds):
     jobs += [_world(by_name[name], seed, size) for name in dict.fromkeys(places.values())]
     jobs += [maker.start(ground, seed) for ground in origins.values()]
     jobs += [maker.arm(arm, seed) for arm in study.arms]

@@ -115,6 +115,24 @@ WEIGHTS: Mapping[str, Method] = MappingProxyType(
   }
 )
 
+_TUNED = (
+  *("amopo", "released", "one_context", "drawn", "simpo", "dpo", "ipo", "kto", "r_dpo", "orpo", "cpo", "slic", "rrhf"),
+  *("lambda_dpo", "modpo", "raco", "controllable", "scored_sft", "more_sft"),
+)
+"""Methods of which each may want a learning rate of its own; the others are variants of these."""
+
+
+def _at_rate(method: Method, rate: float) -> Method:
+  changes = MappingProxyType({**method.changes, "optim.learning_rate": rate})
+  return method._replace(label=f"{method.label}, rate {rate:g}", changes=changes)
+
+
+RATES: Mapping[str, Method] = MappingProxyType(
+  {name: METHODS[name] for name in _TUNED}
+  | {f"{name}_{rate:g}": _at_rate(METHODS[name], rate) for name in _TUNED for rate in (3e-5, 3e-4)}
+)
+"""Learning rates below and above that of `configs/lab.py`."""
+
 MARGINS: Mapping[str, Method] = MappingProxyType(
   {"amopo": METHODS["amopo"]}
   | {f"gamma_{gamma}": Method(f"γ = {gamma}", {"objective.target_margin": gamma}, ALL) for gamma in (0.0, 1.0, 2.0)}

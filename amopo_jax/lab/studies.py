@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from amopo_jax.lab.domains import DOMAINS
-from amopo_jax.lab.methods import DIALOGUE, MARGINS, METHODS, TIES, WEIGHTS, Method
+from amopo_jax.lab.methods import DIALOGUE, MARGINS, METHODS, RATES, TIES, WEIGHTS, Method
 from amopo_jax.lab.spec import DEFAULT_SPEC, WorldSpec
 
 
@@ -52,6 +52,7 @@ class Study(NamedTuple):
     methods: by name.
     arms: in the order of the table; the first is what the others are compared with.
     scores: to ask for, beside the highest.
+    first_seed: number of the first of its worlds; what is chosen by a study is not judged on the same worlds.
   """
 
   name: str
@@ -59,6 +60,7 @@ class Study(NamedTuple):
   methods: Mapping[str, Method]
   arms: tuple[Arm, ...]
   scores: tuple[float, ...] = ()
+  first_seed: int = 0
 
 
 class Size(NamedTuple):
@@ -125,6 +127,7 @@ def _size(width: int, layers: int) -> Ground:
 _ALL = (
   Study("baselines", "AMoPO and its baselines", METHODS, _on([Ground()], tuple(METHODS))),
   Study("weights", "Weights over contexts", WEIGHTS, _on([Ground()], tuple(WEIGHTS))),
+  Study("rates", "Learning rates (1e-4 where nothing is said)", RATES, _on([Ground()], tuple(RATES)), first_seed=100),
   Study("margins", "The target margin (0.5 where nothing is said)", MARGINS, _on([Ground()], tuple(MARGINS))),
   Study(
     "ties",

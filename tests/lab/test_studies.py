@@ -131,6 +131,13 @@ def test_a_soup_needs_the_policies_it_is_made_of():
   assert set(soup.asked["of"]) <= set(soup.needs)
 
 
+def test_rates_are_tried_on_worlds_that_no_other_study_sees():
+  own = {job.name: job for job in jobs("rates")}
+  assert {name.split("/")[0] for name in own if name.startswith("seed")} == {"seed100", "seed101"}
+  rate = lambda name: own[f"seed100/{name}"].asked["run"]["optim"]["learning_rate"]
+  assert (rate("dpo_3e-05"), rate("dpo"), rate("dpo_0.0003")) == (3e-5, 1e-4, 3e-4)
+
+
 def test_an_unknown_key_is_refused():
   broken = {"amopo": METHODS["amopo"]._replace(changes={"objective.nmae": "sft"})}
   with pytest.raises(InputError, match=r"config\.objective\.nmae: unknown key"):
