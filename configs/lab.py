@@ -15,7 +15,7 @@ def get_config() -> ConfigDict:
   config.model.path = "runs/lab/start"
   config.model.arch = {}
   config.data.rule = "derived"
-  # A step takes 24 pairs, in a fourth of these rows for each of the contexts (lab/jobs.py), which they fill to 95 %.
+  # A step takes 24 pairs, in a fourth of these rows for each of its contexts and one more (lab/jobs.py).
   config.batch.update(rows=32, group_rows=32, max_pairs=24)
   # A context asks for the chosen response's score, so a dimension that prefers the other one has no say in it.
   config.objective.update(name="amopo", beta=2.0, target_margin=0.5, ties="mask_ties", sft_weight=1.0)

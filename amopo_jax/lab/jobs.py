@@ -23,6 +23,9 @@ from amopo_jax.run_spec import RunSpec
 from amopo_jax.types import InputError
 
 START = "start"
+_SPARE_ROWS = 1
+"""Rows of a step are never all full, and 24 pairs in one context leave next to nothing of eight."""
+
 _BASE_SEED = 20_000
 """Of the base's world, far from those of the seeds."""
 
@@ -109,7 +112,7 @@ class _Maker:
     every = spec["data"]["contexts"]
     contexts = _contexts(method.contexts, every)
     in_step = min(spec["data"]["contexts_per_pair"] or len(contexts), len(contexts))
-    rows = max(1, spec["batch"]["rows"] * in_step // len(every))
+    rows = spec["batch"]["rows"] * in_step // len(every) + _SPARE_ROWS
     asked["run"] = change(spec, {"batch.rows": rows, "batch.group_rows": rows})
     asked |= {"contexts": contexts, "records": "files", "rival": start}
     return Job(f"seed{seed}/{arm.name}", make_policy, asked, (world, start))
