@@ -15,7 +15,6 @@ from amopo_jax.data.pairs import RULES, Rule
 from amopo_jax.data.sources import ON_ERROR, open_source
 from amopo_jax.data.split import split_by_prompt
 from amopo_jax.data.survey import Survey, survey
-from amopo_jax.data.templates import dimensions_told
 from amopo_jax.data.tokenizer import Tokenizer, load_tokenizer
 from amopo_jax.policy import PolicySource
 from amopo_jax.run_spec import BatchSpec, ContextEntry, DataSpec, RunSpec, SourceSpec, check_name
@@ -104,7 +103,7 @@ def build_contexts(entries: Mapping[str, ContextEntry], place: str) -> ContextSp
 
 
 def _has_range(entry: ContextEntry) -> bool:
-  return bool(entry.dimension or dimensions_told(entry.template))
+  return bool(entry.dimension) or entry.low != entry.high
 
 
 def build_data(

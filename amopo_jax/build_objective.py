@@ -148,6 +148,30 @@ def layout_used(spec: ObjectiveSpec) -> Layout:
   return Layout(chosen="all" if spec.sft_weight else compared, rejected=compared)
 
 
+def check_drawn(spec: ObjectiveSpec, contexts_per_pair: int) -> None:
+  """Refuses weights over contexts that mean nothing, or something else, where a step sees some contexts of a pair.
+
+  Args:
+    spec: of the config.
+    contexts_per_pair: of the config; 0: all.
+
+  Raises:
+    InputError: names the key.
+  """
+  if not contexts_per_pair:
+    return
+  plain: dict[str, Any] = {"per_turn": False, "gap_power": 0.0, "conflict_radius": 0.0}
+  if contexts_per_pair == 1:
+    plain |= {"loss_power": 0.0, "uncertainty_rate": 0.0}
+    plain |= {"alpha": "uniform"} if "alpha" in USED[spec.name] else {}
+  for key, value in plain.items():
+    if getattr(spec, key) != value:
+      raise InputError(
+        f"config.objective.{key}: {getattr(spec, key)!r} weighs contexts against each other, of which a step sees "
+        f"{contexts_per_pair} of a pair; set it to {value!r}, or data.contexts_per_pair to 0"
+      )
+
+
 def _arguments(spec: ObjectiveSpec, num_contexts: int, parts: int) -> dict[str, Any]:
   """What the maker takes besides beta."""
   used = USED[spec.name]

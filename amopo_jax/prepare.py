@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 
 from amopo_jax import build, build_data, processes
 from amopo_jax import mesh as meshes
-from amopo_jax.build_objective import layout_used
+from amopo_jax.build_objective import check_drawn, layout_used
 from amopo_jax.build_step import BuiltStep, StepParts, build_parts, build_step, evaluation, scoring
 from amopo_jax.checkpoint import Checkpoints, Restored
 from amopo_jax.data.collate import count_pairs
@@ -101,6 +101,7 @@ def prepare(spec: RunSpec, workdir: str | None) -> Run:
   parts = build_parts(spec, source.config, mesh, num_contexts, rows=rows)
   record = matching_record(spec, workdir)  # after the config alone, whose typing errors have better messages
   feed = build.build_feed_spec(spec, mesh)
+  check_drawn(spec.objective, spec.data.contexts_per_pair)
   layout = dataclasses.replace(layout_used(spec.objective), contexts=spec.data.contexts_per_pair)
   data = build_data.build_data(spec, source, layout=layout)
   check_tokenizer(record, data.tokenizer, workdir)

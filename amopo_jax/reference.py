@@ -70,12 +70,17 @@ def _take_or_compute(run: Run, base: Base, name: str) -> bytes:
   return content
 
 
+_FREE = ("workers", "shuffle", "contexts_per_pair")
+"""Keys of the data on which no log-probability depends."""
+
+
 def _key(run: Run) -> str:
   """Digest of all that the sums depend on but the weights, which a run does not need again when it is resumed."""
   spec = run.spec
-  data = {key: value for key, value in dataclasses.asdict(spec.data).items() if key not in ("workers", "shuffle")}
+  data = {key: value for key, value in dataclasses.asdict(spec.data).items() if key not in _FREE}
   model = {key: getattr(spec.model, key) for key in ("path", "param_dtype", "compute_dtype")}
-  told = {"found": identify(run), "data": data, "model": model, "step": run.source.step}
+  found = {key: value for key, value in identify(run).items() if key != "steps"}
+  told = {"found": found, "data": data, "model": model, "step": run.source.step}
   told |= {"seed": None if run.source.path else spec.seed, "row_length": spec.batch.row_length}
   return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:16]
 

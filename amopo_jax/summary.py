@@ -78,7 +78,7 @@ def summary_markdown(before: Mapping[str, Any], after: Mapping[str, Any], contex
 
 
 def draw_margins(lines: Sequence[Mapping[str, Any]], contexts: Sequence[str], out: str) -> None:
-  """Draws margins (training thin, held-out thick) and α per context over steps.
+  """Draws margins (training thin, of what the objective compares; held-out thick, of all) and α per context over steps.
 
   Args:
     lines: of `metrics.jsonl`.

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from amopo_jax.build_objective import DEFAULTS, USED, build_conflict, build_objective, layout_used
+from amopo_jax.build_objective import DEFAULTS, USED, build_conflict, build_objective, check_drawn, layout_used
 from amopo_jax.data.encoded import EncodedPair
 from amopo_jax.objective import (
   ALPHAS,
@@ -175,6 +175,25 @@ def test_the_keys_of_some_have_the_defaults_of_the_base_config():
 
 def test_sft_accepts_the_target_margin_that_configs_inherit(make_spec):
   assert callable(build_objective(spec_of(make_spec, name="sft", target_margin=0.5), 2, parts=1))
+
+
+@pytest.mark.parametrize("key, value", [("alpha", "gaussian"), ("loss_power", 1.0), ("uncertainty_rate", 0.1)])
+def test_weights_over_the_one_context_that_is_drawn_are_refused(make_spec, key, value):
+  spec = spec_of(make_spec, **{"name": "amopo", "alpha": "uniform", key: value})
+  with pytest.raises(InputError, match=rf"config\.objective\.{key}: .* of which a step sees 1 of a pair; set it to"):
+    check_drawn(spec, 1)
+  check_drawn(spec, 2)
+  check_drawn(spec, 0)
+
+
+@pytest.mark.parametrize("key, value", [("per_turn", True), ("gap_power", 1.0), ("conflict_radius", 0.4)])
+def test_weights_that_may_be_zero_do_not_go_with_drawn_contexts(make_spec, key, value):
+  with pytest.raises(InputError, match=rf"config\.objective\.{key}: .* of which a step sees 2 of a pair"):
+    check_drawn(spec_of(make_spec, **{"name": "amopo", key: value}), 2)
+
+
+def test_objectives_without_weights_go_with_drawn_contexts(make_spec):
+  check_drawn(spec_of(make_spec, name="sft"), 1)
 
 
 OBJECTIVES = [

@@ -1,3 +1,4 @@
+import itertools
 import sys
 
 import jax
@@ -39,10 +40,25 @@ def test_steps_are_those_of_the_config_or_so_many_epochs(run, make_spec):
 
 
 def test_training_pairs_hold_what_the_objective_looks_at_and_held_out_pairs_all(make_spec):
-  keys = {"objective__ties": "mask_ties", "objective__sft_weight": 0.0, "data__contexts_per_pair": 1}
+  keys = {
+    "objective__ties": "mask_ties",
+    "objective__sft_weight": 0.0,
+    "data__contexts_per_pair": 1,
+    "objective__alpha": "uniform",
+  }
   data = prepare(make_spec(data__heldout={}, data__heldout_fraction=0.2, **keys), None).data
   assert data.train[0].recipe.layout == Layout("agreeing", "agreeing", contexts=1)
   assert data.heldout[0].recipe.layout == Layout()
+
+
+def test_a_step_holds_both_responses_of_one_context_where_one_is_drawn(make_spec):
+  spec = make_spec(data__contexts_per_pair=1, objective__alpha="uniform")
+  run = prepare(spec, None)
+  for groups in itertools.islice(train_stream(spec, run.data, range(num_streams(spec.batch)), num_workers=0), 3):
+    for group in groups:
+      slots = np.unique(group.rows.slot[group.rows.slot >= 0])
+      assert len(slots) == 2 * count_pairs([group])
+      assert len(np.unique(slots // 2)) == count_pairs([group])
 
 
 def test_an_epoch_draws_every_pair_once(run, make_spec):

@@ -45,6 +45,15 @@ def test_every_pair_has_its_sums_and_they_are_kept(run, tmp_path, cache, monkeyp
   np.testing.assert_array_equal(reference_of(run, str(tmp_path / "two"), run.load_base()), table)
 
 
+def test_what_training_leaves_out_has_its_sums_all_the_same_and_under_the_same_name(run, make_spec, tmp_path):
+  table = reference_of(run, str(tmp_path / "one"), run.load_base())
+  keys = {"objective__alpha": "uniform", "objective__ties": "follow_dimension", "data__contexts_per_pair": 1}
+  other = prepare(make_spec(objective__name="lambda_dpo", objective__beta=0.1, **keys), None)
+  assert not other.data.train[0][0].is_laid_out.all() or other.data.train[0].recipe.layout.contexts == 1
+  assert module._key(other) == module._key(run)
+  np.testing.assert_allclose(module._compute(other, other.init().params, other.load_base()), table, rtol=1e-5)
+
+
 def test_a_model_that_was_trained_again_under_its_old_path_has_other_sums(run, tmp_path, cache):
   table = reference_of(run, str(tmp_path / "one"), run.load_base())
   state = run.init()

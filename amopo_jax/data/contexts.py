@@ -79,8 +79,7 @@ class ContextSpec:
   @property
   def ranges(self) -> Mapping[str, tuple[Number, Number]]:
     """dimension -> (low, high), for the rules of pairs.py."""
-    told = {name: _range(context) for context in self.contexts for name in context.told}
-    return told | {one.dimension: _range(one) for one in self.contexts if one.dimension is not None}
+    return {context.dimension: _range(context) for context in self.contexts if context.dimension is not None}
 
 
 def render(prompt: tuple[Message, ...], pair: Pair, context: Context, place: str) -> tuple[Message, ...]:

@@ -1,7 +1,7 @@
 """Which of a pair's 2K sequences are laid out: those that the objective looks at, so that the others cost nothing.
 
 A term that a tie policy drops has no gradient, whatever its sequences hold; supervised learning looks at chosen
-responses alone; and a step may look at a few of the contexts only, others the next time.
+responses alone; and a step may look at a few of the contexts only, drawn anew in every epoch.
 """
 
 import dataclasses

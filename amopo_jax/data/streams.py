@@ -1,7 +1,5 @@
 """Streams in lockstep: what a process or worker runs to read, encode and pack (pipeline.py says why)."""
 
-import dataclasses
-import functools
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -9,7 +7,6 @@ import grain
 import numpy as np
 
 from amopo_jax.data.dataset import PairDataset
-from amopo_jax.data.encoded import EncodedPair
 from amopo_jax.data.fit import Sized
 from amopo_jax.data.layout import Layout
 from amopo_jax.data.pack import Group, PackSpec, has_choice, pack_group
@@ -28,21 +25,19 @@ def order_pairs(
   shuffle: bool,
 ) -> grain.MapDataset:
   """Position -> encoded pair. Each data set is shuffled by itself, then they are mixed in fixed proportions."""
-  ordered, first = [], 0
+  ordered = []
   for number, dataset in enumerate(datasets):
     one = grain.MapDataset.source(dataset)
     if shuffle:  # SeedSequence: Grain shuffles epoch e with seed + e, so neighbouring seeds would share orders
       one = one.shuffle(seed=int(np.random.SeedSequence([seed, number]).generate_state(1)[0]))
-    one = one.map(functools.partial(_number_from, first=first))
     ordered.append(_drawing_contexts(one, dataset.recipe.layout, [seed, number]))
-    first += len(dataset)
   if len(ordered) == 1:
     return ordered[0].repeat(num_epochs)
   if weights is not None and len(weights) != len(datasets):
     raise InputError(f"data: {len(weights)} weights for {len(datasets)} data sets; give one each")
   shares = [float(len(dataset)) for dataset in datasets] if weights is None else list(weights)
   mixed = grain.MapDataset.mix([one.repeat() for one in ordered], shares)
-  return mixed if num_epochs is None else mixed[: min(num_epochs * first, sys.maxsize)]
+  return mixed if num_epochs is None else mixed[: min(num_epochs * sum(map(len, datasets)), sys.maxsize)]
 
 
 def _drawing_contexts(one: grain.MapDataset, layout: Layout, seeds: Sequence[int]) -> grain.MapDataset:
@@ -50,11 +45,6 @@ def _drawing_contexts(one: grain.MapDataset, layout: Layout, seeds: Sequence[int
   if not layout.contexts:
     return one
   return one.random_map(layout.draw, seed=int(np.random.SeedSequence([*seeds, 1]).generate_state(1)[0]))
-
-
-def _number_from(encoded: EncodedPair, first: int) -> EncodedPair:
-  """Numbers the pairs of several data sets one after the other."""
-  return dataclasses.replace(encoded, index=encoded.index + first)
 
 
 class PackedStreams(grain.IterDataset):

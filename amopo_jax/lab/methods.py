@@ -54,7 +54,7 @@ _CONTEXTS = 1 + len(DIMENSIONS)
 SINGLES = {f"only_{name}": _weighted(f"AMoPO on {name} alone", "uniform", name) for name in DIMENSIONS}
 
 _DRAWN = {"objective.alpha": "uniform", "data.contexts_per_pair": 1}
-"""A step looks at each pair in one of the contexts whose term counts, another one the next time."""
+"""A step looks at each pair in one of the contexts whose term counts, drawn anew each time."""
 
 METHODS: Mapping[str, Method] = MappingProxyType(
   {

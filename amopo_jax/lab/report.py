@@ -75,7 +75,8 @@ def _head(study: Study, size: Size, command: str, spent: str, world: Answer) -> 
     f"others; {size.heldout} held-out questions, {size.draws} draws for each. True scores run from 0 to 4. By chance: "
     f"{shown(world['chance'])}; of the responses that the start imitates: {shown(world['demonstrated'])}; at the "
     f"optimum: {shown(world['optimum'])}. Means over seeds ± half the 95 % interval (Student's t); differences are "
-    "taken seed by seed. Pairs per step are the same for all arms; so is the context of all that is compared."
+    "taken seed by seed. Pairs per step are the same for all arms. All are asked in the same words, but for score-"
+    "conditioned SFT, which is told all scores."
   )
 
 
@@ -100,7 +101,8 @@ def _sections(study: Study, answers: Mapping[str, Answer]) -> list[str]:
     "hypervolume is the share of the scores' cube that the sampled scores, a point per context and score asked for, "
     "dominate together.",
     "## Trade-offs\n\nSampled scores, a point per context and score asked for.\n\n![front](front.png)",
-    "## Over training\n\n![curves](curves.png)",
+    "## Over training\n\nOf the pairs that an arm compares: where ties are masked, those that the dimension orders as "
+    "the annotator did.\n\n![curves](curves.png)",
     f"## The methods' keys\n\n{_keys(study)}",
   ]
 

@@ -78,11 +78,11 @@ def assume(spec: RunSpec, *, tokens_per_pair: float = 0.0, scored_share: float =
   """The workload of a config; what is 0 is as measured on UltraFeedback, and as many pairs as the recipe takes.
 
   Args:
-    spec: for the number of contexts and the share that is held out.
+    spec: for the number of contexts that a step sees of a pair, and the share that is held out.
     tokens_per_pair, scored_share: as in `Workload`.
     pairs: records before any are held out.
   """
-  tokens = tokens_per_pair or TOKENS_PER_CONTEXT * len(spec.data.contexts)
+  tokens = tokens_per_pair or TOKENS_PER_CONTEXT * (spec.data.contexts_per_pair or len(spec.data.contexts))
   held_out = 0.0 if spec.data.heldout else spec.data.heldout_fraction
   return Workload(tokens, scored_share or SCORED_SHARE, round((pairs or PAIRS) * (1 - held_out)))
 

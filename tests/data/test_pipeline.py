@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from amopo_jax.data.collate import count_pairs
+from amopo_jax.data.layout import Layout
 from amopo_jax.data.pack import PackSpec
 from amopo_jax.data.pipeline import make_stream
 from amopo_jax.types import InputError
@@ -49,6 +50,15 @@ def whole(dataset):
 def test_two_epochs_have_every_pair_twice(whole):
   assert len(whole) > 6
   assert sorted(all_indices(whole)) == sorted(2 * list(range(23)))
+
+
+def test_resume_is_exact_where_contexts_are_drawn(dataset):
+  drawing = dataset.laying_out(Layout(contexts=1))
+  whole = steps(open_stream(drawing))
+  for done in (1, 3, len(whole) - 1):
+    stream = open_stream(drawing)
+    stream.set_state(whole[done - 1][1])
+    assert_same(steps(stream), whole[done:])
 
 
 def test_resume_is_exact_at_every_step(dataset, whole):

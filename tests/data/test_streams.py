@@ -44,7 +44,8 @@ def test_epochs_limit_the_length(dataset):
   assert len(order([dataset], num_epochs=2)) == 46
 
 
-def test_data_sets_are_numbered_one_after_the_other_and_mixed_by_weight(dataset, small):
+def test_data_sets_are_mixed_by_weight_and_keep_their_numbers(dataset, small):
+  small = PairDataset(small.recipe, small.table, first=23)
   mixed = order([dataset, small], weights=[1.0, 3.0])
   found = np.asarray(indices(mixed, range(40)))
   assert (found >= 23).sum() == 30
@@ -53,7 +54,7 @@ def test_data_sets_are_numbered_one_after_the_other_and_mixed_by_weight(dataset,
 
 
 def test_without_weights_a_mixed_epoch_has_every_pair_once(dataset, small):
-  mixed = order([dataset, small], num_epochs=2)
+  mixed = order([dataset, PairDataset(small.recipe, small.table, first=23)], num_epochs=2)
   assert len(mixed) == 56
   assert sorted(indices(mixed, range(28))) == list(range(28))
 
@@ -66,7 +67,7 @@ def test_contexts_are_drawn_anew_in_every_epoch_and_depend_on_seed_and_position_
   by_pair = {
     number: [context for i, context in zip(index, drawn(0), strict=True) if i == number] for number in range(23)
   }
-  assert any(len(set(contexts)) == 2 for contexts in by_pair.values())
+  assert 9 <= sum(len(set(contexts)) == 2 for contexts in by_pair.values()) <= 21  # of 23, two thirds in the mean
   assert drawn(0) == drawn(0) != drawn(1)
   assert set(drawn(0)) == {0, 1, 2}
   assert order([drawing])[17].leaves == order([drawing], num_epochs=1)[17].leaves
