@@ -15,8 +15,8 @@ def get_config() -> ConfigDict:
   config.model.path = "runs/lab/start"
   config.model.arch = {}
   config.data.rule = "derived"
-  # A step takes 24 pairs, in a fourth of these rows for each of its contexts and one more (lab/jobs.py).
-  config.batch.update(rows=32, group_rows=32, max_pairs=24)
+  # A step takes 24 pairs; each context adds a micro-batch of these (lab/jobs.py).
+  config.batch.update(rows=36, group_rows=9, accumulation=4, max_pairs=24)
   # A context asks for the chosen response's score, so a dimension that prefers the other one has no say in it.
   config.objective.update(name="amopo", beta=2.0, target_margin=0.5, ties="mask_ties", sft_weight=1.0)
   config.optim.update(learning_rate=1e-4, warmup_fraction=0.1)

@@ -3,8 +3,8 @@
 All seeds begin with one base, which learned in one context, where a step shows the most different pairs, to answer like
 the responders of a world that no seed sees. A seed has a world of its own. Its arms begin at one start, made of the
 base by supervised fine-tuning in all contexts, on records that they never see. Every step of theirs takes the same
-number of pairs, in as many rows as their contexts need, and they take the same number of steps, unless their method
-says otherwise. Every policy answers in all contexts.
+number of pairs, in as many micro-batches as it sees contexts of a pair, and they take the same number of steps, unless
+their method says otherwise. Every policy answers in all contexts.
 """
 
 import dataclasses
@@ -23,9 +23,6 @@ from amopo_jax.run_spec import RunSpec
 from amopo_jax.types import InputError
 
 START = "start"
-_SPARE_ROWS = 1
-"""Rows of a step are never all full, and 24 pairs in one context leave next to nothing of eight."""
-
 _BASE_SEED = 20_000
 """Of the base's world, far from those of the seeds."""
 
@@ -82,7 +79,7 @@ class _Maker:
     """
     changes = {"train.steps": self._size.base_steps, "seed": _BASE_SEED}
     changes |= {"data.rule": "derived", "objective.name": "sft_both"}
-    changes |= {f"batch.{name}": self._start["batch"][name] // 2 for name in ("rows", "group_rows")}
+    changes |= {f"batch.{name}": self._start["batch"][name] // 2 for name in ("rows", "accumulation")}
     spec, world = change(self._start, {**ground.changes, **changes}), _base_world_name(self._places[ground.name])
     contexts = _contexts(OVERALL, spec["data"]["contexts"])
     asked = {"run": spec, "contexts": contexts, "world": world, "records": "start", "start": "", "rival": ""}
@@ -112,8 +109,7 @@ class _Maker:
     every = spec["data"]["contexts"]
     contexts = _contexts(method.contexts, every)
     in_step = min(spec["data"]["contexts_per_pair"] or len(contexts), len(contexts))
-    rows = spec["batch"]["rows"] * in_step // len(every) + _SPARE_ROWS
-    asked["run"] = change(spec, {"batch.rows": rows, "batch.group_rows": rows})
+    asked["run"] = change(spec, {"batch.rows": spec["batch"]["group_rows"] * in_step, "batch.accumulation": in_step})
     asked |= {"contexts": contexts, "records": "files", "rival": start}
     return Job(f"seed{seed}/{arm.name}", make_policy, asked, (world, start))
 

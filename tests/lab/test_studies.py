@@ -1,14 +1,23 @@
 """What a study is made of: every arm's config can be built, needs what it needs, and shares what it should."""
 
+import dataclasses
+import itertools
+import json
+
 import pytest
 
 from amopo_jax import build_data
-from amopo_jax.build_objective import build_conflict, build_objective
+from amopo_jax.build_objective import build_conflict, build_objective, layout_used
 from amopo_jax.cli.configs import bundled_spec
+from amopo_jax.data.collate import count_pairs
 from amopo_jax.lab.graders import DIMENSIONS
 from amopo_jax.lab.jobs import jobs_of
 from amopo_jax.lab.methods import METHODS
+from amopo_jax.lab.spec import DEFAULT_SPEC
 from amopo_jax.lab.studies import SMOKE, STUDIES, Size, shortened
+from amopo_jax.lab.write import write_world
+from amopo_jax.policy import find_policy
+from amopo_jax.prepare import train_stream
 from amopo_jax.run_codec import from_dict
 from amopo_jax.types import InputError
 
@@ -69,13 +78,31 @@ def test_equal_compute_is_steps_times_contexts():
   assert by_name["seed0/drawn_equal"]["run"]["train"]["steps"] == 4 * by_name["seed0/drawn"]["run"]["train"]["steps"]
 
 
-def test_a_step_has_the_same_pairs_in_as_many_rows_as_its_contexts_need():
+def test_a_step_has_a_micro_batch_for_each_context():
   own = [job for job in jobs("baselines") if job.name.startswith("seed") and not job.name.endswith("/start")]
   arms = [job.asked for job in own if "contexts" in job.asked]
   assert {arm["run"]["batch"]["max_pairs"] for arm in arms} == {24}
   in_step = lambda arm: arm["run"]["data"]["contexts_per_pair"] or len(arm["contexts"])
-  assert {arm["run"]["batch"]["rows"] - 8 * in_step(arm) for arm in arms} == {1}
-  assert all(arm["run"]["batch"]["rows"] == arm["run"]["batch"]["group_rows"] for arm in arms)
+  assert {arm["run"]["batch"]["rows"] / in_step(arm) for arm in arms} == {9}
+  assert all(arm["run"]["batch"]["accumulation"] == in_step(arm) for arm in arms)
+
+
+def test_every_step_has_24_pairs(tmp_path):
+  write_world(tmp_path, seed=0, num_train=300, num_heldout=1, spec=DEFAULT_SPEC)
+  seen = set()
+  for asked in [job.asked for job in jobs("baselines") if job.asked.get("records") == "files"]:
+    run = json.loads(json.dumps(asked["run"]))
+    run["data"] |= {"contexts": asked["contexts"], "tokenizer": f"{tmp_path}/tokenizer", "heldout": {}}
+    run["data"]["train"] = {"world": {"path": f"{tmp_path}/train.jsonl", "format": "native", "weight": 1.0}}
+    run["model"] |= {"path": "", "arch": bundled_spec("lab_sft").model.arch}
+    spec = from_dict(run)
+    layout = dataclasses.replace(layout_used(spec.objective), contexts=spec.data.contexts_per_pair)
+    if (shown := (layout, spec.data.rule, *asked["contexts"])) not in seen:
+      seen.add(shown)
+      data = build_data.build_data(spec, find_policy("", dict(spec.model.arch)), layout=layout)
+      stream = train_stream(spec, data, range(build_data.num_streams(spec.batch)), num_workers=0)
+      assert [count_pairs(groups) for groups in itertools.islice(stream, 4)] == [24] * 4, shown
+  assert len(seen) > 8
 
 
 def test_every_policy_answers_in_all_contexts_whatever_it_was_trained_in():
