@@ -103,7 +103,7 @@ def build_contexts(entries: Mapping[str, ContextEntry], place: str) -> ContextSp
 
 
 def _has_range(entry: ContextEntry) -> bool:
-  return bool(entry.dimension) or entry.low != entry.high
+  return bool(entry.dimension) or any(name in entry.template for name in ("{score:", "{raw_score:"))
 
 
 def build_data(

@@ -58,14 +58,15 @@ class MetricWriter:
       self._wandb = _start_wandb(wandb_project, str(workdir), config)
 
   def write(self, step: int, values: Mapping[str, float]) -> None:
-    """Appends one line; NaN is written as null, so that the file stays JSON."""
+    """Appends one line; NaN is written as null, so that the file stays JSON, and left out of TensorBoard."""
     if not self._writes:
       return
     line = json.dumps({"step": step} | {k: _json_number(v) for k, v in values.items()})
     self._append(line)
     if self._board is not None:
       for name, value in values.items():
-        self._board.add_scalar(name, value, step)
+        if math.isfinite(value):  # its writer warns of others
+          self._board.add_scalar(name, value, step)
     if self._wandb is not None:
       self._wandb.log(dict(values), step=step)
 

@@ -45,6 +45,16 @@ def test_tensorboard_gets_every_value(tmp_path):
   assert b"rewards/margins" in events.read_bytes()
 
 
+def test_tensorboard_is_spared_what_is_not_finite(tmp_path, caplog):
+  writer = make(tmp_path, tensorboard=True)
+  writer.write(1, {"rewards/margins": float("nan"), "loss": 2.0})
+  writer.close()
+  (events,) = (tmp_path / "tensorboard").iterdir()
+  assert b"loss" in events.read_bytes()
+  assert b"rewards/margins" not in events.read_bytes()
+  assert not caplog.records
+
+
 def test_asking_for_wandb_without_the_package_says_so(tmp_path, monkeypatch):
   monkeypatch.setitem(__import__("sys").modules, "wandb", None)
   with pytest.raises(InputError, match="pip install wandb"):

@@ -1,6 +1,6 @@
 from benchmarks.loop import WINDOW, bare, looped, make_spec
 
-TINY = ["batch.rows=8", "batch.group_rows=8", "model.arch.num_hidden_layers=1"]
+TINY = ["batch.rows=8", "batch.group_rows=8", "batch.accumulation=1", "model.arch.num_hidden_layers=1"]
 
 
 def test_a_run_and_the_bare_step_are_timed_on_the_same_batches(tmp_path):

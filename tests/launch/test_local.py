@@ -22,8 +22,13 @@ if todo == "deaf":
   signal.signal(signal.SIGTERM, signal.SIG_IGN)
 xla, gpus = os.environ.get("XLA_FLAGS"), os.environ.get("CUDA_VISIBLE_DEVICES")
 print("process", process, "xla", xla, "gpus", gpus, flush=True)
+here = os.path.dirname(os.path.abspath(sys.argv[0]))
 if todo in ("deaf", "wait"):
+  open(os.path.join(here, "listening " + process), "w").close()
   time.sleep(30)
+waits = [other for other, what in plan.items() if what in ("deaf", "wait")]
+while not all(os.path.exists(os.path.join(here, "listening " + other)) for other in waits):
+  time.sleep(0.05)
 if todo == "late":
   time.sleep(0.5)
   print("ended by itself", flush=True)
