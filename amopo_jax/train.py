@@ -211,12 +211,11 @@ class _Loop:
     return values
 
   def _held_out_sums(self, state: TrainState, *, most: int = 0) -> MetricSums | None:
-    data = self.run.data
     found = evaluate(
       partial(self.run.eval_step, base=self.base.params),
       state.params,
-      data.heldout,
-      pack=data.pack,
+      self.run.data.heldout,
+      pack=self.run.data.pack,
       layout=self.run.feed,
       stop=self.stop,
       most=most,
