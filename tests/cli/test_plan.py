@@ -64,3 +64,15 @@ def test_a_model_of_32_billion_fits_a_pod_and_not_eight_chips(amopo, tpu_devices
   assert pod["compile_seconds"] + pod["count_seconds"] < 300
   assert not host["fits"]
   assert [trial for trial in host["trials"] if trial["fits"]]
+
+
+@pytest.mark.slow
+def test_products_that_the_compiler_makes_loops_of_count_whole(amopo, tpu_devices, tmp_path):
+  tpu_devices("v5e:2x2")
+  file = tmp_path / "plan.json"
+  arguments = ("--config=configs/qwen2_5_7b.py", "--topology=v5e:4x8", "--rows_per_chip=1", f"--json={file}")
+  status, _, err = amopo("plan", *arguments)
+  assert status == 0, err
+  [found] = json.loads(file.read_text())["plans"]
+  by_hand = 109.2e12  # docs/results/2026-11-28-plan-7b.md
+  assert found["cost"]["flops"] + found["estimate"]["attention_flops"] == pytest.approx(by_hand, rel=0.01)
