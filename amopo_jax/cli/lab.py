@@ -17,6 +17,7 @@ from amopo_jax.cli.parse import require
 STUDIES = (
   "baselines",
   "weights",
+  "rates",
   "margins",
   "ties",
   "noise",

@@ -1,5 +1,8 @@
 import json
 
+from amopo_jax.cli import lab
+from amopo_jax.lab import studies
+
 
 def test_it_writes_a_world_and_says_what_is_in_it(amopo, tmp_path):
   out = tmp_path / "world"
@@ -28,3 +31,7 @@ def test_it_grades_responses(amopo, world, tmp_path):
 
 def test_what_is_missing_is_named(amopo):
   assert amopo("lab", "grade")[2].startswith("amopo lab: --responses is missing: grade: files of amopo generate")
+
+
+def test_every_study_can_be_named():
+  assert set(lab.STUDIES) == set(studies.STUDIES)
