@@ -78,11 +78,18 @@ def _memory(plan: Plan) -> list[Line]:
     rest = found.needed - found.arguments - found.temporaries
     parts += [("program", rest)] if rest > 0 else []
   granted = found.available or plan.chip_memory
-  sign = "of" if plan.fits else "which is more than"
-  at_least = "" if plan.fits else "at least "
   return [(name, f"{size / GIB:8.2f}") for name, size in parts] + [
-    ("together", f"{at_least}{found.needed / GIB:.2f}, {sign} the {granted / GIB:.2f} that there are")
+    ("together", _together(plan.fits, found.needed / GIB, granted / GIB))
   ]
+
+
+def _together(fits: bool, needed: float, granted: float) -> str:
+  """GiB that a chip needs and has. The compiler's temporaries are an upper bound: it accepts some sums that exceed."""
+  if not fits:
+    return f"at least {needed:.2f}, which is more than the {granted:.2f} that there are"
+  if needed > granted:
+    return f"at most {needed:.2f}, counting places that are shared; the compiler accepts it for {granted:.2f}"
+  return f"{needed:.2f}, of the {granted:.2f} that there are"
 
 
 def _step(cost: Cost, found: Estimate, chip: Chip) -> list[Line]:
