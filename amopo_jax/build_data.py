@@ -1,5 +1,6 @@
 """From a config's data, batch and contexts to pairs that can be packed; everything that can be wrong is found here."""
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -93,17 +94,15 @@ def build_contexts(entries: Mapping[str, ContextEntry], place: str) -> ContextSp
   if not entries:
     raise InputError("config.data.contexts: none given; add one with base.context(dimension, template, low, high)")
   try:
-    contexts = [
-      Context(name, entry.dimension or None, entry.template, *((entry.low, entry.high) if _has_range(entry) else ()))
-      for name, entry in entries.items()
-    ]
-    return ContextSpec(tuple(contexts), place)
+    return ContextSpec(tuple(_build_context(name, entry) for name, entry in entries.items()), place)
   except InputError as error:
     raise InputError(f"config.data.{error}") from None
 
 
-def _has_range(entry: ContextEntry) -> bool:
-  return bool(entry.dimension) or any(name in entry.template for name in ("{score:", "{raw_score:"))
+def _build_context(name: str, entry: ContextEntry) -> Context:
+  """A context that tells no score has no range, whatever the entry's defaults are."""
+  context = Context(name, entry.dimension or None, entry.template)
+  return dataclasses.replace(context, low=entry.low, high=entry.high) if context.told else context
 
 
 def build_data(

@@ -31,6 +31,18 @@ def test_contexts_keep_the_order_and_the_ranges_of_the_config(make_spec):
   assert contexts.place == "after"
 
 
+@pytest.mark.parametrize("template, low", [("be {score:truth} true", 0.0), ("write {{score:truth}} .", None)])
+def test_a_context_without_a_dimension_has_a_range_if_it_tells_a_score(make_spec, template, low):
+  entry = dataclasses.replace(make_spec().data.contexts["correctness"], dimension="", template=template)
+  assert build_data.build_contexts({"a": entry}, "after").contexts[0].low == low
+
+
+def test_a_stray_brace_is_reported_with_its_context(make_spec):
+  entry = dataclasses.replace(make_spec().data.contexts["correctness"], template="be {score true")
+  with pytest.raises(InputError, match=r"config\.data\.contexts: 'a': stray brace"):
+    build_data.build_contexts({"a": entry}, "after")
+
+
 def test_data_are_surveyed_and_the_heldout_source_is_kept_apart(data):
   assert [len(dataset) for dataset in data.train] == [data.surveys["world"].num_pairs]
   assert [len(dataset) for dataset in data.heldout] == [data.surveys["heldout world"].num_pairs]

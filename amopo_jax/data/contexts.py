@@ -42,7 +42,7 @@ class Context:
   def told(self) -> tuple[str, ...]:
     """The dimensions whose scores the instruction tells, its own first."""
     own = () if self.dimension is None else (self.dimension,)
-    return tuple(dict.fromkeys((*own, *dimensions_told(self.template))))
+    return tuple(dict.fromkeys((*own, *dimensions_told(self.template, f"contexts: '{self.name}'"))))
 
 
 @dataclasses.dataclass(frozen=True)

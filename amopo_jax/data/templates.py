@@ -78,9 +78,9 @@ class _ByName:
     return self._texts[name or self._default]
 
 
-def dimensions_told(template: str) -> tuple[str, ...]:
-  """The dimensions that a template names in `{score:NAME}` and `{raw_score:NAME}`, each once."""
-  names = (_named_dimension(name) for name in _placeholders(named_or_own(template), "contexts"))
+def dimensions_told(template: str, place: str) -> tuple[str, ...]:
+  """The dimensions that a template names in `{score:NAME}` or `{raw_score:NAME}`, once; place of `check_template`."""
+  names = (_named_dimension(name) for name in _placeholders(named_or_own(template), place))
   return tuple(dict.fromkeys(name for name in names if name))
 
 

@@ -24,8 +24,8 @@ def test_every_placeholder_is_filled_in():
 def test_scores_of_several_dimensions_may_be_told():
   text = "{score} for tone {score:tone} , truth {score:truth} of {high} , raw {raw_score:truth}"
   assert fill(text, "tone", {"tone": 1, "truth": 2}, 0, 4) == "2 for tone 2 , truth 3 of 4 , raw 2"
-  assert dimensions_told(text) == ("tone", "truth")
-  assert dimensions_told("rubric") == ()
+  assert dimensions_told(text, "c") == ("tone", "truth")
+  assert dimensions_told("rubric", "c") == ()
 
 
 def test_the_rubric_names_its_dimension_its_five_levels_and_the_score():
