@@ -88,12 +88,20 @@ def read_lengths(path: Path, tokenizer: str) -> list[Lengths]:
   return sorted((Lengths(len(pair.prompts[0]), *map(len, pair.responses)) for pair in encoded), key=sum)
 
 
-def sample(lengths: Sequence[Lengths], count: int) -> list[Lengths]:
-  """One of each of `count` equal shares of a sorted list: of 1,000 draws the one whose means are nearest to its."""
+def sample(lengths: Sequence[Lengths], count: int, longest: int = 0) -> list[Lengths]:
+  """Pairs that stand for a sorted list: of 1,000 draws the one whose means are nearest to those of the whole list.
+
+  Args:
+    lengths: the list.
+    count: pairs; a draw takes one of each of so many equal shares of the list.
+    longest: leaves out pairs whose longest row, in the longest of CONTEXTS, has more tokens; 0: none.
+  """
   rng = np.random.default_rng(0)
-  table, edges = np.asarray(lengths), np.linspace(0, len(lengths), count + 1).astype(int)
+  padded = lambda pair: pair.question + max(CONTEXTS) + max(pair.chosen, pair.rejected)
+  table = np.asarray([pair for pair in lengths if not longest or padded(pair) <= longest])
+  edges = np.linspace(0, len(table), count + 1).astype(int)
   draws = np.stack([table[rng.integers(edges[:-1], edges[1:])] for _ in range(1000)])
-  error = np.abs(draws.mean(1) / table.mean(0) - 1).sum(1)
+  error = np.abs(draws.mean(1) / np.mean(lengths, axis=0) - 1).sum(1)
   return [Lengths(*(int(size) for size in triple)) for triple in draws[np.argmin(error)]]
 
 

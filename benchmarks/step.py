@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import report
-from benchmarks.batches import CONTEXTS, LENGTHS, ULTRAFEEDBACK, Lengths, lengths_of, read_lengths, sample
+from benchmarks.batches import LENGTHS, ULTRAFEEDBACK, Lengths, lengths_of, read_lengths, sample
 from benchmarks.contenders import CONTENDERS, PEAKS, Contender, Worker
 from benchmarks.equality import Verdict, compare
 from benchmarks.flops import step_flops
@@ -185,8 +185,7 @@ def _lengths(args: argparse.Namespace) -> list[Lengths]:
   if args.lengths != "ultrafeedback":
     return lengths_of(args.lengths, count)
   table = read_lengths(Path(args.data), args.tokenizer) if args.data else ULTRAFEEDBACK
-  padded = lambda pair: pair.question + max(CONTEXTS) + max(pair.chosen, pair.rejected)
-  return sample([pair for pair in table if not args.longest or padded(pair) <= args.longest], count)
+  return sample(table, count, args.longest)
 
 
 def _last_lines(content: dict[str, Any], chosen: Mapping[str, Contender]) -> list[str]:
