@@ -27,7 +27,7 @@ from amopo_jax.plan.changes import override
 from amopo_jax.plan.collectives import Collective, read_collectives
 from amopo_jax.run_spec import RunSpec
 
-_HEAD_TOKENS = 256
+_HEAD_TOKENS = 64
 """That the head of a counted program takes, at most: a chunk too small for pieces, which would be counted with it."""
 
 _ALL = 1 << 62
