@@ -32,12 +32,15 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 def run(values: flags.FlagValues) -> int:
   """Plans every topology."""
   require(values, "topology")
+  import jax
+
   from amopo_jax.plan.case import check_cases
   from amopo_jax.plan.estimate import assume
   from amopo_jax.plan.plan import make_plan, with_remedies
   from amopo_jax.plan.report import assumptions, to_json, to_lines
   from amopo_jax.plan.topology import parse_topology
 
+  jax.config.update("jax_enable_compilation_cache", False)  # nothing for absent devices can be read back from it
   spec = spec_from_flags(values)
   topologies = [parse_topology(name) for name in values.topology]
   cases = check_cases(spec, topologies, values.rows_per_chip)

@@ -1,5 +1,6 @@
 """What the tests of the verbs share."""
 
+import jax
 import pytest
 
 from amopo_jax.cli.main import main
@@ -16,7 +17,9 @@ def amopo(capfd, monkeypatch):
       main(["amopo", *arguments])
     return stop.value.code, *capfd.readouterr()
 
-  return run
+  caches = jax.config.values["jax_enable_compilation_cache"]
+  yield run
+  jax.config.update("jax_enable_compilation_cache", caches)
 
 
 @pytest.fixture

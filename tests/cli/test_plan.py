@@ -1,5 +1,6 @@
 import json
 
+import jax
 import pytest
 
 SMALL = {"model__attention": "xla", "model__compute_dtype": "bfloat16", "batch__max_pairs": 16}
@@ -21,6 +22,11 @@ def test_json_alone_is_printed_alone(amopo, config_file):
   status, out, _ = amopo("plan", f"--config={config_file()}", "--topology=h100:4,a100:8", "--json")
   assert status == 0
   assert [plan["topology"] for plan in json.loads(out)["plans"]] == ["h100:4", "a100:8"]
+
+
+def test_no_program_for_absent_devices_is_looked_for_in_the_cache(amopo, config_file):
+  amopo("plan", f"--config={config_file()}", "--topology=h100:4")
+  assert not jax.config.values["jax_enable_compilation_cache"]
 
 
 def test_assumptions_are_flags(amopo, config_file):
