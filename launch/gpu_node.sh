@@ -21,6 +21,7 @@ parse_options "image gpus retries" "" "$@"
 require image gpus
 require_number 0 retries
 read_amopo_arguments
+if [[ "${client_flags[*]:-}" != *--volume* && "${client_flags[*]:-}" != *--mount* ]]; then require_mounted; fi
 
 # Shared memory and ports of the machine, as NCCL and the coordinator need them.
 command=(docker run --rm --init "--gpus=$gpus" --network=host --ipc=host "--volume=$PWD:$PWD" "--workdir=$PWD")

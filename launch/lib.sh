@@ -52,7 +52,9 @@ parse_options() {
       --) shift; arguments=("$@"); return ;;
       --help) usage; exit 0 ;;
       --client=*) client_flags+=("${1#*=}") ;;
+      --client) fail "$1 needs a value: $1=…" ;;
       --*=*)
+        [[ "$flags" != *" $option "* ]] || fail "${1%%=*} takes no value"
         [[ "$names" == *" $option "* ]] || fail "unknown option ${1%%=*}; --help lists them, amopo's own follow --"
         printf -v "$option" '%s' "${1#*=}"
         ;;
@@ -90,6 +92,7 @@ read_amopo_arguments() {
   [[ ${#arguments[@]} -gt 0 ]] || fail "nothing to run; give -- --config=FILE --workdir=DIR"
   amopo_arguments=(train)
   if [[ "${arguments[0]}" != -* ]]; then
+    [[ -e "$checkout/amopo_jax/cli/${arguments[0]}.py" ]] || fail "amopo has no verb $(quoted "${arguments[0]}")"
     amopo_arguments=("${arguments[0]}")
     arguments=("${arguments[@]:1}")
   fi
@@ -99,14 +102,49 @@ read_amopo_arguments() {
 
 # Machines that go away take their disks along.
 require_bucket() {
+  local argument given=false
+  for argument in "${amopo_arguments[@]}"; do
+    case "$argument" in
+      --workdir=gs://?*) given=true ;;
+      --workdir | --workdir=*) fail "$argument is lost with the machine; give a folder in a bucket, --workdir=gs://…" ;;
+    esac
+  done
+  $given || [[ "${amopo_arguments[0]}" != train ]] || fail "--workdir=gs://… is missing after --"
+}
+
+# Machines that get a copy of this checkout find no other file here: a run needs a config, and that it is there.
+require_config() {
+  local argument given=false file
+  for argument in "${amopo_arguments[@]}"; do
+    case "$argument" in
+      --config=*)
+        given=true
+        file="${argument#--config=}"
+        [[ -f "$checkout/${file%%:*}" ]] || fail "$argument: no such file in the checkout, which is what the machines get"
+        ;;
+    esac
+  done
+  $given || [[ "${amopo_arguments[0]}" != train ]] || fail "--config=… is missing after --"
+}
+
+# A container takes along what it wrote outside the current folder.
+require_mounted() {
   local argument
   for argument in "${amopo_arguments[@]}"; do
     case "$argument" in
-      --workdir=gs://*) return ;;
-      --workdir=*) fail "$argument is lost with the machine; give a folder in a bucket, --workdir=gs://…" ;;
+      --workdir=gs://?* | --workdir="$PWD"/*) ;;
+      --workdir | --workdir= | --workdir=/* | --workdir=*..* | --workdir=gs:*)
+        fail "$argument is lost with the container; give a folder in the current one or gs://…, or mount it: --client=--volume=…"
+        ;;
     esac
   done
-  [[ "${amopo_arguments[0]}" != train ]] || fail "--workdir=gs://… is missing after --"
+}
+
+# Several slices need a mesh of as many.
+advise_slices() {
+  if [[ "$1" -gt 1 && "${amopo_arguments[*]}" != *--config.mesh.slices=* ]]; then
+    say "$1 slices: unless the config has them, give --config.mesh.slices=$1 --config.mesh.data=$1 after --"
+  fi
 }
 
 # The variable `amopo`: AMOPO from the environment, else the checkout's own, else the one on PATH.

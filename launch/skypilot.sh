@@ -19,8 +19,10 @@ name="" type="" nodes=1
 parse_options "name type nodes" "" "$@"
 require name type
 require_number 1 nodes
+if [[ "$type" == tpu-* && "$nodes" -gt 1 ]]; then fail "--nodes=$nodes: of TPUs one machine is started; give a larger --type"; fi
 read_amopo_arguments
 require_bucket
+require_config
 
 command=(sky jobs launch "--name=$name" "--gpus=$type" "--num-nodes=$nodes" --detach-run --yes)
 if [[ "$type" != tpu-* ]]; then command+=(--env=AMOPO_EXTRA=cuda); fi

@@ -27,6 +27,8 @@ read_tpu_options() {
   if [[ "$step" == run || "$step" == all ]]; then
     read_amopo_arguments auto
     require_bucket
+    require_config
+    advise_slices "$slices"
   elif [[ ${#arguments[@]} -gt 0 ]]; then
     fail "$step takes nothing after --"
   fi

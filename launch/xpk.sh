@@ -25,6 +25,7 @@ require_number 1 slices
 require_number 0 retries grace
 read_amopo_arguments auto
 require_bucket
+advise_slices "$slices"
 
 command=(xpk workload create "--workload=$name" "--cluster=$cluster" "--tpu-type=$type" "--num-slices=$slices"
   "--docker-image=$image" "--max-restarts=$retries" --restart-on-exit-codes=1

@@ -9,7 +9,7 @@ import yaml
 
 from tests.launch.conftest import AWKWARD, ROOT
 
-RUN = ("--config=c.py", "--workdir=gs://bucket/run", AWKWARD)
+RUN = ("--config=configs/base.py", "--workdir=gs://bucket/run", AWKWARD)
 
 
 def launch(clients, name, *arguments, **environment):
@@ -38,15 +38,15 @@ def test_xpk_makes_a_jobset_that_restarts_and_execs_amopo(clients):
   assert amopo_calls(clients) == [["train", "--processes=auto", *RUN]]
 
 
-@pytest.mark.parametrize("type_, extra", [("tpu-v6e-256", "tpu"), ("H100:8", "cuda")])
-def test_skypilot_gets_a_job_of_the_file_in_this_checkout(clients, type_, extra):
+@pytest.mark.parametrize("type_, nodes, extra", [("tpu-v6e-256", 1, "tpu"), ("H100:8", 2, "cuda")])
+def test_skypilot_gets_a_job_of_the_file_in_this_checkout(clients, type_, nodes, extra):
   clients.add("sky", "open(os.path.join(os.environ['HOME'], 'cwd'), 'w').write(os.getcwd())")
-  options = ("--name=run", f"--type={type_}", "--nodes=2", "--client=--infra=gcp/us-east5")
+  options = ("--name=run", f"--type={type_}", f"--nodes={nodes}", "--client=--infra=gcp/us-east5")
   script = str(ROOT / "launch" / "skypilot.sh")
   assert clients.run("bash", script, *options, "--", *RUN, cwd=clients.folder).status == 0
   (call,) = clients.calls
   assert call[:4] == ["sky", "jobs", "launch", "--name=run"]
-  assert call[4:8] == [f"--gpus={type_}", "--num-nodes=2", "--detach-run", "--yes"]
+  assert call[4:8] == [f"--gpus={type_}", f"--num-nodes={nodes}", "--detach-run", "--yes"]
   assert call[-1] == "launch/skypilot.yaml"
   assert (clients.folder / "cwd").read_text() == str(ROOT)
   assert ("--env=AMOPO_EXTRA=cuda" in call) == (extra == "cuda")
@@ -123,6 +123,7 @@ def test_slurm_wants_a_task_per_gpu_and_the_checkout(clients, slurm, tmp_path):
     "launch/slurm.sbatch: 1 tasks on a node of 8 GPUs would leave GPUs unused; give sbatch --ntasks-per-node=8\n",
   )
   assert slurm("--", *RUN, SLURM_GPUS_ON_NODE="8", SLURM_NTASKS_PER_NODE="8").status == 0
+  assert slurm("--", *RUN, SLURM_GPUS_ON_NODE="8", SLURM_TASKS_PER_NODE="8(x2)").status == 0, "sbatch --ntasks=16"
   result = slurm("--", *RUN, cwd=tmp_path)
   assert (result.status, result.err.count("\n")) == (2, 1)
   assert "submit from the checkout" in result.err
@@ -144,6 +145,16 @@ def test_docker_gets_the_gpus_and_the_folder_and_its_status_is_kept(clients, tmp
   assert call[:7] == ["docker", "run", "--rm", "--init", "--gpus=device=0,1", "--network=host", "--ipc=host"]
   assert call[7:11] == [f"--volume={folder}:{folder}", f"--workdir={folder}", "--env=HF_TOKEN", "image"]
   assert call[11:] == ["/opt/amopo_jax/launch/local.sh", "--retries=5", "--", "train", *RUN]
+
+
+@pytest.mark.parametrize("workdir", ["/elsewhere/run", "../run", "gs://"])
+def test_docker_gets_no_run_whose_workdir_the_container_would_take_along(clients, tmp_path, workdir):
+  script, run = str(ROOT / "launch" / "gpu_node.sh"), ("--config=configs/base.py", f"--workdir={workdir}")
+  result = clients.run("bash", script, "--dry-run", "--image=image", "--", *run, cwd=tmp_path)
+  assert (result.status, result.out, result.err.count("\n")) == (2, "", 1)
+  assert f"--workdir={workdir} is lost with the container" in result.err
+  mounted = ("--dry-run", "--image=image", "--client=--volume=/elsewhere:/elsewhere", "--", *run)
+  assert clients.run("bash", script, *mounted, cwd=tmp_path).status == 0
 
 
 def test_the_image_is_built_from_what_is_let_through():

@@ -17,7 +17,8 @@ process = next((a.partition("=")[2] for a in sys.argv if a.startswith("--process
 plan = dict(a.removeprefix("--on-").split("=") for a in sys.argv if a.startswith("--on-"))
 todo = plan.get(process, "0")
 if todo == "wait":
-  signal.signal(signal.SIGTERM, lambda *_: (os.write(1, b"saved\\n"), os._exit(143)))
+  once = lambda *_: (signal.signal(signal.SIGTERM, signal.SIG_IGN), os.write(1, b"saved\\n"), os._exit(143))
+  signal.signal(signal.SIGTERM, once)
 if todo == "deaf":
   signal.signal(signal.SIGTERM, signal.SIG_IGN)
 xla, gpus = os.environ.get("XLA_FLAGS"), os.environ.get("CUDA_VISIBLE_DEVICES")

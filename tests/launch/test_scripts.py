@@ -86,6 +86,7 @@ def further(word: str) -> list[str]:
     (("--such=1",), "unknown option --such; --help lists them"),
     (("--such",), "unknown option --such; --help lists them"),
     (("such thing",), "unknown argument such\\ thing; --help says what there is"),
+    (("--client",), "--client needs a value: --client=…"),
     ((), "nothing to run; give -- --config=FILE --workdir=DIR"),
   ],
 )
@@ -116,8 +117,53 @@ def test_what_is_missing_is_named(clients, name):
   ],
 )
 def test_a_workdir_that_goes_with_the_machine_is_refused(clients, name, workdir, message):
-  result = launch(clients, name, *COMMANDS[name], "--dry-run", "--", "--config=c.py", *workdir)
+  result = launch(clients, name, *COMMANDS[name], "--dry-run", "--", "--config=configs/base.py", *workdir)
   assert (result.status, result.out, result.err) == (2, "", f"launch/{name}: {message}\n")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("verb, shown", [("trian", "trian"), ("", "''")])
+def test_a_verb_that_amopo_has_not_is_refused(clients, name, verb, shown):
+  result = launch(clients, name, *COMMANDS[name], "--dry-run", "--", verb, *RUN[1:])
+  assert (result.status, result.out) == (2, "")
+  assert result.err == f"launch/{name}: amopo has no verb {shown}\n"
+
+
+@pytest.mark.parametrize("name", ["tpu_vm.sh", "queued_resources.sh", "skypilot.sh"])
+@pytest.mark.parametrize(
+  "config, message",
+  [
+    (("--config=no/such.py",), "--config=no/such.py: no such file in the checkout, which is what the machines get"),
+    ((), "--config=… is missing after --"),
+  ],
+)
+def test_a_config_that_the_machines_would_not_have_is_refused(clients, name, config, message):
+  result = launch(clients, name, *COMMANDS[name], "--dry-run", "--", *config, "--workdir=gs://bucket/run")
+  assert (result.status, result.out, result.err) == (2, "", f"launch/{name}: {message}\n")
+
+
+@pytest.mark.parametrize("name", ["tpu_vm.sh", "queued_resources.sh", "xpk.sh", "skypilot.sh"])
+@pytest.mark.parametrize("last", ["--workdir=/tmp/run", "--workdir=gs://", "--workdir"])
+def test_every_workdir_is_looked_at(clients, name, last):
+  result = launch(clients, name, *COMMANDS[name], "--dry-run", *RUN, last)
+  assert (result.status, result.out) == (2, "")
+  assert result.err.startswith(f"launch/{name}: {last} is lost with the machine")
+
+
+@pytest.mark.parametrize("name", ["queued_resources.sh", "xpk.sh"])
+def test_slices_that_no_mesh_was_given_for_are_pointed_out(clients, name):
+  command = (*COMMANDS[name], "--slices=2", "--dry-run", *RUN)
+  result = launch(clients, name, *command)
+  assert result.status == 0
+  assert "give --config.mesh.slices=2 --config.mesh.data=2 after --" in result.err
+  assert launch(clients, name, *command, "--config.mesh.slices=2").err == ""
+
+
+def test_a_flag_takes_no_value_and_several_machines_are_no_tpu(clients):
+  result = launch(clients, "tpu_vm.sh", *COMMANDS["tpu_vm.sh"], "--spot=yes", "--dry-run", *RUN)
+  assert (result.status, result.err) == (2, "launch/tpu_vm.sh: --spot takes no value\n")
+  result = launch(clients, "skypilot.sh", *COMMANDS["skypilot.sh"], "--nodes=2", "--dry-run", *RUN)
+  assert (result.status, result.out, result.err.count("\n")) == (2, "", 1)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -71,7 +71,7 @@ sys.exit(0 if plan[0] == "until watched" else plan[0])
 """
 SCRIPTS = {"tpu_vm.sh": "tpu-vm", "queued_resources.sh": "queued-resources"}
 PLACE = ("--name=pod", "--zone=us-central1-a")
-RUN = ("--config=c.py", "--workdir=gs://bucket/run", AWKWARD)
+RUN = ("--config=configs/base.py", "--workdir=gs://bucket/run", AWKWARD)
 
 
 @pytest.fixture
