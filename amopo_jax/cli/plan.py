@@ -6,6 +6,7 @@ no data, and no model where config.model.arch describes it.
 """
 
 import json
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from absl import flags
 
 from amopo_jax.cli.configs import define_config, spec_from_flags
 from amopo_jax.cli.parse import require
+from amopo_jax.types import InputError
 
 
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
@@ -41,6 +43,9 @@ def run(values: flags.FlagValues) -> int:
   from amopo_jax.plan.topology import parse_topology
 
   jax.config.update("jax_enable_compilation_cache", False)  # nothing for absent devices can be read back from it
+  file = Path(values.json) if values.json not in ("", "true") else None
+  if file and (file.is_dir() or not os.access(file.parent, os.W_OK)):
+    raise InputError(f"--json={file}: no file can be written there")
   spec = spec_from_flags(values)
   topologies = [parse_topology(name) for name in values.topology]
   cases = check_cases(spec, topologies, values.rows_per_chip)
@@ -49,10 +54,10 @@ def run(values: flags.FlagValues) -> int:
   plans = []
   for case in cases:
     plans.append(with_remedies(make_plan(case, workload, tell), case, tell))
+    content = json.dumps(to_json(plans, workload), indent=1)
+    if file:
+      file.write_text(content + "\n")  # after each, as the next may take minutes
     if values.json != "true":
       print("\n".join(to_lines(plans[-1], case.topology.chip)), flush=True)
-  content = json.dumps(to_json(plans, workload), indent=1)
-  if values.json not in ("", "true"):
-    Path(values.json).write_text(content + "\n")
   print(content if values.json == "true" else "\n".join(["assumed", *(f"  {one}" for one in assumptions(workload))]))
   return 0

@@ -13,6 +13,7 @@ from amopo_jax.build_step import StepParts, build_optimizer, build_parts
 from amopo_jax.models.config import ModelConfig
 from amopo_jax.models.transformer import REMAT
 from amopo_jax.plan.changes import Overrides, override
+from amopo_jax.plan.formula import formula_memory
 from amopo_jax.plan.topology import Topology, abstract_devices
 from amopo_jax.policy import DTYPES, find_config
 from amopo_jax.run_spec import RunSpec, check_name
@@ -77,6 +78,7 @@ def place(spec: RunSpec, config: ModelConfig, topology: Topology, rows_per_chip:
     parts = build_parts(placed, config, mesh, num_contexts) if isinstance(mesh, Mesh) else None
     if parts is None:
       _check_step(placed, num_contexts, meshes.row_shards(mesh))
+      formula_memory(placed, config, mesh)
   except InputError as error:
     remedy = "" if rows_per_chip or "rows" not in str(error) else "; --rows_per_chip=1 chooses rows for each topology"
     raise InputError(f"{topology.name}: {error}{remedy}") from None

@@ -1,8 +1,8 @@
 """Changes of a config that need less memory, from cheap to dear.
 
-First those that leave the result as it is: recomputing more, fewer rows on the chips at a time, the optimizer's state
-on the hosts, splitting layers as well as rows. Then those that change what is computed: types of the state, the
-optimizer, fewer rows in a step, adapters on a frozen base.
+First those that leave the result as it is: parameters split instead of copied, recomputing more, fewer rows on the
+chips at a time, the optimizer's state on the hosts, splitting layers as well as rows. Then those that change what is
+computed: types of the state, the optimizer, fewer rows in a step, adapters on a frozen base.
 """
 
 from collections.abc import Mapping
@@ -39,19 +39,26 @@ def free_changes(spec: RunSpec, row_shards: int) -> list[Overrides]:
     row_shards: in how many parts its rows are split.
   """
   together, most = least_memory(spec, row_shards), most_accumulation(spec, row_shards)
+  whole = sharded(spec)
   splits = []
   for split in _TENSOR_SPLITS:
     if row_shards % split == 0:
       more = {"batch.accumulation": most * split} if _divides(spec, most * split, row_shards // split) else {}
       splits.append(together | {"mesh.tensor": spec.mesh.tensor * split} | more)
   on_hosts = together | _changing(spec, {"optim.offload": True})
-  return _distinct([*({key: value} for key, value in together.items()), together, on_hosts, *splits])
+  singles = [whole, *({key: value} for key, value in together.items() if key not in whole)]
+  return _distinct([*singles, together, on_hosts, *splits])
 
 
 def least_memory(spec: RunSpec, row_shards: int) -> Overrides:
   """All that saves memory on the same mesh without another result."""
   most = most_accumulation(spec, row_shards)
-  return _changing(spec, {"model.head_keep": 0.0, "model.remat": "full", "batch.accumulation": most})
+  return sharded(spec) | _changing(spec, {"model.head_keep": 0.0, "model.remat": "full", "batch.accumulation": most})
+
+
+def sharded(spec: RunSpec) -> Overrides:
+  """Parameters split over all chips of a slice instead of copied."""
+  return {"mesh.data": spec.mesh.slices, "mesh.fsdp": -1} if spec.mesh.data != spec.mesh.slices else {}
 
 
 def most_accumulation(spec: RunSpec, row_shards: int) -> int:

@@ -17,7 +17,7 @@ from amopo_jax.build_step import build_optimizer, place_params, place_state
 from amopo_jax.models.config import ModelConfig
 from amopo_jax.models.transformer import abstract_params
 from amopo_jax.plan.ahead import Memory, abstract_batch, bytes_per_chip
-from amopo_jax.plan.chips import GPUS_PER_NODE
+from amopo_jax.plan.chips import GPU_SHARE, GPUS_PER_NODE, Chip
 from amopo_jax.plan.collectives import Collective
 from amopo_jax.plan.cost import Cost
 from amopo_jax.plan.estimate import passes
@@ -30,6 +30,11 @@ _FORWARD_AGAIN = ("save_attention", "full")
 """Remat policies under which the backward pass runs a layer's products once more."""
 
 
+def granted(chip: Chip) -> int:
+  """Bytes of a GPU's memory that a run gets."""
+  return round(GPU_SHARE * chip.memory)
+
+
 def formula_memory(spec: RunSpec, config: ModelConfig, mesh: meshes.AnyMesh) -> Memory:
   """Bytes on one GPU.
 
@@ -37,6 +42,9 @@ def formula_memory(spec: RunSpec, config: ModelConfig, mesh: meshes.AnyMesh) -> 
     spec: the config.
     config: the decoder.
     mesh: of sizes alone.
+
+  Raises:
+    InputError: the mesh does not divide the parameters.
   """
   split = place_params(spec, config, mesh)[1]
   target = place_state(spec, split, mesh, build_optimizer(spec, 1)[0])

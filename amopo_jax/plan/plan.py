@@ -7,10 +7,9 @@ from amopo_jax import mesh as meshes
 from amopo_jax.plan.ahead import Memory, try_step
 from amopo_jax.plan.case import Case
 from amopo_jax.plan.changes import Overrides
-from amopo_jax.plan.chips import GPU_SHARE
 from amopo_jax.plan.cost import Cost, step_cost
 from amopo_jax.plan.estimate import Estimate, Workload, estimate
-from amopo_jax.plan.formula import formula_cost, formula_memory
+from amopo_jax.plan.formula import formula_cost, formula_memory, granted
 from amopo_jax.plan.search import Tell, Trial, search
 
 
@@ -63,9 +62,9 @@ def make_plan(case: Case, workload: Workload, tell: Tell) -> Plan:
     tell: hears of every stage.
   """
   if case.parts is None:
-    granted = round(GPU_SHARE * case.topology.chip.memory)
-    memory = formula_memory(case.spec, case.config, case.mesh)._replace(available=granted)
-    fits = memory.needed <= granted
+    room = granted(case.topology.chip)
+    memory = formula_memory(case.spec, case.config, case.mesh)._replace(available=room)
+    fits = memory.needed <= room
     cost = formula_cost(case.spec, case.config, case.mesh, workload.scored_share) if fits else None
     return _plan(case, memory, fits, workload, cost)
   name, counting = case.topology.name, 0.0
@@ -81,8 +80,8 @@ def make_plan(case: Case, workload: Workload, tell: Tell) -> Plan:
 
 
 def with_remedies(plan: Plan, case: Case, tell: Tell) -> Plan:
-  """The plan with what was tried to make it fit, if it does not and there is a compiler to ask."""
-  return plan if plan.fits or case.parts is None else plan._replace(trials=search(case, tell))
+  """The plan with what was tried to make it fit, if it does not."""
+  return plan if plan.fits else plan._replace(trials=search(case, tell))
 
 
 def _plan(case: Case, memory: Memory, fits: bool, workload: Workload, cost: Cost | None) -> Plan:

@@ -124,13 +124,13 @@ def _trials(plan: Plan) -> list[str]:
   fitting = [trial for trial in plan.trials if trial.fits]
   lines = ["  what would fit" if fitting else "  nothing that was tried fits"]
   lines += [f"    {_trial(plan, trial)}" for trial in fitting]
-  lines += ["  tried, and does not"]
-  return lines + [f"    {_trial(plan, trial)}" for trial in plan.trials if not trial.fits]
+  others = [f"    {_trial(plan, trial)}" for trial in plan.trials if not trial.fits]
+  return lines + (["  tried, and does not", *others] if others else [])
 
 
 def _trial(plan: Plan, trial: Trial) -> str:
   where = f"--topology={trial.topology} " if trial.topology != plan.topology else ""
-  how = "" if trial.was_compiled else " for the arrays alone"
+  how = "" if trial.was_compiled or not plan.is_compiled else " for the arrays alone"
   other = "" if trial.keeps_result else "  (computes something else)"
   return f"{where}{show(trial.overrides)}: {trial.needed / GIB:.2f} GiB per chip{how}{other}".replace(" :", ":")
 

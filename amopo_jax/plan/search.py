@@ -12,6 +12,7 @@ from amopo_jax import mesh as meshes
 from amopo_jax.plan.ahead import argument_sizes, try_step
 from amopo_jax.plan.case import Case, place
 from amopo_jax.plan.changes import Overrides, adapter_changes, free_changes, least_memory, override, state_changes
+from amopo_jax.plan.formula import formula_memory, granted
 from amopo_jax.plan.topology import larger_topologies
 from amopo_jax.types import InputError
 
@@ -28,7 +29,7 @@ class Trial(NamedTuple):
     keeps_result: what is computed stays the same.
     fits: whether the step does.
     needed: bytes per chip, as far as they were counted.
-    was_compiled: False where the arrays alone are too large.
+    was_compiled: False where the arrays alone are too large, and on GPUs.
   """
 
   topology: str
@@ -43,7 +44,7 @@ def search(case: Case, tell: Tell) -> list[Trial]:
   """Tries changes of a run that does not fit.
 
   Args:
-    case: on abstract devices of a TPU.
+    case: on abstract devices of a TPU, or on GPUs, where a formula stands for the compiler.
     tell: hears of every trial.
 
   Returns:
@@ -88,7 +89,8 @@ def _on_more_chips(case: Case, tell: Tell) -> Iterator[Trial]:
 
 def _try(case: Case, change: Overrides, keeps_result: bool, tell: Tell) -> Trial:
   if case.parts is None:
-    raise ValueError("search: only what can be compiled is tried")
+    needed = formula_memory(case.spec, case.config, case.mesh).needed
+    return Trial(case.topology.name, change, keeps_result, needed <= granted(case.topology.chip), needed, False)
   arrays = sum(argument_sizes(case.parts, case.num_contexts))
   if arrays > case.topology.chip.memory:
     return Trial(case.topology.name, change, keeps_result, False, arrays, False)

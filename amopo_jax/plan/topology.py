@@ -16,6 +16,9 @@ from amopo_jax.types import InputError
 
 _NAME = re.compile(r"(?:(?P<slices>\d+)\*)?(?P<generation>\w+):(?P<shape>\d+(?:x\d+)*)")
 
+_MOST_SLICES = 128
+"""More than anybody has joined; each takes the compiler's time."""
+
 _COMPILER_ENVIRONMENT = {
   "TPU_SKIP_MDS_QUERY": "1",  # do not ask the machine which TPU it is …
   "TPU_ACCELERATOR_TYPE": "v5litepod-4",  # … nor complain that it is none; what is compiled for does not depend on it
@@ -79,13 +82,17 @@ def parse_topology(text: str) -> Topology:
     )
   if generation in GPUS and (len(shape) != 1 or not shape[0] or slices != 1):
     raise InputError(f"{where}: of GPUs give the number alone, as {generation}:8 or {generation}:64")
+  if slices > _MOST_SLICES:
+    raise InputError(f"{where}: {slices} slices; give {_MOST_SLICES} at most")
   if generation in TPUS and not (slices and slice_exists(generation, shape)):
     raise InputError(f"{where}: there is no such slice; of {generation} there are {describe_slices(generation)}")
   return Topology(slices, generation, shape)
 
 
 def larger_topologies(topology: Topology) -> list[Topology]:
-  """Single slices of the same generation that have more chips, from small to large."""
+  """Single slices of the same generation with more chips, from small to large; of GPUs 2, 4 and 8 times as many."""
+  if not topology.is_tpu:
+    return [topology._replace(shape=(topology.num_chips * times,)) for times in (2, 4, 8)]
   shapes = [tuple(map(int, shape.split("x"))) for shape in SHAPES[topology.generation]]
   found = [Topology(1, topology.generation, shape) for shape in shapes]
   return [larger for larger in found if larger.num_chips > topology.num_chips]

@@ -46,6 +46,12 @@ def test_assumptions_are_flags(amopo, config_file):
     (("--topology=h100:8,v5e:3x3",), "amopo plan: --topology=v5e:3x3: there is no such slice"),
     (("--topology=h100:3",), "amopo plan: h100:3: config.batch: 8 rows per micro-batch do not divide over 3"),
     (("--topology=h100:8", "--config.model.remat=some"), "amopo plan: h100:8: config.model.remat: 'some' is unknown"),
+    (
+      ("--topology=v5e:2x2,9999999*v5e:2x2",),
+      "amopo plan: --topology=9999999*v5e:2x2: 9999999 slices; give 128 at most",
+    ),
+    (("--topology=h100:4,h100:48", "--rows_per_chip=1"), "amopo plan: h100:48: config.mesh.fsdp=48 does not divide"),
+    (("--topology=h100:8", "--json=no/such/plan.json"), "amopo plan: --json=no/such/plan.json: no file can be written"),
     (("--topology=h100:8", "--rows_per_chip=-1"), "amopo plan: flag --rows_per_chip=-1"),
     (("--topology=h100:8", "--scored_share=2"), "amopo plan: flag --scored_share=2"),
   ],

@@ -40,6 +40,12 @@ def test_free_changes_come_alone_then_together_then_with_split_layers(spec):
   ]
 
 
+def test_copies_are_split_first(make_spec):
+  copies = make_spec(batch__rows=16, batch__group_rows=2, mesh__data=4, mesh__fsdp=1, model__remat="full")
+  split = {"mesh.data": 1, "mesh.fsdp": -1}
+  assert free_changes(copies, 4)[:3] == [split, {"batch.accumulation": 4}, split | {"batch.accumulation": 4}]
+
+
 def test_what_is_set_already_is_no_change(make_spec):
   spec = make_spec(batch__rows=4, batch__group_rows=4, model__remat="full")
   assert least_memory(spec, 4) == {}

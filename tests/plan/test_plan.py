@@ -42,7 +42,7 @@ def test_a_run_that_does_not_fit_is_not_timed_but_searched(case, monkeypatch):
   assert found.memory == refused.memory
 
 
-@pytest.mark.parametrize("arch, fits", [({}, True), ({"num_hidden_layers": 40_000_000}, False)])
+@pytest.mark.parametrize("arch, fits", [({}, True), ({"vocab_size": 2**29}, False)])
 def test_gpus_are_planned_by_formula(make_spec, arch, fits):
   spec = make_spec(**{f"model__arch__{key}": value for key, value in arch.items()})
   [case] = check_cases(spec, [parse_topology("h100:8")], 0)
@@ -50,4 +50,5 @@ def test_gpus_are_planned_by_formula(make_spec, arch, fits):
   assert not found.is_compiled
   assert found.fits == fits
   assert isinstance(found.cost, Cost) == fits
-  assert with_remedies(found, case, lambda text: None) == found
+  whole = with_remedies(found, case, lambda text: None)
+  assert whole == found if fits else [trial for trial in whole.trials if trial.fits and not trial.was_compiled]
