@@ -1,7 +1,8 @@
-"""The released recipe on HelpSteer2 for Llama-3.1-8B-Instruct, full fine-tuning on a slice v5e:8x8.
+r"""The released recipe on HelpSteer2 for Llama-3.1-8B-Instruct, full fine-tuning on a slice v5e:8x8.
 
     amopo plan  --config=configs/llama3_1_8b.py --topology=v5e:8x8
-    amopo train --config=configs/llama3_1_8b.py --workdir=gs://BUCKET/llama3_1_8b --processes=auto
+    launch/tpu_vm.sh all --name=NAME --zone=ZONE --type=v5litepod-64 --spot \
+      -- --config=configs/llama3_1_8b.py --workdir=gs://BUCKET/llama3_1_8b
 
 1 row of 2,048 tokens per chip, about 55 pairs in a step; the learning rate is that of the release, whose steps
 hold 2. The data lack the release's third dimension (configs/helpsteer2.py).

@@ -1,7 +1,8 @@
-"""The released recipe on HelpSteer2 for Qwen2.5-0.5B-Instruct, full fine-tuning on a slice v5e:2x4.
+r"""The released recipe on HelpSteer2 for Qwen2.5-0.5B-Instruct, full fine-tuning on a slice v5e:2x4.
 
     amopo plan  --config=configs/qwen2_5_0_5b.py --topology=v5e:2x4
-    amopo train --config=configs/qwen2_5_0_5b.py --workdir=gs://BUCKET/qwen2_5_0_5b --processes=auto
+    launch/tpu_vm.sh all --name=NAME --zone=ZONE --type=v5litepod-8 --spot \
+      -- --config=configs/qwen2_5_0_5b.py --workdir=gs://BUCKET/qwen2_5_0_5b
 
 2 rows of 2,048 tokens per chip, about 14 pairs in a step; the learning rate is that of the release, whose steps
 hold 2. The data lack the release's third dimension (configs/helpsteer2.py).

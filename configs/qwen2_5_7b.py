@@ -1,7 +1,8 @@
-"""The released recipe on HelpSteer2 for Qwen2.5-7B-Instruct, full fine-tuning on a slice v5e:8x8.
+r"""The released recipe on HelpSteer2 for Qwen2.5-7B-Instruct, full fine-tuning on a slice v5e:8x8.
 
     amopo plan  --config=configs/qwen2_5_7b.py --topology=v5e:8x8
-    amopo train --config=configs/qwen2_5_7b.py --workdir=gs://BUCKET/qwen2_5_7b --processes=auto
+    launch/tpu_vm.sh all --name=NAME --zone=ZONE --type=v5litepod-64 --spot \
+      -- --config=configs/qwen2_5_7b.py --workdir=gs://BUCKET/qwen2_5_7b
 
 1 row of 2,048 tokens per chip, about 55 pairs in a step; the learning rate is that of the release, whose steps
 hold 2. The data lack the release's third dimension (configs/helpsteer2.py).

@@ -3,6 +3,8 @@
 import importlib.util
 import pathlib
 import re
+import shlex
+import subprocess
 
 import pytest
 from absl import flags
@@ -54,7 +56,8 @@ def test_it_maps_onto_a_run(name):
 @pytest.mark.parametrize("name", RUNS)
 def test_it_says_how_to_launch_it(name):
   text = docstring(name).replace("\\\n", " ")
-  command = re.search(rf"amopo train +--config=configs/{re.escape(name)} +--workdir=\S+(.*)", text)
+  starts = rf"(?:amopo train|launch/\w+\.sh [^\n]*--) +--config=configs/{re.escape(name)} +--workdir=\S+(.*)"
+  command = re.search(starts, text)
   assert command, text
   overrides = [word for word in command[1].split() if word.startswith("--config.")]
   load(name, *overrides)
@@ -107,6 +110,10 @@ def test_the_pod_configs_know_their_architecture_and_keep_the_released_recipe(na
   assert (objective.name, objective.beta, objective.target_margin, objective.ties) == ("amopo", 0.8, 2.0, "keep")
   assert (optim.name, optim.learning_rate, optim.schedule, optim.clip) == ("adamw", 3e-7, "cosine", 3.0)
   assert (optim.warmup_fraction, spec.train.epochs, spec.data.max_length) == (0.1, 3, 1024)
+  launch = re.search(r"launch/tpu_vm.sh .*", docstring(name).replace("\\\n", " "))
+  assert launch
+  dry_run = launch[0].replace("--zone=ZONE", "--zone=us-east5-b --dry-run")
+  assert subprocess.run(shlex.split(dry_run), cwd=CONFIGS.parent, capture_output=True, check=False).returncode == 0
   assert re.search(rf"amopo plan +--config=configs/{re.escape(name)} +--topology=\S+", docstring(name))
 
 
