@@ -133,7 +133,7 @@ require_mounted() {
   for argument in "${amopo_arguments[@]}"; do
     case "$argument" in
       --workdir=gs://?* | --workdir="$PWD"/*) ;;
-      --workdir | --workdir= | --workdir=/* | --workdir=*..* | --workdir=gs:*)
+      --workdir | --workdir= | --workdir=/* | --workdir=gs:* | --workdir=../* | --workdir=*/../*)
         fail "$argument is lost with the container; give a folder in the current one or gs://…, or mount it: --client=--volume=…"
         ;;
     esac
