@@ -33,11 +33,25 @@ _EXCHANGE_MS = 3_600_000
 """A process may load and check its data for long; one that is gone is noticed by its missing heartbeats."""
 
 _numbers, _parting = itertools.count(), threading.Lock()
+_telling, _told = threading.Lock(), set[str]()
 
 
 def is_several() -> bool:
   """Whether this run has more than one process."""
   return global_state.client is not None and global_state.num_processes > 1
+
+
+def tell(line: str, of: str = "") -> None:
+  """Prints to standard error what went wrong, once: a mistake of all processes comes from each of them.
+
+  Args:
+    line: what went wrong.
+    of: stands before it.
+  """
+  with _telling, contextlib.suppress(OSError):  # nobody reads it any more; the others still have to know
+    if line not in _told:
+      _told.add(line)
+      print(f"{of}{line}", file=sys.stderr, flush=True)
 
 
 def stop_others(line: str, status: int) -> None:
@@ -163,7 +177,7 @@ class Listener:
         continue
       process, line, status = json.loads(text)
       if process != global_state.process_id:
-        print(f"process {process} stopped: {line}", file=sys.stderr, flush=True)
+        tell(line, f"process {process} stopped: ")
         _part(status)
       return
 
@@ -206,7 +220,7 @@ def _stop_silent(gone: list[int]) -> NoReturn:
     f"process {names} gave no sign of life for {SILENT_SECONDS} s; it was killed, or its machine is gone; "
     "start all of them again with the same command"
   )
-  print(line, file=sys.stderr, flush=True)
+  tell(line)
   stop_others(line, 1)
   os._exit(1)
 

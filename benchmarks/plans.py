@@ -19,8 +19,9 @@ from amopo_jax.cli.configs import define_config, spec_from_flags
 from amopo_jax.plan.case import check_cases
 from amopo_jax.plan.chips import GIB
 from amopo_jax.plan.estimate import assume
-from amopo_jax.plan.plan import make_plan
+from amopo_jax.plan.plan import make_plan, with_remedies
 from amopo_jax.plan.report import to_json
+from amopo_jax.plan.search import show
 from amopo_jax.plan.topology import parse_topology
 from amopo_jax.run_spec import RunSpec
 from benchmarks import report
@@ -80,7 +81,8 @@ def measure(spec: RunSpec, topology: str) -> dict[str, Any]:
   """The plan of a run with one row per chip."""
   [case] = check_cases(spec, [parse_topology(topology)], 1)
   workload = assume(spec)
-  found = make_plan(case, workload, lambda text: print(text, file=sys.stderr, flush=True))
+  tell = lambda text: print(text, file=sys.stderr, flush=True)
+  found = with_remedies(make_plan(case, workload, tell), case, tell)
   made = {key: value for key, value in report.provenance().items() if key in ("date", "commit")}
   return to_json([found], workload)["plans"][0] | {"made": made}
 
@@ -98,7 +100,7 @@ def line(name: str, plan: dict[str, Any]) -> tuple[str, ...]:
   start = (name, plan["topology"], str(plan["num_chips"]))
   made = f"{plan['made']['date'][:10]}, {plan['made']['commit'][:7]}"
   if not plan["fits"]:
-    return (*start, f"at least {needed}", *["–"] * (len(HEAD) - 5), made)
+    return (*start, f"at least {needed}{remedy(plan)}", *["–"] * (len(HEAD) - 5), made)
   found, both = plan["estimate"], lambda key, form: " to ".join(format(value, form) for value in found[key])
   return (
     *start,
@@ -111,6 +113,16 @@ def line(name: str, plan: dict[str, Any]) -> tuple[str, ...]:
     both("chip_hours", ".0f"),
     made,
   )
+
+
+def remedy(plan: dict[str, Any]) -> str:
+  """The first change that was found to make it fit."""
+  for trial in plan["trials"]:
+    if trial["fits"]:
+      where = "" if trial["topology"] == plan["topology"] else f" on {trial['topology']}"
+      change = f" with `{show(trial['overrides'])}`" if trial["overrides"] else ""
+      return f"; fits{where}{change}: {trial['needed'] / GIB:.1f}"
+  return ""
 
 
 if __name__ == "__main__":

@@ -139,8 +139,10 @@ def _tell_others(verb: str, error: Exception) -> None:
 
 def _exit(message: str, status: int) -> NoReturn:
   line = " ".join(message.split())
-  with contextlib.suppress(OSError):  # nobody reads it any more; the others still have to know
-    print(line, file=sys.stderr, flush=True)
   if processes := sys.modules.get("amopo_jax.processes"):
+    processes.tell(line)
     processes.stop_others(line, status)
+  else:
+    with contextlib.suppress(OSError):  # nobody reads it any more
+      print(line, file=sys.stderr, flush=True)
   sys.exit(status)

@@ -2,12 +2,12 @@
 
 The compiler counts the body of a loop once, however often it turns. Three turns are hidden: over layers, over the
 head's chunks of tokens and blocks of words, and over micro-batches. So three programs of one micro-batch are compiled
-whose head takes few tokens and all words in one turn: one layer, the same with half of the tokens, and two layers one
-after the other. Their differences are the cost of a layer with its update, and that of a token in the head; what is
+whose head takes few tokens and all words in one turn: one of a single layer, the same without any, and that with half
+of the tokens. Their differences are the cost of a layer with its update, and that of a token in the head; what is
 left is the rest. Nor may the compiler make loops of its own in them, of a product and a gather.
 
-What the chips send each other is read from the step itself instead, loop by loop: of two layers one after the other
-the compiler gathers fewer than twice what it gathers of one. The head's loops send nothing.
+What the chips send each other is read from the step itself instead, loop by loop: in it the compiler gathers what a
+layer needs while it computes another. The head's loops send nothing.
 """
 
 import dataclasses
@@ -90,15 +90,15 @@ def step_cost(
 
   def count(program: tuple[int, int]) -> _Count:
     layers, head_tokens = program
-    small = override(micro, {"model.head_chunk": head_tokens, "model.unroll": layers})
+    small = override(micro, {"model.head_chunk": head_tokens, "model.unroll": 1})
     shallow = dataclasses.replace(config, num_layers=layers)
     built = build_parts(small, shallow, parts.mesh, num_contexts, block_logits=_ALL)
     return _count(compile_step(built, num_contexts, _NO_LOOPS))
 
   with ThreadPoolExecutor(_COMPILERS) as pool:
-    two, one, half = pool.map(count, ((2, head), (1, head), (1, head // 2)))
-  layer, token = _sum((1, two), (-1, one)), _sum((2 / head, one), (-2 / head, half))
-  rest = _sum((1, one), (-1, layer), (-head, token))
+    one, none, half = pool.map(count, ((1, head), (0, head), (0, head // 2)))
+  layer, token = _sum((1, one), (-1, none)), _sum((2 / head, none), (-2 / head, half))
+  rest = _sum((1, none), (-head, token))
   whole = _sum((micros, rest), (micros * config.num_layers, layer), (micros * tokens * scored_share, token))
   sent = sent_by(executable, parts.mesh, num_layers=config.num_layers // spec.model.unroll, micros=micros)
   return Cost(*whole, sent), time.perf_counter() - began

@@ -7,6 +7,7 @@ PLAN = {
   "chip_memory": 16 * 2**30,
   "made": {"date": "2026-11-28T05:19:29+00:00", "commit": "180c8ebf2d8c"},
   "memory": {"needed": 8 * 2**30},
+  "trials": [],
   "cost": {"flops": 2e12},
   "estimate": {
     "attention_flops": 1e11,
@@ -27,6 +28,10 @@ def test_a_plan_is_a_line_of_the_table():
   )  # fmt: skip
   refused = line("a", PLAN | {"fits": False})
   assert refused[3] == "at least 8.0 of 16"
+  change = {"topology": "v5e:8x8", "overrides": {"optim.offload": True}, "needed": 4 * 2**30}
+  trials = [change | {"fits": False}, change | {"fits": True}]
+  mended = line("a", PLAN | {"fits": False, "trials": trials})
+  assert mended[3] == "at least 8.0 of 16; fits with `--config.optim.offload=True`: 4.0"
   assert len(cells) == len(refused) == len(HEAD)
   assert table({"a v5e:8x8": PLAN}).splitlines()[2] == f"| {' | '.join(cells)} |"
 
