@@ -228,7 +228,7 @@ def test_a_run_goes_on_with_another_number_of_processes(pod, alone, whole, folde
 
 
 @pytest.mark.slow
-def test_scores_and_exports_of_two_processes_are_those_of_one(pod, alone, whole, world, folder):
+def test_scores_exports_and_imports_of_two_processes_are_those_of_one(pod, alone, whole, world, folder):
   written = {}
   for name, run in (("two", pod), ("one", alone)):
     out = folder / f"scores-{name}.jsonl"
@@ -249,6 +249,11 @@ def test_scores_and_exports_of_two_processes_are_those_of_one(pod, alone, whole,
   for name, value in tensors.items():
     np.testing.assert_array_equal(value, others[name])
   assert sorted(p.name for p in exported.iterdir()) == sorted(p.name for p in expected.iterdir())
+
+  again = folder / "scores-again.jsonl"  # each process reads its share of the exported files
+  statuses, outputs = ended(pod.start("score", model=exported, data=world / "heldout.jsonl", out=again))
+  assert set(statuses) == {0}, outputs
+  assert [json.loads(line)["reward"] for line in again.read_text().splitlines()] == [line["reward"] for line in two]
 
 
 CLUSTER_PORTS = 61440
