@@ -39,7 +39,7 @@ class ModelConfig:
     architecture: Hugging Face name, such as "Qwen2ForCausalLM"; says what an export is called, nothing else.
     vocab_size: V, rows of the embedding.
     width: D, size of the residual stream.
-    num_layers: L; without any, embedding and head alone, which a plan counts.
+    num_layers: L.
     num_heads: H, query heads.
     num_kv_heads: G, key and value heads; divides num_heads.
     head_dim: Dh, even; H * Dh need not be D.
@@ -74,11 +74,10 @@ class ModelConfig:
   initializer_range: float = 0.02
 
   def __post_init__(self) -> None:
-    for name in ("vocab_size", "width", "num_heads", "num_kv_heads", "head_dim", "mlp_width"):
+    sizes = ("vocab_size", "width", "num_layers", "num_heads", "num_kv_heads", "head_dim", "mlp_width")
+    for name in sizes:
       if getattr(self, name) < 1:
         raise InputError(f"model.{name}: {getattr(self, name)} is not positive; give at least 1")
-    if self.num_layers < 0:
-      raise InputError(f"model.num_layers: {self.num_layers} is negative; give at least 0")
     if self.num_heads % self.num_kv_heads:
       raise InputError(
         f"model.num_heads: {self.num_heads} is no multiple of num_kv_heads {self.num_kv_heads}; change one"

@@ -22,6 +22,9 @@ from jaxtyping import Array, Float, Int
 from amopo_jax.models.softmax import Softmax
 from amopo_jax.models.word_blocks import Block, block_at, block_size, blocks_of, cut_words
 
+CHUNKS, PIECES, SPANS, KEPT_SPANS = "head_chunks", "head_pieces", "spans", "kept_spans"
+"""In the names of the loops over scored tokens, by which a plan tells how often each turns."""
+
 _PIECES, _LEAST_PIECE = 8, 64
 """Of a chunk, for what remains behind the whole ones; and tokens of a piece, at least."""
 
@@ -199,16 +202,20 @@ def _each_span(step: Callable[[_Span, Any], Any], scored: Scored, tiling: Tiling
   def fold(size: int, start: Array | int, middle: Array | int, stop: Array, state: Any) -> Any:
     """Spans before `middle` keep their logits."""
     if tiling.kept:
-      state = jax.lax.fori_loop(start, middle, lambda i, state: step(_Span(i, size, True), state), state)
+      with jax.named_scope(KEPT_SPANS):
+        state = jax.lax.fori_loop(start, middle, lambda i, state: step(_Span(i, size, True), state), state)
     else:
       middle = start
-    return jax.lax.fori_loop(middle, stop, lambda i, state: step(_Span(i, size, False), state), state)
+    with jax.named_scope(SPANS):
+      return jax.lax.fori_loop(middle, stop, lambda i, state: step(_Span(i, size, False), state), state)
 
-  state = fold(tiling.chunk, 0, jnp.minimum(whole, tiling.kept), whole, state)
+  with jax.named_scope(CHUNKS):
+    state = fold(tiling.chunk, 0, jnp.minimum(whole, tiling.kept), whole, state)
   if not piece:
     return state
   first, last = whole * _PIECES, -(-most // piece)
-  return fold(piece, first, jnp.where(whole < tiling.kept, last, first), last, state)
+  with jax.named_scope(PIECES):
+    return fold(piece, first, jnp.where(whole < tiling.kept, last, first), last, state)
 
 
 def whole_chunks(count: Array | int, chunk: int) -> Any:

@@ -3,23 +3,20 @@
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 
 from amopo_jax.plan.hlo import COMPUTATION, SHAPE, shape_bytes
 
+ONCE: Mapping[str, float] = MappingProxyType({})
+"""Each computation runs once."""
+
 KINDS = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective-permute")
 
 _INSTRUCTION = re.compile(rf"= (?P<result>.*?) (?P<kind>{'|'.join(KINDS)})(?P<start>-start)?\(")
-_CALLED = re.compile(r"\b(?:calls|to_apply|body|condition)=%?([\w.-]+)|branch_computations=\{([^}]*)\}")
-_WINDOWED = "windowed_dot_general_body"
-"""In the name of a loop that the TPU compiler makes of a product and the gather before or the scatter behind it: its
-turns pass part after part around a ring of chips."""
-
-_RING = re.compile(r" collective-permute(?:-start)?\(.*source_target_pairs=\{((?:\{\d+,\d+\},?)*)\}")
-_LOOP = re.compile(r' while\(.*op_name="([^"]*)"')
 _CHAIN = re.compile(r'chain_id="(\d+)"')
 _LISTED = re.compile(r"replica_groups=\{(\{[\d,{}]*\})\}")
 _IOTA = re.compile(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
@@ -51,9 +48,7 @@ class Collective(NamedTuple):
   network_bytes: float
 
 
-def read_collectives(
-  text: str, slice_of: Sequence[int], turns: Callable[[str], float] = lambda name: 1.0
-) -> dict[str, Collective]:
+def read_collectives(text: str, slice_of: Sequence[int], times: Mapping[str, float] = ONCE) -> dict[str, Collective]:
   """Every collective of a program, as often as the loops that hold it turn.
 
   A ring of n chips sends, per chip, (n - 1)/n of what is gathered or exchanged, (n - 1)/n of what is summed and
@@ -64,64 +59,25 @@ def read_collectives(
   Args:
     text: of `jax.stages.Compiled.as_text`.
     slice_of: number of the slice of each device, in the order of the mesh.
-    turns: name of a loop, as `op_name` of its metadata -> how often it turns.
+    times: of `loops.run_times`.
 
   Returns:
     By kind; those that occur.
   """
   found: dict[str, Collective] = {}
-  for kind, result, groups, times in _instructions(text, len(slice_of), _times(text, turns)):
+  for kind, result, groups, runs in _instructions(text, len(slice_of), times):
     spanned = max(len({slice_of[device] for device in group}) for group in groups)
     largest = max(map(len, groups))
     before = found.get(kind, Collective(0, 0, 0))
     network = _sent(kind, result, spanned, largest) if spanned > 1 else 0.0
     within = _sent(kind, result, largest, largest) if largest > spanned or spanned == 1 else 0.0
     found[kind] = Collective(
-      before.count + times, before.link_bytes + times * within, before.network_bytes + times * network
+      before.count + runs, before.link_bytes + runs * within, before.network_bytes + runs * network
     )
   for kind, network in _transfers(text, len(set(slice_of))):
     before = found.get(kind, Collective(0, 0, 0))
     found[kind] = before._replace(count=before.count + 1, network_bytes=before.network_bytes + network)
   return found
-
-
-def _times(text: str, turns: Callable[[str], float]) -> dict[str, float]:
-  """How often each computation of a program runs; whoever is called stands before the caller."""
-  order: list[str] = []
-  calls: dict[str, list[tuple[str, float]]] = {}
-  windowed = _windowed_turns(text)
-  for line in text.splitlines():
-    if found := COMPUTATION.match(line):
-      order.append(found[1])
-    loop = _LOOP.search(line)
-    for called, branches in _CALLED.findall(line):
-      for name in [called] if called else re.findall(r"[\w.-]+", branches):
-        calls.setdefault(name, []).append((order[-1], windowed.get(name) or (turns(loop[1]) if loop else 1.0)))
-  times: dict[str, float] = {}
-  for name in reversed(order):
-    times[name] = sum(times.get(caller, 0.0) * factor for caller, factor in calls[name]) if name in calls else 1.0
-  return times
-
-
-def _windowed_turns(text: str) -> dict[str, float]:
-  """How often loops around a ring turn, by the name of their body: they pass on as many parts as it has chips."""
-  computation, rings = "", {}
-  for line in text.splitlines():
-    if found := COMPUTATION.match(line):
-      computation = found[1]
-    if _WINDOWED in computation and (passed := _RING.search(line)):
-      rings.setdefault(computation, []).append(_ring_length(passed[1]))
-  return {name: max(lengths) / len(lengths) for name, lengths in rings.items()}
-
-
-def _ring_length(pairs: str) -> int:
-  """Chips of the ring in which the first of some (source, target) lies."""
-  following = {int(source): int(target) for source, target in re.findall(r"\{(\d+),(\d+)\}", pairs)}
-  first = at = next(iter(following))
-  length = 1
-  while (at := following.get(at, first)) != first:
-    length += 1
-  return length
 
 
 def _instructions(

@@ -31,7 +31,6 @@ class Plan(NamedTuple):
     cost: of one step on one chip; None where it does not fit.
     estimate: of step and run; None where it does not fit.
     compile_seconds: of the step itself.
-    count_seconds: of the smaller programs from which its cost is counted.
     trials: changes that were tried because it does not fit.
   """
 
@@ -49,7 +48,6 @@ class Plan(NamedTuple):
   cost: Cost | None
   estimate: Estimate | None
   compile_seconds: float
-  count_seconds: float
   trials: list[Trial]
 
 
@@ -67,16 +65,14 @@ def make_plan(case: Case, workload: Workload, tell: Tell) -> Plan:
     fits = memory.needed <= room
     cost = formula_cost(case.spec, case.config, case.mesh, workload.scored_share) if fits else None
     return _plan(case, memory, fits, workload, cost)
-  name, counting = case.topology.name, 0.0
+  name = case.topology.name
   tell(f"{name}: compiling the step")
   attempt = try_step(case.parts, case.num_contexts)
   tell(f"{name}: {'fits' if attempt.fits else 'does not fit'}, compiled in {attempt.seconds:.0f} s")
   cost = None
   if attempt.executable:
-    tell(f"{name}: counting what a step costs")
-    cost, counting = step_cost(attempt.executable, case.parts, case.config, case.num_contexts, workload.scored_share)
-  found = _plan(case, attempt.memory, attempt.fits, workload, cost)
-  return found._replace(compile_seconds=attempt.seconds, count_seconds=counting)
+    cost = step_cost(attempt.executable, case.parts, case.config, workload.scored_share)
+  return _plan(case, attempt.memory, attempt.fits, workload, cost)._replace(compile_seconds=attempt.seconds)
 
 
 def with_remedies(plan: Plan, case: Case, tell: Tell) -> Plan:
@@ -102,6 +98,5 @@ def _plan(case: Case, memory: Memory, fits: bool, workload: Workload, cost: Cost
     cost=cost,
     estimate=found,
     compile_seconds=0.0,
-    count_seconds=0.0,
     trials=[],
   )

@@ -30,7 +30,8 @@ def assumptions(workload: Workload) -> list[str]:
     f"an epoch has {workload.pairs:,} training pairs (--pairs, less what the config holds out)",
     "every chip reaches its published peaks (amopo_jax/plan/chips.py); a range is: products, memory, links and network "
     "overlap perfectly, or not at all",
-    "memory traffic is that of all compiled instructions, as if nothing stayed in fast memory: an upper bound",
+    "memory traffic is what the compiled instructions read from the chip's memory and write to it; the attention "
+    "kernels read each array once",
     "a query sees 377 keys and the kernels visit 960 for it, or a causal half of short rows (docs/numerics.md)",
     "rows are full of tokens (UltraFeedback in groups of 8 rows of 4,096: 97%)",
     "hours are those of the steps alone, without evaluation, checkpoints and compilation",
@@ -54,7 +55,7 @@ def to_lines(plan: Plan, chip: Chip) -> list[str]:
 def _head(plan: Plan) -> list[Line]:
   axes = " × ".join(f"{axis} {size}" for axis, size in plan.mesh.items())
   rows = f"{plan.rows_per_chip} of {plan.row_length:,} tokens, {plan.micro_batches} micro-batch(es) a step"
-  how = f"compiled in {plan.compile_seconds:.0f} s, counted in {plan.count_seconds:.0f} s"
+  how = f"compiled in {plan.compile_seconds:.0f} s"
   changed = [("as with", show(plan.overrides))] if plan.overrides else []
   return [
     ("mesh", f"{axes} = {plan.num_chips} chips"),

