@@ -1,8 +1,7 @@
 """Several processes of one run: they agree on what they run, and stop together.
 
-JAX's runtime carries small texts between them (its coordination service, in process 0). This module adds what a person
-wants to read when something goes wrong: a process that stops leaves a line for the others, who print it and stop too,
-instead of waiting for it in a collective.
+JAX's runtime carries small texts between them (its coordination service, in process 0). With these, a process that
+stops leaves a line for the others, who print it and stop too, instead of waiting for it in a collective.
 
 The functions that exchange something are called by all processes in the same order; with one process they do nothing.
 """
@@ -21,6 +20,7 @@ from typing import Any, NoReturn
 import jax
 from jax._src.distributed import global_state  # the runtime's texts have no public door
 
+from amopo_jax.stopping import tell
 from amopo_jax.types import InputError
 
 _FAULT, _GONE, _ALIVE, _LEFT = "amopo/fault", "amopo/gone", "amopo/alive", "left"
@@ -33,25 +33,11 @@ _EXCHANGE_MS = 3_600_000
 """A process may load and check its data for long; one that is gone is noticed by its missing heartbeats."""
 
 _numbers, _parting = itertools.count(), threading.Lock()
-_telling, _told = threading.Lock(), set[str]()
 
 
 def is_several() -> bool:
   """Whether this run has more than one process."""
   return global_state.client is not None and global_state.num_processes > 1
-
-
-def tell(line: str, of: str = "") -> None:
-  """Prints to standard error what went wrong, once: a mistake of all processes comes from each of them.
-
-  Args:
-    line: what went wrong.
-    of: stands before it.
-  """
-  with _telling, contextlib.suppress(OSError):  # nobody reads it any more; the others still have to know
-    if line not in _told:
-      _told.add(line)
-      print(f"{of}{line}", file=sys.stderr, flush=True)
 
 
 def stop_others(line: str, status: int) -> None:

@@ -1,12 +1,18 @@
-"""Being asked to stop: SIGTERM and SIGINT set a flag that the loops look at between two pieces of work."""
+"""Being asked to stop: SIGTERM and SIGINT set a flag that the loops look at between two pieces of work; and saying why
+a run stops."""
 
 import contextlib
 import signal
+import sys
+import threading
 from collections.abc import Iterator
 from types import FrameType
 
 EXIT_STATUS = 128 + signal.SIGTERM
 """Exit status of a run that was asked to stop, saved, and can be resumed; 143, as the shell reports SIGTERM."""
+
+
+_telling, _told = threading.Lock(), set[str]()
 
 
 class StopRequest:
@@ -39,3 +45,16 @@ def stop_on_signals() -> Iterator[StopRequest]:
   finally:
     for number, handler in before.items():
       signal.signal(number, handler)
+
+
+def tell(line: str, of: str = "") -> None:
+  """Prints to standard error what went wrong, once: a mistake of all processes comes from each of them.
+
+  Args:
+    line: what went wrong.
+    of: stands before it.
+  """
+  with _telling, contextlib.suppress(OSError):  # nobody reads it any more; the others still have to know
+    if line not in _told:
+      _told.add(line)
+      print(f"{of}{line}", file=sys.stderr, flush=True)

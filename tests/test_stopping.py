@@ -3,6 +3,7 @@ import signal
 
 import pytest
 
+from amopo_jax import stopping
 from amopo_jax.stopping import stop_on_signals
 
 
@@ -22,3 +23,11 @@ def test_a_second_interrupt_ends_at_once():
     os.kill(os.getpid(), signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
       os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_what_went_wrong_is_told_once(capsys, monkeypatch):
+  monkeypatch.setattr(stopping, "_told", set())
+  stopping.tell("amopo train: no such file")
+  stopping.tell("amopo train: no such file", "process 1 stopped: ")
+  stopping.tell("amopo train: another", "process 1 stopped: ")
+  assert capsys.readouterr().err == "amopo train: no such file\nprocess 1 stopped: amopo train: another\n"

@@ -1,6 +1,5 @@
 """`amopo VERB [--flags]`: finds the verb, parses its flags, and turns mistakes into one line."""
 
-import contextlib
 import errno
 import glob
 import importlib
@@ -16,6 +15,8 @@ from typing import NoReturn
 
 from absl import flags
 from absl import logging as absl_logging
+
+from amopo_jax.stopping import tell
 
 VERBS = {
   "train": "trains; reusing the workdir resumes",
@@ -139,10 +140,7 @@ def _tell_others(verb: str, error: Exception) -> None:
 
 def _exit(message: str, status: int) -> NoReturn:
   line = " ".join(message.split())
+  tell(line)
   if processes := sys.modules.get("amopo_jax.processes"):
-    processes.tell(line)
     processes.stop_others(line, status)
-  else:
-    with contextlib.suppress(OSError):  # nobody reads it any more
-      print(line, file=sys.stderr, flush=True)
   sys.exit(status)

@@ -59,7 +59,7 @@ def _of_fusion(fusion: Instruction, computations: Mapping[str, Computation]) -> 
   inner = _called(fusion, computations)
   parameters = [one for one in inner.values() if one.kind == "parameter"]
   read = sum(_read(one, inner, computations) for one in parameters if _far(one.arrays))
-  parts = list(_results(inner, computations))
+  parts = _results(inner, computations)
   if len(parts) != len(fusion.arrays):  # such as the many parts of a collective's state
     return read + (0 if all(size == 0 for size in parts) else _far(fusion.arrays))
   whole = lambda array, part: array.size if part is None else part
@@ -68,17 +68,21 @@ def _of_fusion(fusion: Instruction, computations: Mapping[str, Computation]) -> 
 
 def _read(parameter: Instruction, inner: Computation, computations: Mapping[str, Computation]) -> int:
   """Bytes of a fusion's operand that it looks at."""
-  whole, some = _far(parameter.arrays), 0
-  for user, place in _uses(parameter, inner):
-    if user.kind == "fusion":
-      nested = _called(user, computations)
-      [its] = [one for one in nested.values() if one.kind == "parameter" and int(one.argument) == place]
-      some += _read(its, nested, computations) if _far(its.arrays) else whole
-    elif user.kind in _SLICES and place == 0:
-      some += user.arrays[0].size
-    elif not _keeps(user, place):
-      return whole
-  return min(some, whole)
+  whole = _far(parameter.arrays)
+  return min(whole, sum(_looked_at(parameter, *use, computations) for use in _uses(parameter, inner)))
+
+
+def _looked_at(parameter: Instruction, user: Instruction, place: int, computations: Mapping[str, Computation]) -> int:
+  """Bytes of a fusion's operand that one of its instructions looks at, as its operand number `place`."""
+  if user.kind in _SLICES and place == 0:
+    return user.arrays[0].size
+  if _keeps(user, place):
+    return 0
+  if user.kind != "fusion":
+    return _far(parameter.arrays)
+  nested = _called(user, computations)
+  [its] = [one for one in nested.values() if one.kind == "parameter" and int(one.argument) == place]
+  return _read(its, nested, computations)
 
 
 def _keeps(user: Instruction, place: int) -> bool:
@@ -94,21 +98,23 @@ def _uses(value: Instruction, inner: Computation) -> Iterator[tuple[Instruction,
       yield from _uses(user, inner) if user.kind == "bitcast" else [(user, user.operands.index(value.name))]
 
 
-def _results(inner: Computation, computations: Mapping[str, Computation]) -> Iterator[int | None]:
+def _results(inner: Computation, computations: Mapping[str, Computation]) -> list[int | None]:
   """Bytes of each result that are written, if not all of it: a slice, or nothing where it is handed on."""
   root = root_of(inner)
-  for part in [inner[name] for name in root.operands] if root.kind == "tuple" else [root]:
-    made = part
-    while made.kind == "bitcast":
-      made = inner[made.operands[0]]
-    if made.kind == "dynamic-update-slice":
-      yield inner[made.operands[1]].arrays[0].size
-    elif made.kind in ("parameter", "custom-call", "get-tuple-element") or CHAIN.search(made.attributes):
-      yield 0
-    elif made.kind == "fusion" and len(made.arrays) == 1:
-      yield from _results(_called(made, computations), computations)
-    else:
-      yield None
+  parts = [inner[name] for name in root.operands] if root.kind == "tuple" else [root]
+  return [_written(part, inner, computations) for part in parts]
+
+
+def _written(made: Instruction, inner: Computation, computations: Mapping[str, Computation]) -> int | None:
+  while made.kind == "bitcast":
+    made = inner[made.operands[0]]
+  if made.kind == "dynamic-update-slice":
+    return inner[made.operands[1]].arrays[0].size
+  if made.kind in ("parameter", "custom-call", "get-tuple-element") or CHAIN.search(made.attributes):
+    return 0
+  if made.kind == "fusion" and len(made.arrays) == 1:
+    return _results(_called(made, computations), computations)[0]
+  return None
 
 
 def _called(fusion: Instruction, computations: Mapping[str, Computation]) -> Computation:
