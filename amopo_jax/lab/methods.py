@@ -128,10 +128,9 @@ def _at_rate(method: Method, rate: float) -> Method:
 
 
 RATES: Mapping[str, Method] = MappingProxyType(
-  {name: METHODS[name] for name in _TUNED}
-  | {f"{name}_{rate:g}": _at_rate(METHODS[name], rate) for name in _TUNED for rate in (3e-5, 3e-4)}
+  {f"{name}_{rate:g}": _at_rate(METHODS[name], rate) for name in _TUNED for rate in (3e-5, 1e-4, 3e-4, 1e-3)}
 )
-"""Learning rates below and above that of `configs/lab.py`."""
+"""Half a decade apart."""
 
 MARGINS: Mapping[str, Method] = MappingProxyType(
   {"amopo": METHODS["amopo"]}

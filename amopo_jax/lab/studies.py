@@ -127,7 +127,7 @@ def _size(width: int, layers: int) -> Ground:
 _ALL = (
   Study("baselines", "AMoPO and its baselines", METHODS, _on([Ground()], tuple(METHODS))),
   Study("weights", "Weights over contexts", WEIGHTS, _on([Ground()], tuple(WEIGHTS))),
-  Study("rates", "Learning rates (1e-4 where nothing is said)", RATES, _on([Ground()], tuple(RATES)), first_seed=100),
+  Study("rates", "Learning rates", RATES, _on([Ground()], tuple(RATES)), first_seed=100),
   Study("margins", "The target margin (0.5 where nothing is said)", MARGINS, _on([Ground()], tuple(MARGINS))),
   Study(
     "ties",

@@ -162,7 +162,7 @@ def test_rates_are_tried_on_worlds_that_no_other_study_sees():
   own = {job.name: job for job in jobs("rates")}
   assert {name.split("/")[0] for name in own if name.startswith("seed")} == {"seed100", "seed101"}
   rate = lambda name: own[f"seed100/{name}"].asked["run"]["optim"]["learning_rate"]
-  assert (rate("dpo_3e-05"), rate("dpo"), rate("dpo_0.0003")) == (3e-5, 1e-4, 3e-4)
+  assert (rate("dpo_3e-05"), rate("dpo_0.0001"), rate("dpo_0.001")) == (3e-5, 1e-4, 1e-3)
 
 
 def test_an_unknown_key_is_refused():
