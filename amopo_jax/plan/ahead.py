@@ -41,7 +41,8 @@ class Memory(NamedTuple):
     base: parameters that are frozen; 0 where all are trained.
     batch: token rows and what the annotators said of the pairs.
     arguments: all of these as the compiler lays them out.
-    temporaries: everything between the arguments and the results; None where the compiler refused the program.
+    temporaries: what else there is when most is needed, with results that take no argument's place; None where the
+      compiler refused the program.
     needed: all that a step has to have at once; as far as the compiler counted, where it refused the program.
     available: what the compiler grants a program; None where it did not say so.
     activations: of the temporaries, what the passes over the layers keep for the way back; 0 where it is not known.
@@ -164,10 +165,9 @@ def _bits(dtype: Any) -> int:
 
 def _accepted(executable: jax.stages.Compiled, sizes: Sizes, num_turns: int) -> Memory:
   found: Any = executable.memory_analysis()
-  arguments, temporaries = found.argument_size_in_bytes, found.temp_size_in_bytes
-  results = found.output_size_in_bytes - found.alias_size_in_bytes  # those that do not take an argument's place
-  needed = arguments + temporaries + results + found.generated_code_size_in_bytes
-  return Memory(*sizes, arguments, temporaries, needed, None, *read_stacks(executable.as_text() or "", num_turns))
+  arguments, peak = found.argument_size_in_bytes, found.peak_memory_in_bytes
+  needed = peak + found.generated_code_size_in_bytes
+  return Memory(*sizes, arguments, peak - arguments, needed, None, *read_stacks(executable.as_text() or "", num_turns))
 
 
 def _shortage(message: str) -> tuple[int, int]:

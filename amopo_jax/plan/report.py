@@ -85,11 +85,9 @@ def _memory(plan: Plan) -> list[Line]:
 
 
 def _together(fits: bool, needed: float, granted: float) -> str:
-  """GiB that a chip needs and has; the compiler accepts some programs whose sum is above what it has."""
+  """GiB that a chip needs and has."""
   if not fits:
     return f"at least {needed:.2f}, which is more than the {granted:.2f} that there are"
-  if needed > granted:
-    return f"at most {needed:.2f}, as the compiler accepts it for the {granted:.2f} that there are"
   return f"{needed:.2f}, of the {granted:.2f} that there are"
 
 

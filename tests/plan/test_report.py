@@ -74,12 +74,6 @@ def test_a_plan_that_fits_tells_memory_cost_and_time():
   assert "network" not in text
 
 
-def test_a_sum_above_the_chips_memory_that_the_compiler_accepts_is_an_upper_bound():
-  plan = FITS._replace(memory=FITS.memory._replace(needed=17 * GIB))
-  text = "\n".join(to_lines(plan, TPUS["v5e"]))
-  assert "at most 17.00, as the compiler accepts it for the 16.00 that there are" in text
-
-
 def test_a_plan_that_does_not_fit_tells_what_would_and_what_was_tried():
   lines = to_lines(REFUSED, TPUS["v5e"])
   text = "\n".join(lines)
