@@ -96,6 +96,8 @@ def _try(case: Case, change: Overrides, keeps_result: bool, tell: Tell) -> Trial
     return Trial(case.topology.name, change, keeps_result, False, arrays, False)
   tell(f"{case.topology.name}: trying {show(change) or 'the config as it is'}")
   found = try_step(case.parts, case.num_contexts)
+  if found.fits:
+    tell(f"{case.topology.name}: fits with {show(change) or 'the config as it is'}")
   return Trial(case.topology.name, change, keeps_result, found.fits, found.memory.needed, True)
 
 

@@ -25,7 +25,9 @@ def compiler(monkeypatch):
 
 
 def tell(text):
-  assert "trying --config." in text or "trying the config as it is" in text
+  assert any(
+    f"{word} {what}" in text for word in ("trying", "fits with") for what in ("--config.", "the config as it is")
+  )
 
 
 def test_the_first_change_that_leaves_the_result_ends_the_search(case, compiler):
