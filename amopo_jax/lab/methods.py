@@ -127,8 +127,12 @@ def _at_rate(method: Method, rate: float) -> Method:
   return method._replace(label=f"{method.label}, rate {rate:g}", changes=changes)
 
 
+_FASTER = ("amopo", "one_context", "drawn", "kto", "orpo", "cpo", "rrhf")
+"""Methods that were best at the largest rate of all others."""
+
 RATES: Mapping[str, Method] = MappingProxyType(
   {f"{name}_{rate:g}": _at_rate(METHODS[name], rate) for name in _TUNED for rate in (3e-5, 1e-4, 3e-4, 1e-3)}
+  | {f"{name}_0.003": _at_rate(METHODS[name], 3e-3) for name in _FASTER}
 )
 """Half a decade apart."""
 
