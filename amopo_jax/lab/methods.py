@@ -56,7 +56,20 @@ SINGLES = {f"only_{name}": _weighted(f"AMoPO on {name} alone", "uniform", name) 
 _DRAWN = {"objective.alpha": "uniform", "data.contexts_per_pair": 1}
 """A step looks at each pair in one of the contexts whose term counts, drawn anew each time."""
 
-METHODS: Mapping[str, Method] = MappingProxyType(
+
+def _at_rate(method: Method, rate: float) -> Method:
+  changes = MappingProxyType({"optim.learning_rate": rate, **method.changes})
+  return method._replace(changes=changes)
+
+
+_RATES = {
+  **dict.fromkeys(("released", "simpo", "simpo_equal", "dpo", "r_dpo", "raco", "controllable"), 3e-5),
+  **dict.fromkeys(("lambda_dpo", "modpo"), 1e-4),
+  **dict.fromkeys(("ipo", "slic"), 3e-4),
+}
+"""Learning rates of the methods for which that of `configs/lab.py`, AMoPO's, is not the best (study `rates`)."""
+
+_UNTUNED: Mapping[str, Method] = MappingProxyType(
   {
     "amopo": _weighted("AMoPO, Gaussian weights", "gaussian"),
     "uniform": _weighted("AMoPO, uniform weights", "uniform"),
@@ -102,6 +115,10 @@ METHODS: Mapping[str, Method] = MappingProxyType(
     "more_sft": _loss("more SFT", "sft"),
   }
 )
+
+METHODS: Mapping[str, Method] = MappingProxyType(
+  {name: _at_rate(method, _RATES[name]) if name in _RATES else method for name, method in _UNTUNED.items()}
+)
 """The baselines by name; the first is what the others are compared with."""
 
 WEIGHTS: Mapping[str, Method] = MappingProxyType(
@@ -122,17 +139,17 @@ _TUNED = (
 """Methods of which each may want a learning rate of its own; the others are variants of these."""
 
 
-def _at_rate(method: Method, rate: float) -> Method:
-  changes = MappingProxyType({**method.changes, "optim.learning_rate": rate})
-  return method._replace(label=f"{method.label}, rate {rate:g}", changes=changes)
+def _tried(name: str, rate: float) -> Method:
+  method = _UNTUNED[name]
+  return _at_rate(method, rate)._replace(label=f"{method.label}, rate {rate:g}")
 
 
 _FASTER = ("amopo", "one_context", "drawn", "kto", "orpo", "cpo", "rrhf")
 """Methods that were best at the largest rate of all others."""
 
 RATES: Mapping[str, Method] = MappingProxyType(
-  {f"{name}_{rate:g}": _at_rate(METHODS[name], rate) for name in _TUNED for rate in (3e-5, 1e-4, 3e-4, 1e-3)}
-  | {f"{name}_0.003": _at_rate(METHODS[name], 3e-3) for name in _FASTER}
+  {f"{name}_{rate:g}": _tried(name, rate) for name in _TUNED for rate in (3e-5, 1e-4, 3e-4, 1e-3)}
+  | {f"{name}_0.003": _tried(name, 3e-3) for name in _FASTER}
 )
 """Half a decade apart."""
 
