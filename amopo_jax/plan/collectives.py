@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from amopo_jax.plan.hlo import COMPUTATION, SHAPE, shape_bytes
+from amopo_jax.plan.hlo import CHAIN, COMPUTATION, SHAPE, shape_bytes
 
 ONCE: Mapping[str, float] = MappingProxyType({})
 """Each computation runs once."""
@@ -17,7 +17,6 @@ ONCE: Mapping[str, float] = MappingProxyType({})
 KINDS = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective-permute")
 
 _INSTRUCTION = re.compile(rf"= (?P<result>.*?) (?P<kind>{'|'.join(KINDS)})(?P<start>-start)?\(")
-_CHAIN = re.compile(r'chain_id="(\d+)"')
 _LISTED = re.compile(r"replica_groups=\{(\{[\d,{}]*\})\}")
 _IOTA = re.compile(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 _MESH = re.compile(
@@ -91,7 +90,7 @@ def _instructions(
   for line in text.splitlines():
     if computation := COMPUTATION.match(line):
       is_scattering, runs = _SCATTERING in line, times.get(computation[1], 1.0)
-    found, chain = _INSTRUCTION.search(line), _CHAIN.search(line)
+    found, chain = _INSTRUCTION.search(line), CHAIN.search(line)
     if found and not (chain and chain[1] in seen):
       seen |= {chain[1]} if chain else set()
       groups = _groups(line, num_devices)

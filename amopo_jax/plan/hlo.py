@@ -11,12 +11,18 @@ COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.-]+) .*\{$")
 SHAPE = re.compile(r"\b(pred|[a-z]+\d+)\[([\d,]*)\]")
 """Type and axes of an array, such as `bf16` and `8,128`."""
 
+CHAIN = re.compile(r'chain_id="(\d+)"')
+"""Of a collective that runs beside products: it stands in every fusion that takes it a step further."""
+
+COMMENT = re.compile(r"/\*.*?\*/")
+"""In long tuples, such as their fifth part's number."""
+
 _ARRAY = re.compile(SHAPE.pattern + r"(?:\{([^}]*)\})?")
 _PLACE = re.compile(r"S\((\d+)\)")
-_COMMENT = re.compile(r"/\*.*?\*/")
 _INSTRUCTION = re.compile(r"^\s+(ROOT )?%([\w.-]+) = ")
 _KIND = re.compile(r" ?([\w-]+)\(")
 _NAME = re.compile(r"%([\w.-]+)")
+_PARENTHESIS = re.compile(r"[()]")
 
 
 class Array(NamedTuple):
@@ -90,7 +96,7 @@ def _parse_line(line: str) -> Instruction | None:
   start = _INSTRUCTION.match(line)
   if start is None:
     return None
-  rest = _COMMENT.sub("", line[start.end() :])
+  rest = COMMENT.sub("", line[start.end() :])
   end = _closing(rest, 0) + 1 if rest.startswith("(") else rest.index(" ")
   kind = _KIND.match(rest, end)
   if kind is None:
@@ -104,7 +110,7 @@ def _parse_line(line: str) -> Instruction | None:
 def _closing(text: str, start: int) -> int:
   """Place of the parenthesis that closes the one at `start`."""
   depth = 0
-  for found in re.compile(r"[()]").finditer(text, start):
+  for found in _PARENTHESIS.finditer(text, start):
     depth += 1 if found[0] == "(" else -1
     if not depth:
       return found.start()

@@ -9,12 +9,11 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from amopo_jax.models.transformer import LAYERS
-from amopo_jax.plan.hlo import COMPUTATION, SHAPE, shape_bytes
+from amopo_jax.plan.hlo import COMMENT, COMPUTATION, SHAPE, shape_bytes
 
 _LOOP = re.compile(r"= \((?P<carried>.*)\) while\(.*\bbody=%?(?P<body>[\w.-]+).*op_name=\"(?P<name>[^\"]*)\"")
 _PART = re.compile(r"%?([\w.-]+) = .* get-tuple-element\(.*\), index=(\d+)")
 _ROOT = re.compile(r"ROOT .*\) tuple\((.*)\)")
-_COMMENT = re.compile(r"/\*.*?\*/")
 
 
 class Stacks(NamedTuple):
@@ -36,7 +35,7 @@ def read_stacks(text: str, num_turns: int) -> Stacks:
     text: of `jax.stages.Compiled.as_text`.
     num_turns: of such a loop.
   """
-  lines = [_COMMENT.sub("", line) for line in text.splitlines()]
+  lines = [COMMENT.sub("", line) for line in text.splitlines()]
   through = dict(_passed_through(lines))
   activations = gradients = 0
   for line in lines:

@@ -7,11 +7,9 @@ fusion reads of an array what it slices of it, and writes of one that it changes
 import re
 from collections.abc import Iterator, Mapping
 
-from amopo_jax.plan.hlo import Array, Computation, Instruction, root_of
+from amopo_jax.plan.hlo import CHAIN, Array, Computation, Instruction, root_of
 
-CALLS = re.compile(r"\bcalls=%?([\w.-]+)")
-CHAIN = re.compile(r'chain_id="(\d+)"')
-"""Of a collective that runs beside products: it stands in every fusion that takes it a step further."""
+_CALLS = re.compile(r"\bcalls=%?([\w.-]+)")
 
 _NOTHING = {
   *("parameter", "constant", "get-tuple-element", "tuple", "bitcast", "while", "conditional", "call"),
@@ -118,7 +116,7 @@ def _written(made: Instruction, inner: Computation, computations: Mapping[str, C
 
 
 def _called(fusion: Instruction, computations: Mapping[str, Computation]) -> Computation:
-  found = CALLS.search(fusion.attributes)
+  found = _CALLS.search(fusion.attributes)
   if found is None:
     raise ValueError(f"{fusion.name}: a fusion that calls nothing")
   return computations[found[1]]

@@ -27,7 +27,7 @@ LOOPS = """
 %micro (p: f32[2]) -> f32[16] {
   %begin = s32[]{:T(128)} constant(2)
   %start = (s32[], f32[2]) tuple(%begin, %q)
-  %layers = (s32[], f32[2]) while(%start), condition=%more.1, body=%body, metadata={op_name="jit(step)/jvp(layers)/while"}
+  %layers = (s32[], f32[2]) while(%start), condition=%more.1, body=%body, metadata={op_name="jvp(layers)/while"}
   %sum = f32[4] all-reduce(%q), channel_id=2, replica_groups=[1,8]<=[8], to_apply=%add
 }
 
@@ -35,7 +35,7 @@ ENTRY %main (p: f32[2]) -> f32[16] {
   %p = f32[2] parameter(0)
   %micros = (s32[], s32[]) while(%p), condition=%more.2, body=%micro, metadata={op_name="jit(step)/while"}
 }
-"""  # noqa: E501
+"""
 
 
 def test_a_loop_turns_as_often_as_its_condition_says_or_else_as_we_are_told():
