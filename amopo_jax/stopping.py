@@ -47,8 +47,14 @@ def stop_on_signals() -> Iterator[StopRequest]:
       signal.signal(number, handler)
 
 
+def forget_what_was_told() -> None:
+  """At the start of a run: what an earlier one of this interpreter told says nothing about this one."""
+  with _telling:
+    _told.clear()
+
+
 def tell(line: str, of: str = "") -> None:
-  """Prints to standard error what went wrong, once: a mistake of all processes comes from each of them.
+  """Prints to standard error what went wrong, once in a run: a mistake of all processes comes from each of them.
 
   Args:
     line: what went wrong.

@@ -25,9 +25,12 @@ def test_a_second_interrupt_ends_at_once():
       os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_what_went_wrong_is_told_once(capsys, monkeypatch):
-  monkeypatch.setattr(stopping, "_told", set())
+def test_what_went_wrong_is_told_once_in_a_run(capsys):
+  stopping.forget_what_was_told()
   stopping.tell("amopo train: no such file")
   stopping.tell("amopo train: no such file", "process 1 stopped: ")
   stopping.tell("amopo train: another", "process 1 stopped: ")
   assert capsys.readouterr().err == "amopo train: no such file\nprocess 1 stopped: amopo train: another\n"
+  stopping.forget_what_was_told()
+  stopping.tell("amopo train: no such file")
+  assert capsys.readouterr().err == "amopo train: no such file\n"

@@ -16,7 +16,7 @@ from typing import NoReturn
 from absl import flags
 from absl import logging as absl_logging
 
-from amopo_jax.stopping import tell
+from amopo_jax.stopping import forget_what_was_told, tell
 
 VERBS = {
   "train": "trains; reusing the workdir resumes",
@@ -36,6 +36,7 @@ USAGE_STATUS, FAILURE_STATUS, INTERRUPTED_STATUS = 2, 1, 130
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
   """Runs one verb and exits: 0 done, 1 the run failed, 2 a mistake in what was given, 143 stopped by a signal."""
+  forget_what_was_told()
   argv = list(sys.argv if argv is None else argv)
   verb = argv[1] if len(argv) > 1 else ""
   if verb in ("", "-h", "--help", "help"):
