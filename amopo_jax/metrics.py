@@ -87,7 +87,7 @@ def add(a: MetricSums, b: MetricSums) -> MetricSums:
 
 
 def summarize(sums: MetricSums, contexts: Sequence[str], prefix: str = "") -> dict[str, float]:
-  """Named means on the host (glossary of architecture.md).
+  """Named means on the host (CONTRIBUTING.md, "Glossary").
 
   Args:
     sums: of any number of pairs; with no pair at all, every mean is NaN.

@@ -38,7 +38,7 @@ class RunFailure(RuntimeError):
 
 
 class PackedRows(NamedTuple):
-  """Token rows in depth-first trie order: the one layout of this system (architecture.md, "The prompt trie").
+  """Token rows in depth-first trie order: the one layout of this system (`data/trie.py`).
 
   Token i may attend to token j exactly if `j <= i < subtree_end[j]`. Padding has `subtree_end = 0`, so that
   nothing attends to it, `parent = 0` and `slot = NO_SLOT`.

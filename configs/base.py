@@ -77,22 +77,24 @@ def get_config() -> ConfigDict:
   config.batch = ConfigDict()
   config.batch.rows = 8  # token rows of one step, all micro-batches and devices together
   config.batch.row_length = 2048  # tokens of a row
-  config.batch.group_rows = 8  # rows packed together: a pair's contexts lie in one group; divides rows
+  config.batch.group_rows = 8  # packed together, as a pair's contexts are; times accumulation it divides rows
   config.batch.max_pairs = 0  # most pairs of one step; 0: as many as fit (rows * row_length / 16)
   config.batch.accumulation = 1  # micro-batches of one step; changes memory, not the result
 
   config.objective = ConfigDict()
   config.objective.name = "amopo"  # or sft, sft_both, simpo, orpo, cpo, slic, rrhf; with a reference: docs/method.md
-  config.objective.beta = 0.8  # nats per token -> reward
-  config.objective.target_margin = 2.0  # gamma, in units of reward; delta of slic; the others accept any value
+  config.objective.beta = (
+    0.8  # reward per nat per token; per nat of dpo's kin, cpo and slic; ipo's tau (docs/method.md)
+  )
+  config.objective.target_margin = 2.0  # gamma, in units of reward, >= 0; delta of slic; the others ignore it
   config.objective.alpha = "gaussian"  # weights over contexts: a name of objective.alpha.ALPHAS, or fixed
-  config.objective.fixed_alpha = ()  # one weight per context, where alpha is fixed
+  config.objective.fixed_alpha = ()  # one weight per context: where alpha is fixed, and of modpo, where () is all alike
   config.objective.ties = "keep"  # terms whose dimension does not order the pair: a name of preference.TIE_POLICIES
   config.objective.loss_power = 0.0  # alpha times each loss to this power: 1 turns to what is not learned, -1 away
   config.objective.gap_power = 0.0  # alpha times each pair's score gap to this power; wide gaps are the safer labels
   config.objective.uncertainty_rate = 0.0  # learns a variance per context, by steps of this size; 0.1 is usual, 0: none
   config.objective.per_turn = False  # multiplies alpha by what each record's turn wants (docs/data.md, "wanted")
-  config.objective.gap_margin = 0.0  # adds this times the normalised score gap to the target margin
+  config.objective.gap_margin = 0.0  # times the score gap, added to the target margin; of modpo the widest gap's reward
   config.objective.sft_weight = 0.0  # adds this times the chosen responses' mean negative log-probability
   config.objective.length_weight = 0.0  # alpha of r_dpo, per token
   config.objective.ratio_weight = 0.1  # lambda of orpo: weight of its odds ratio beside the supervised loss

@@ -87,15 +87,21 @@ require_number() {
   done
 }
 
-# What amopo is to do: the array `amopo_arguments`, VERB first; with --processes=auto if $1 is "auto".
+# What amopo is to do: the array `amopo_arguments`, VERB first. $1: "several" where several processes do it, which not
+# every verb knows; "auto" where they are told so by --processes=auto.
 read_amopo_arguments() {
+  local verb=train module
   [[ ${#arguments[@]} -gt 0 ]] || fail "nothing to run; give -- --config=FILE --workdir=DIR"
-  amopo_arguments=(train)
   if [[ "${arguments[0]}" != -* ]]; then
-    [[ -e "$checkout/amopo_jax/cli/${arguments[0]}.py" ]] || fail "amopo has no verb $(quoted "${arguments[0]}")"
-    amopo_arguments=("${arguments[0]}")
+    verb="${arguments[0]}"
     arguments=("${arguments[@]:1}")
   fi
+  module="$checkout/amopo_jax/cli/$verb.py"
+  grep -qs '^def run(' "$module" || fail "amopo has no verb $(quoted "$verb")"
+  if [[ -n "${1:-}" ]] && ! grep -q '^  define_processes(' "$module"; then
+    fail "amopo $verb runs as one process; give it to one machine, without this script"
+  fi
+  amopo_arguments=("$verb")
   if [[ "${1:-}" == auto ]]; then amopo_arguments+=(--processes=auto); fi
   if [[ ${#arguments[@]} -gt 0 ]]; then amopo_arguments+=("${arguments[@]}"); fi
 }

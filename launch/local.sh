@@ -21,7 +21,8 @@ parse_options "processes devices retries grace" "" "$@"
 require_number 1 processes
 if [[ -n "$devices" ]]; then require_number 1 devices; fi
 require_number 0 retries grace
-read_amopo_arguments
+if [[ "$processes" -gt 1 ]]; then several=several; else several=""; fi
+read_amopo_arguments "$several"
 find_amopo
 
 # The GPUs of the machine, as CUDA_VISIBLE_DEVICES names them.

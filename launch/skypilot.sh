@@ -20,7 +20,8 @@ parse_options "name type nodes" "" "$@"
 require name type
 require_number 1 nodes
 if [[ "$type" == tpu-* && "$nodes" -gt 1 ]]; then fail "--nodes=$nodes: of TPUs one machine is started; give a larger --type"; fi
-read_amopo_arguments
+if [[ "$type" == tpu-* || "$nodes" -gt 1 ]]; then several=several; else several=""; fi
+read_amopo_arguments "$several"
 require_bucket
 require_config
 

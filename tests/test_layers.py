@@ -1,4 +1,4 @@
-"""Imports point down, and libraries stay in their rooms: the table of architecture.md, read from the source."""
+"""Imports point down, and libraries stay in their rooms: the table of CONTRIBUTING.md, read from the source."""
 
 import ast
 import pathlib

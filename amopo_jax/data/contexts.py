@@ -1,4 +1,4 @@
-"""f(x, d): dimension-conditioned prompts as data, built by pure functions (docs/method.md, section 1).
+"""f(x, d): dimension-conditioned prompts as data, built by pure functions (docs/method.md, "The objective").
 
 A context is a name, a dimension (or none) and an instruction. Each context is rendered from the untouched
 prompt: the released code changes it in place, so that its instructions pile up (docs/method.md, row 1).

@@ -31,7 +31,7 @@ TEMPLATES: dict[str, str] = {
     "Write the response that would be rated {score}."
   ),
 }
-"""Instructions by name (method.md, section 1, in our own words); a context may bring its own text instead."""
+"""Instructions by name (after the released prompts, in our own words); a context may bring its own text instead."""
 
 
 def named_or_own(template: str) -> str:

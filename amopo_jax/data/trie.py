@@ -2,8 +2,8 @@
 
 A *leaf* `(k, p)` is response p in context k. The prompts of the chosen leaves form a prefix tree; each response
 hangs at the end of its prompt and is nobody's prefix, so that it is scored on its own. The tree is written in
-depth-first order, in which "j is an ancestor of i" is one comparison: `j <= i < subtree_end[j]`
-(architecture.md, "The prompt trie"). Response tokens are never merged.
+depth-first order, in which "j is an ancestor of i" is one comparison: `j <= i < subtree_end[j]`.
+Response tokens are never merged.
 """
 
 from collections.abc import Iterable

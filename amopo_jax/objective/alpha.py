@@ -41,7 +41,7 @@ def gaussian(moments: ResponseMoments, noise: Noise) -> Alpha:
   Returns:
     Weights; rows sum to 1.
 
-  Source: method.md §1, "Weights"; per pair, not over the micro-batch (§2, row 3).
+  Source: docs/method.md, "Weights over contexts"; per pair, not over the micro-batch (deviation 3).
   """
   return _softmax(jnp.sum(draws.gaussian_draws(moments, noise), axis=-1))
 
@@ -62,7 +62,7 @@ def gaussian_flat(moments: ResponseMoments, noise: Noise) -> Alpha:
   Returns:
     Weights which sum to 1/K over the *whole* array, not to 1 per row: the exception to the contract.
 
-  Source: method.md §2, rows 3 and 4.
+  Source: docs/method.md, deviations 3 and 4.
   """
   scores = jax.lax.stop_gradient(jnp.sum(draws.gaussian_draws(moments, noise), axis=-1))
   is_real = jnp.any(moments.length > 0, axis=-1)

@@ -53,7 +53,7 @@ def make_amopo(
     `objective(moments, noise, pair_info) -> (loss, Aux)`; the loss in nats, a mean over the pairs of the
     step.
 
-  Source: method.md §1, L with SimPO's γ; deviations in docs/method.md.
+  Source: docs/method.md, "The objective": L with SimPO's γ.
   """
 
   def objective(moments: ResponseMoments, noise: Noise, pair_info: PairInfo) -> tuple[Scalar, Aux]:

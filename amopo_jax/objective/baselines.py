@@ -99,7 +99,7 @@ def make_simpo(*, beta: float | Scalar, target_margin: float | Scalar) -> Object
   Returns:
     The objective; loss in nats.
 
-  Source: method.md §4.
+  Source: arXiv 2405.14734; deviations: docs/method.md, "The baselines".
   """
 
   def losses(moments: ResponseMoments, pair_info: PairInfo) -> Float[Array, "B K"]:
@@ -123,7 +123,7 @@ def make_orpo(*, ratio_weight: float | Scalar, beta: float | Scalar = 1.0) -> Ob
   Returns:
     The objective; loss in nats.
 
-  Source: method.md §4.
+  Source: arXiv 2403.07691; deviations: docs/method.md, "The baselines".
   """
 
   def losses(moments: ResponseMoments, pair_info: PairInfo) -> Float[Array, "B K"]:
@@ -148,7 +148,7 @@ def make_cpo(*, beta: float | Scalar, sft_weight: float | Scalar) -> Objective:
   Returns:
     The objective; loss in nats.
 
-  Source: method.md §4.
+  Source: arXiv 2401.08417; deviations: docs/method.md, "The baselines".
   """
 
   def losses(moments: ResponseMoments, pair_info: PairInfo) -> Float[Array, "B K"]:
@@ -172,7 +172,7 @@ def make_slic(*, beta: float | Scalar, target_margin: float | Scalar, sft_weight
   Returns:
     The objective.
 
-  Source: method.md §4.
+  Source: arXiv 2305.10425; deviations: docs/method.md, "The baselines".
   """
 
   def losses(moments: ResponseMoments, pair_info: PairInfo) -> Float[Array, "B K"]:
@@ -195,7 +195,7 @@ def make_rrhf(*, sft_weight: float | Scalar, beta: float | Scalar = 1.0) -> Obje
   Returns:
     The objective; loss in nats per token.
 
-  Source: method.md §4.
+  Source: arXiv 2304.05302; deviations: docs/method.md, "The baselines".
   """
 
   def losses(moments: ResponseMoments, pair_info: PairInfo) -> Float[Array, "B K"]:

@@ -1,6 +1,6 @@
 """Draws of a token probability of a response, from its mean, its deviation and a standard normal number.
 
-The Gaussian of the method (method.md §1) gives weight to probabilities below 0 and above 1. The others stay within,
+The Gaussian of the method (docs/method.md) gives weight to probabilities below 0 and above 1. The others stay within,
 each as a quantile: the same noise gives a high draw under all of them, and zero noise their median.
 """
 
@@ -37,7 +37,7 @@ def beta_draws(moments: ResponseMoments, noise: Noise) -> Float[Array, "B K P"]:
   The deviation of a sample can exceed what any distribution on [0, 1] has by a factor √(n/(n−1)); ν is at least 0.01.
   No gradient flows through the quantile, whose derivative in μ and σ nobody has written.
 
-  Source: method.md §5, question 2; moment matching.
+  Source: moment matching; docs/method.md, "Weights over contexts".
   """
   moments = jax.lax.stop_gradient(moments)
   mean, std = _mean(moments), std_probs(moments)
@@ -60,7 +60,7 @@ def logistic_normal_draws(moments: ResponseMoments, noise: Noise) -> Float[Array
 
       x = sigmoid( log(μ/(1 − μ)) + σ/(μ(1 − μ)) ε )
 
-  Source: method.md §5, question 2.
+  Source: docs/method.md, "Weights over contexts".
   """
   mean = _mean(moments)
   odds = jnp.log(mean) - jnp.log1p(-mean)
@@ -74,7 +74,7 @@ def truncated_normal_draws(moments: ResponseMoments, noise: Noise) -> Float[Arra
 
   Its mean is drawn towards 1/2, the more the wider it is.
 
-  Source: method.md §5, question 2.
+  Source: docs/method.md, "Weights over contexts".
   """
   mean, std = mean_probs(moments), jnp.maximum(std_probs(moments), _LEAST)
   low, high = ndtr(-mean / std), ndtr((1 - mean) / std)

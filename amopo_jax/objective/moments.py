@@ -24,7 +24,7 @@ def mean_logps(moments: ResponseMoments) -> Float[Array, "B K P"]:
   Returns:
     Nats per token, ≤ 0; 0 for an empty place.
 
-  Source: method.md §1, the implicit reward without β.
+  Source: docs/method.md, "The objective": the implicit reward without β.
   """
   return _ratio(moments.sum_logp, moments.length)
 
@@ -40,7 +40,7 @@ def mean_probs(moments: ResponseMoments) -> Float[Array, "B K P"]:
   Returns:
     A probability in [0, 1]; 0 for an empty place.
 
-  Source: method.md §1, "Weights".
+  Source: docs/method.md, "Weights over contexts".
   """
   return _ratio(moments.sum_p, moments.length)
 
@@ -61,7 +61,7 @@ def std_probs(moments: ResponseMoments) -> Float[Array, "B K P"]:
   Returns:
     A deviation in [0, 0.71]; 0 for an empty place and for a response of one token.
 
-  Source: method.md §1, "Weights"; §2, row 7.
+  Source: docs/method.md, "Weights over contexts"; deviation 7.
   """
   squares = moments.sum_p2 - moments.sum_p * mean_probs(moments)
   variance = _ratio(squares, moments.length - 1)

@@ -1,8 +1,8 @@
 """From rewards to unreduced losses: one Bradley-Terry term per pair and context, and which terms count.
 
 Annotators order a pair once, but a dimension may disagree with that order or be indifferent to it. A *tie
-policy* says what becomes of such a term: `keep` (as released), `mask_ties`, `follow_dimension`. It is a
-function `pair_info -> Order`, so that a policy of one's own needs no change here.
+policy* says what becomes of such a term: `keep` (as released), `mask_ties`, `follow_dimension`, `mask_equal`. It is
+a function `pair_info -> Order`, so that a policy of one's own needs no change here.
 """
 
 from collections.abc import Callable
@@ -44,7 +44,7 @@ def rewards(moments: ResponseMoments, beta: float | Scalar) -> Float[Array, "B K
   Returns:
     Rewards, ≤ 0; 0 for an empty place.
 
-  Source: method.md §1, r_k(y).
+  Source: docs/method.md, "The objective": r_k(y).
   """
   return beta * mean_logps(moments)
 
@@ -70,7 +70,7 @@ def target_margins(
   Returns:
     Target margins in reward units.
 
-  Source: SimPO's γ (method.md §1); the gap is an extension of this project (docs/method.md, deviation 6).
+  Source: SimPO's γ (arXiv 2405.14734); the gap is an extension of this project (docs/method.md, deviation 6).
   """
   return target_margin + gap_margin * jnp.abs(pair_info.score_gap)
 
@@ -91,7 +91,7 @@ def preference_losses(
   Returns:
     Negative log-likelihoods in nats, ≥ 0.
 
-  Source: method.md §1, MOBT.
+  Source: docs/method.md, "The objective": the terms of L.
   """
   return -jax.nn.log_sigmoid(margins - target_margin)
 

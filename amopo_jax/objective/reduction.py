@@ -69,7 +69,7 @@ def reduce_losses(
   Returns:
     The loss in nats, and the report.
 
-  Source: method.md §1, L; §2, rows 3, 4, 8.
+  Source: docs/method.md, "The objective"; deviations 3, 4, 8.
   """
   weight = jnp.asarray(pair_info.weight)
   is_there = (weight[:, None] > 0) & jnp.any(moments.length > 0, axis=-1)

@@ -40,7 +40,7 @@ def make_dpo(*, beta: float | Scalar) -> Objective:
   Returns:
     The objective; loss in nats.
 
-  Source: method.md §4.
+  Source: arXiv 2305.18290; deviations: docs/method.md, "The baselines".
   """
 
   def losses(moments: ResponseMoments, pair_info: PairInfo) -> Float[Array, "B K"]:
@@ -60,7 +60,7 @@ def make_ipo(*, beta: float | Scalar) -> Objective:
   Returns:
     The objective; loss in nats² per token.
 
-  Source: method.md §4, with means over tokens.
+  Source: arXiv 2310.12036; deviations: docs/method.md, "The baselines".
   """
 
   def losses(moments: ResponseMoments, pair_info: PairInfo) -> Float[Array, "B K"]:
@@ -84,7 +84,7 @@ def make_kto(*, beta: float | Scalar) -> Objective:
   Returns:
     The objective; loss between 0 and 1.
 
-  Source: method.md §4.
+  Source: arXiv 2402.01306; deviations: docs/method.md, "The baselines".
   """
 
   def losses(moments: ResponseMoments, pair_info: PairInfo) -> Float[Array, "B K"]:
@@ -110,7 +110,7 @@ def make_r_dpo(*, beta: float | Scalar, length_weight: float | Scalar) -> Object
   Returns:
     The objective; loss in nats.
 
-  Source: arXiv 2403.19159, equation of its loss; method.md §4 has the other sign.
+  Source: arXiv 2403.19159; deviations: docs/method.md, "The baselines".
   """
 
   def losses(moments: ResponseMoments, pair_info: PairInfo) -> Float[Array, "B K"]:
@@ -133,7 +133,7 @@ def make_lambda_dpo(*, beta: float | Scalar, alpha_fn: AlphaFn, tie_policy: TieP
   Returns:
     The objective; loss in nats.
 
-  Source: method.md §4.
+  Source: arXiv 2506.19780; deviations: docs/method.md, "The baselines".
   """
 
   def objective(moments: ResponseMoments, noise: Noise, pair_info: PairInfo) -> tuple[Scalar, Aux]:
@@ -167,7 +167,7 @@ def make_modpo(*, beta: float | Scalar, weights: Sequence[float], gap_margin: fl
   Raises:
     InputError: a weight that is not positive.
 
-  Source: method.md §4.
+  Source: arXiv 2310.03708; deviations: docs/method.md, "The baselines".
   """
   if not weights or not all(0 < weight < math.inf for weight in weights):
     raise InputError(f"modpo: weights {tuple(weights)} are not all positive; give one per context")

@@ -57,7 +57,7 @@ def to_trainer(
 
 
 def amopo_loss(job: Job, logps: Sequence[torch.Tensor], noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-  """The loss of one pair from the token log-probabilities of its 2K sequences: method.md §1.
+  """The loss of one pair from the token log-probabilities of its 2K sequences: docs/method.md.
 
   Args:
     job: for beta and gamma.

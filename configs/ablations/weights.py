@@ -2,8 +2,8 @@
 
     amopo train --config=configs/ablations/weights.py --workdir=runs/weights/uniform --config.objective.alpha=uniform
 
-Any name of `amopo_jax.objective.ALPHAS` will do: gaussian, softmax_mean, jitter, uniform. The supervised start is
-the quickstart's.
+Any name of `amopo_jax.objective.ALPHAS` will do but gaussian_flat, which needs a step of one micro-batch.
+The supervised start is the quickstart's.
 """
 
 from ml_collections import ConfigDict

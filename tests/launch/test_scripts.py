@@ -122,11 +122,26 @@ def test_a_workdir_that_goes_with_the_machine_is_refused(clients, name, workdir,
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-@pytest.mark.parametrize("verb, shown", [("trian", "trian"), ("", "''")])
+@pytest.mark.parametrize("verb, shown", [("trian", "trian"), ("parse", "parse"), ("", "''")])
 def test_a_verb_that_amopo_has_not_is_refused(clients, name, verb, shown):
   result = launch(clients, name, *COMMANDS[name], "--dry-run", "--", verb, *RUN[1:])
   assert (result.status, result.out) == (2, "")
   assert result.err == f"launch/{name}: amopo has no verb {shown}\n"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("verb", ["doctor", "lab"])
+def test_a_verb_of_one_process_is_not_given_to_several(clients, name, verb):
+  result = launch(clients, name, *COMMANDS[name], "--dry-run", "--", verb, *RUN[1:])
+  message = f"launch/{name}: amopo {verb} runs as one process; give it to one machine, without this script\n"
+  is_alone = name in ("local.sh", "gpu_node.sh")
+  assert (result.status, result.err) == ((0, "") if is_alone else (2, message))
+
+
+def test_one_process_of_this_machine_runs_any_verb(clients):
+  run = lambda number: launch(clients, "local.sh", f"--processes={number}", "--dry-run", "--", "doctor")
+  assert run(1).status == 0
+  assert run(2).err.startswith("launch/local.sh: amopo doctor runs as one process")
 
 
 @pytest.mark.parametrize("name", ["tpu_vm.sh", "queued_resources.sh", "skypilot.sh"])

@@ -1,7 +1,7 @@
 """What the tests of objective/ share: random responses token by token, with their statistics in float64
 NumPy.
 
-The oracles never see `ResponseMoments`: they start from the tokens' log-probabilities, as method.md §1 does.
+The oracles never see `ResponseMoments`: they start from the tokens' log-probabilities, as docs/method.md does.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""amopo.py: the loss against method.md §1 term by term, its gradient against finite differences, its
+"""amopo.py: the loss against docs/method.md term by term, its gradient against finite differences, its
 symmetries."""
 
 import itertools
@@ -34,7 +34,7 @@ def nll(x: float) -> float:
 
 
 def terms(policy: str, gap: np.ndarray) -> list[tuple[int, int]]:
-  """(context, sign) of every term that counts for a pair, by the rules of method.md §2, row 6."""
+  """(context, sign) of every term that counts for a pair, by the rules of docs/method.md, "Ties"."""
   if policy == "keep":
     return [(k, 1) for k in range(len(gap))]
   if policy == "mask_ties":
@@ -45,7 +45,7 @@ def terms(policy: str, gap: np.ndarray) -> list[tuple[int, int]]:
 
 
 def oracle(responses, alpha, gaps, *, beta, target_margin, policy="keep", gap_margin=0.0, sft_weight=0.0) -> float:
-  """L of method.md §1 with loops: a mean over pairs of weighted sums over contexts."""
+  """L of docs/method.md with loops: a mean over pairs of weighted sums over contexts."""
   r, losses = beta * responses.mean_logps, []
   for b in range(len(gaps)):
     counted = terms(policy, gaps[b])
@@ -131,7 +131,7 @@ def test_gaussian_flat_is_the_released_loss(batch, make_responses, make_pairs, m
 
 @pytest.mark.parametrize("batch", [1, 2, 4])
 def test_released_scale_is_a_quarter_per_pair(batch, make_responses, make_pairs, responses_of):
-  """method.md §2, row 4: 1/4, 1/8, 1/16 of Σ α·losses at B = 1, 2, 4, seen with equal pairs."""
+  """docs/method.md, deviation 4: 1/4, 1/8, 1/16 of Σ α·losses at B = 1, 2, 4, seen with equal pairs."""
   pair = make_responses(0, 1, 4).tokens
   moments, info = responses_of(pair * batch).moments(), make_pairs(0, batch, 4)
   silence = jnp.zeros((batch, 4, 2))
