@@ -26,7 +26,7 @@ VERBS = {
   "doctor": "what the machine has; checks a config, a model or a data file",
   "plan": "compiles the step for TPUs that are not there: memory, operations, time; what would make it fit",
   "convert": "turns a data set in a format of its own into native records, or into a TFDS data set",
-  "lab": "writes the synthetic world's records and tokenizer; grades responses to its questions",
+  "lab": "compares methods on a synthetic world (studies); writes its records, grades responses to its questions",
 }
 USAGE = "usage: amopo VERB [--flags]        amopo VERB --help lists the flags\n\n" + "\n".join(
   f"  {verb:8} {text}" for verb, text in VERBS.items()
