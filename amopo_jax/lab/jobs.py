@@ -14,10 +14,10 @@ from typing import Any
 
 from amopo_jax.lab.graders import DIMENSIONS
 from amopo_jax.lab.methods import ALL, EACH, OVERALL, PLAIN, TOLD
-from amopo_jax.lab.pool import Job
+from amopo_jax.lab.pool import Answer, Job
 from amopo_jax.lab.spec import WorldSpec
 from amopo_jax.lab.studies import Arm, Ground, Size, Study
-from amopo_jax.lab.work import make_policy, make_soup, make_world
+from amopo_jax.lab.work import make_answers, make_policy, make_soup, make_world
 from amopo_jax.run_codec import from_dict, to_dict
 from amopo_jax.run_spec import RunSpec
 from amopo_jax.types import InputError
@@ -44,9 +44,16 @@ def jobs_of(study: Study, start: RunSpec, run: RunSpec, size: Size) -> list[Job]
   jobs += [maker.base(ground) for ground in origins.values()]
   for seed in range(study.first_seed, study.first_seed + size.seeds):
     jobs += [_world(by_name[name], seed, size) for name in dict.fromkeys(places.values())]
-    jobs += [maker.start(ground, seed) for ground in origins.values()]
-    jobs += [maker.arm(arm, seed) for arm in study.arms]
+    policies = [maker.start(ground, seed) for ground in origins.values()]
+    policies += [maker.arm(arm, seed) for arm in study.arms]
+    jobs += policies + [_questions(policy, study.scores) for policy in policies if study.scores]
   return jobs
+
+
+def with_asked(answers: Mapping[str, Answer]) -> dict[str, Answer]:
+  """Answers of `jobs_of`'s jobs, those of policies with what they answered where other scores were asked for."""
+  asked = lambda name: answers.get(_asked_name(name), {}).get("asked", {})
+  return {name: answer | {"asked": asked(name)} if _is_policy(name) else answer for name, answer in answers.items()}
 
 
 def _places(grounds: Sequence[Ground]) -> dict[str, str]:
@@ -83,7 +90,7 @@ class _Maker:
     spec, world = change(self._start, {**ground.changes, **changes}), _base_world_name(self._places[ground.name])
     contexts = _contexts(OVERALL, spec["data"]["contexts"])
     asked = {"run": spec, "contexts": contexts, "world": world, "records": "start", "start": "", "rival": ""}
-    return Job(_base_name(ground), make_policy, asked | {"ask": self._ask() | {"scores": [], "draws": 1}}, (world,))
+    return Job(_base_name(ground), make_policy, asked | {"ask": self._ask(_BASE_SEED) | {"draws": 1}}, (world,))
 
   def start(self, ground: Ground, seed: int) -> Job:
     """Supervised fine-tuning of the base in all contexts."""
@@ -91,7 +98,7 @@ class _Maker:
     spec, world = change(self._start, {**ground.changes, **changes}), self._world(ground, seed)
     base, contexts = _base_name(ground), spec["data"]["contexts"]
     asked = {"run": spec, "contexts": contexts, "world": world, "records": "start", "start": base, "rival": ""}
-    return Job(_start_name(ground, seed), make_policy, asked | {"ask": self._ask()}, (world, base))
+    return Job(_start_name(ground, seed), make_policy, asked | {"ask": self._ask(seed)}, (world, base))
 
   def arm(self, arm: Arm, seed: int) -> Job:
     """What follows."""
@@ -102,7 +109,7 @@ class _Maker:
     if method.contexts == TOLD:
       changes["data.contexts"] = _contexts(TOLD, self._run["data"]["contexts"])
     spec = change(self._run, {**changes, **steps})
-    asked = {"run": spec, "world": world, "start": start, "ask": self._ask()}
+    asked = {"run": spec, "world": world, "start": start, "ask": self._ask(seed)}
     if method.soup:
       of = [f"seed{seed}/{Arm(name, ground).name}" for name in method.soup]
       return Job(f"seed{seed}/{arm.name}", make_soup, asked | {"of": of}, (world, start, *of))
@@ -116,9 +123,22 @@ class _Maker:
   def _world(self, ground: Ground, seed: int) -> str:
     return _world_name(self._places[ground.name], seed)
 
-  def _ask(self) -> dict[str, Any]:
-    size = self._size
-    return {"scores": list(self._study.scores), "max_new": size.max_new, "draws": size.draws}
+  def _ask(self, seed: int) -> dict[str, Any]:
+    return {"max_new": self._size.max_new, "draws": self._size.draws, "seed": seed}
+
+
+def _questions(policy: Job, scores: Sequence[float]) -> Job:
+  """Asks a policy for scores; a job of its own, so that studies that ask for none have the policy in common."""
+  asked = {key: policy.asked[key] for key in ("run", "world", "ask")} | {"policy": policy.name, "scores": list(scores)}
+  return Job(_asked_name(policy.name), make_answers, asked, (policy.asked["world"], policy.name))
+
+
+def _is_policy(name: str) -> bool:
+  return name.startswith("seed")
+
+
+def _asked_name(policy: str) -> str:
+  return f"asked{policy.removeprefix('seed')}"
 
 
 def _world_name(ground: str, seed: int) -> str:

@@ -24,12 +24,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
+from amopo_jax.provenance import commit
 from amopo_jax.stopping import EXIT_STATUS
 from amopo_jax.types import InputError
 
 ASKED, RESULT, FAILED = "asked", "result.json", "failed.txt"
-TOOK = "took"
-"""Key of every answer: seconds of a worker; of a job that was interrupted, those of the last attempt."""
+TOOK, CODE = "took", "commit"
+"""Keys of every answer: seconds of a worker, of a job that was interrupted those of the last attempt; the code."""
 _CAN_PIN = hasattr(os, "sched_setaffinity")  # on Linux
 Answer = dict[str, Any]
 """JSON-able."""
@@ -114,10 +115,17 @@ def _raise_exit(number: int, frame: FrameType | None) -> None:
   sys.exit(EXIT_STATUS)
 
 
-def failures(jobs: Sequence[Job], folder: Path) -> dict[str, str]:
-  """Last line of why, by name of the jobs that failed."""
-  files = {job.name: folder / job.name / FAILED for job in jobs}
-  return {name: file.read_text().strip().splitlines()[-1] for name, file in files.items() if file.exists()}
+def undone(jobs: Sequence[Job], answers: Mapping[str, Answer], folder: Path) -> dict[str, str]:
+  """Why not, by name of the jobs that have no answer."""
+  return {job.name: _why(job, answers, folder) for job in jobs if job.name not in answers}
+
+
+def _why(job: Job, answers: Mapping[str, Answer], folder: Path) -> str:
+  failed = folder / job.name / FAILED
+  if failed.exists():
+    return failed.read_text().strip().splitlines()[-1]
+  missing = [need for need in job.needs if need not in answers]
+  return f"needs {', '.join(missing)}" if missing else "a worker was killed"
 
 
 def _digests(jobs: Sequence[Job]) -> dict[str, str]:
@@ -152,7 +160,7 @@ def _do(job: Job, folder: str, digest: str) -> Answer:
   (place / FAILED).unlink(missing_ok=True)
   began = time.monotonic()
   try:
-    answer = job.do(place, **job.asked) | {TOOK: time.monotonic() - began}
+    answer = job.do(place, **job.asked) | {TOOK: time.monotonic() - began, CODE: commit()}
   except Exception:
     (place / FAILED).write_text(traceback.format_exc())
     raise

@@ -13,10 +13,10 @@ from amopo_jax.lab import tables
 from amopo_jax.lab.figures import Curves, draw_curves, draw_front, draw_scores
 from amopo_jax.lab.graders import DIMENSIONS
 from amopo_jax.lab.grading import WANTED
-from amopo_jax.lab.pool import TOOK, Answer, free_cores
+from amopo_jax.lab.pool import CODE, TOOK, Answer, free_cores
 from amopo_jax.lab.studies import Size, Study
 from amopo_jax.lab.work import GREEDY, SAMPLED
-from amopo_jax.provenance import commit, processor
+from amopo_jax.provenance import processor
 from amopo_jax.writers import read_metrics
 
 CURVES = ("rewards/margins/", "alpha/", "rewards/accuracies/", "logps/chosen")
@@ -25,7 +25,7 @@ CURVES = ("rewards/margins/", "alpha/", "rewards/accuracies/", "logps/chosen")
 def write_report(
   study: Study,
   answers: Mapping[str, Answer],
-  failures: Mapping[str, str],
+  undone: Mapping[str, str],
   folder: Path,
   *,
   size: Size,
@@ -36,8 +36,8 @@ def write_report(
 
   Args:
     study: what was compared.
-    answers: of `run_jobs`.
-    failures: job -> why there is no answer.
+    answers: of `with_asked`.
+    undone: job -> why there is no answer.
     folder: of the study; the report has one of its own in there.
     size: how much was done.
     command: that does it again.
@@ -57,17 +57,17 @@ def write_report(
   draw_front(study, answers, out / "front.png")
   worked = sum(answer.get(TOOK, 0.0) for answer in answers.values())
   spent = f"{seconds / 60:.0f} min, {worked / 60:.0f} min of a worker for all of its jobs"
-  page = "\n\n".join([_head(study, size, command, spent, world), *_sections(study, answers), *_failed(failures)])
+  head = _head(study, size, command, f"{_code(answers)}{spent}", world)
+  page = "\n\n".join([head, *_undone(undone), *_sections(study, answers)])
   (out / "report.md").write_text(page + "\n")
   return out / "report.md"
 
 
 def _head(study: Study, size: Size, command: str, spent: str, world: Answer) -> str:
   versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("jax", "jaxlib", "optax"))
-  code = f"commit {found}, " if (found := commit()) else ""
   shown = lambda scores: ", ".join(f"{name} {value:.2f}" for name, value in scores.items())
   return (
-    f"# {study.title}\n\n{time.strftime('%Y-%m-%d')}, {code}{len(free_cores())} cores "
+    f"# {study.title}\n\n{time.strftime('%Y-%m-%d')}, {len(free_cores())} cores "
     f"of {processor()}, {versions}; {spent}.\n\n    {command}\n\n"
     f"{size.seeds} seeds, each with a world of its own, a start of {size.start_steps} steps of supervised fine-tuning "
     f"on {size.start_records} records (good and bad responses alike; all starts are made of a base, which learned on "
@@ -86,8 +86,9 @@ def _sections(study: Study, answers: Mapping[str, Answer]) -> list[str]:
     f"it knows from the start.\n\n{_markdown(tables.score_rows(study, answers, SAMPLED))}\n\n![scores](scores.png)",
     f"## Against the start\n\n{_markdown(tables.change_rows(study, answers, SAMPLED))}",
     f"## Against the first\n\n{_markdown(tables.first_rows(study, answers))}",
-    "## Asked for one dimension\n\nEach dimension's score, sampled, where the highest was asked for in that one."
-    f"\n\n{_markdown(tables.score_rows(study, answers, SAMPLED, tables.own_score))}",
+    "## Asked for one dimension\n\nEach dimension's score, sampled, where the highest was asked for in that one; of "
+    "score-conditioned SFT, where it was told the highest in all."
+    f"\n\n{_markdown(tables.own_rows(study, answers))}",
   ]
   if study.scores:
     found.append(f"## Asked for and given\n\n{_markdown(tables.asked_rows(study, answers))}")
@@ -123,13 +124,19 @@ def _over_worlds(worlds: Sequence[Answer]) -> Answer:
   return {
     key: {name: _mean({n: world[key][name] for n, world in enumerate(worlds)}) for name in worlds[0][key]}
     for key in worlds[0]
-    if key != TOOK
+    if key not in (TOOK, CODE)
   }
 
 
-def _failed(failures: Mapping[str, str]) -> list[str]:
-  lines = "\n".join(f"- {name}: {why}" for name, why in failures.items())
-  return [f"## Not done\n\n{lines}"] if failures else []
+def _code(answers: Mapping[str, Answer]) -> str:
+  """Commits of the code that did the jobs; those of a folder may be of several."""
+  found = dict.fromkeys(answer[CODE] for answer in answers.values() if answer.get(CODE))
+  return f"commit{'s' if len(found) > 1 else ''} {', '.join(found)}; " if found else ""
+
+
+def _undone(undone: Mapping[str, str]) -> list[str]:
+  lines = "\n".join(f"- {name}: {why}" for name, why in undone.items())
+  return [f"## Not done\n\nMeans are over the seeds that are there.\n\n{lines}"] if undone else []
 
 
 def _curves(study: Study, answers: Mapping[str, Answer], folder: Path) -> Curves:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import jax
 
-from amopo_jax.lab.jobs import jobs_of
-from amopo_jax.lab.pool import failures, run_jobs
+from amopo_jax.lab.jobs import jobs_of, with_asked
+from amopo_jax.lab.pool import run_jobs, undone
 from amopo_jax.lab.report import write_report
 from amopo_jax.lab.studies import Size, Study
 from amopo_jax.run_spec import RunSpec
@@ -41,18 +41,23 @@ def run_study(
     Path of the page.
 
   Raises:
-    RunFailure: nothing came out of it.
+    RunFailure: jobs are not done; the page says which, unless nothing came out of it.
   """
   began = time.monotonic()
   _share_compilation_cache()
   folder.mkdir(parents=True, exist_ok=True)
   jobs = jobs_of(study, start, run, size)
   answers = run_jobs(jobs, folder, workers=workers, tell=tell)
-  failed = failures(jobs, folder)
+  left = undone(jobs, answers, folder)
   if not any(name.startswith("seed") for name in answers):
-    raise RunFailure(f"{folder}: no job came to an end; {'; '.join(failed.values()) or 'a worker was killed'}")
+    raise RunFailure(f"{folder}: no job came to an end; {'; '.join(dict.fromkeys(left.values()))}")
   seconds = time.monotonic() - began
-  return write_report(study, answers, failed, folder, size=size, command=command, seconds=seconds)
+  page = write_report(study, with_asked(answers), left, folder, size=size, command=command, seconds=seconds)
+  if left:
+    raise RunFailure(
+      f"{page}: {len(left)} of {len(jobs)} jobs are not done, as the page says; the same command does them"
+    )
+  return page
 
 
 def _share_compilation_cache() -> None:

@@ -114,7 +114,7 @@ def _worlds(dial: str, values: Sequence[float]) -> list[Ground]:
   return [_world(f"{dial}-{value:g}", **{dial: value}) for value in values]
 
 
-_DIALOGUE = Ground("dialogue", dataclasses.replace(DEFAULT_SPEC, turns=2), {"batch.row_length": 192})
+_DIALOGUE = Ground("dialogue", dataclasses.replace(DEFAULT_SPEC, turns=2), {"batch.row_length": 256})
 """Two questions and an answer between them need longer rows."""
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from amopo_jax.lab.graders import DIMENSIONS, HIGH
 from amopo_jax.lab.grading import MEAN, WANTED
 from amopo_jax.lab.jobs import START
-from amopo_jax.lab.methods import OVERALL
+from amopo_jax.lab.methods import OVERALL, TOLD
 from amopo_jax.lab.pareto import hypervolume
 from amopo_jax.lab.pool import Answer
 from amopo_jax.lab.statistics import Interval, difference, interval
@@ -21,8 +21,6 @@ Rows = list[list[str]]
 
 
 Read = Callable[[Answer], float]
-Measure = Callable[[str, str], Read]
-"""Mode and column -> how it is read from an answer."""
 
 
 def score(mode: str, column: str) -> Read:
@@ -30,11 +28,19 @@ def score(mode: str, column: str) -> Read:
   return lambda answer: answer["scores"][mode][OVERALL][column]
 
 
-def own_score(mode: str, column: str) -> Read:
-  """Reads the true score of a dimension in the context that asks for the highest in that one; MEAN is over these."""
-  if column == MEAN:
-    return lambda answer: _mean(own_score(mode, name)(answer) for name in DIMENSIONS)
-  return lambda answer: answer["scores"][mode][column][column] if column in answer["scores"][mode] else float("nan")
+def own_score(study: Study, arm: Arm, dimension: str, asked: str = "") -> Read:
+  """Reads the true score of a dimension, sampled, where a score was asked for in it; "": the highest.
+
+  A method that is told all scores in one context is asked for the same in all.
+  """
+  is_told = arm.method != START and study.methods[arm.method].contexts == TOLD
+  context = OVERALL if is_told else dimension
+
+  def read(answer: Answer) -> float:
+    contexts = answer["asked"].get(asked, {}) if asked else answer["scores"][SAMPLED]
+    return contexts.get(context, {}).get(dimension, float("nan"))
+
+  return read
 
 
 def by_seed(answers: Mapping[str, Answer], name: str, read: Read) -> BySeed:
@@ -59,12 +65,23 @@ def start_name(arm: Arm) -> str:
   return Arm(START, arm.ground.origin).name
 
 
-def score_rows(study: Study, answers: Mapping[str, Answer], mode: str, measure: Measure = score) -> Rows:
+def score_rows(study: Study, answers: Mapping[str, Answer], mode: str) -> Rows:
   """True scores per dimension of every start and arm."""
-  columns = _columns(answers) if measure is score else [*DIMENSIONS, MEAN]
+  columns = _columns(answers)
   rows = [["", *columns]]
   for arm in with_starts(study):
-    cells = [_over_seeds(by_seed(answers, arm.name, measure(mode, column))) for column in columns]
+    cells = [_over_seeds(by_seed(answers, arm.name, score(mode, column))) for column in columns]
+    rows.append([label(study, arm), *cells])
+  return rows
+
+
+def own_rows(study: Study, answers: Mapping[str, Answer]) -> Rows:
+  """`own_score` of every start and arm, and the mean over dimensions."""
+  rows = [["", *DIMENSIONS, MEAN]]
+  for arm in with_starts(study):
+    reads = [own_score(study, arm, dimension) for dimension in DIMENSIONS]
+    together: Read = lambda answer, reads=reads: _mean(read(answer) for read in reads)
+    cells = [_over_seeds(by_seed(answers, arm.name, read)) for read in (*reads, together)]
     rows.append([label(study, arm), *cells])
   return rows
 
@@ -123,12 +140,12 @@ def volume(answer: Answer) -> float:
 
 def asked_rows(study: Study, answers: Mapping[str, Answer]) -> Rows:
   """Sampled score in a dimension against the one that its context asks for; the slope is 1 where asking is getting."""
-  asked = (*study.scores, float(HIGH))
-  rows = [["", "dimension", *(f"asked {value:g}" for value in asked), "slope"]]
+  values = (*study.scores, float(HIGH))
+  rows = [["", "dimension", *(f"asked {value:g}" for value in values), "slope"]]
   for arm in with_starts(study):
     for dimension in DIMENSIONS:
-      reads = [_asked(f"{value:g}", dimension) for value in study.scores] + [own_score(SAMPLED, dimension)]
-      slope: Read = lambda answer, reads=reads: _slope(asked, [read(answer) for read in reads])
+      reads = [own_score(study, arm, dimension, asked) for asked in (*(f"{value:g}" for value in study.scores), "")]
+      slope: Read = lambda answer, reads=reads: _slope(values, [read(answer) for read in reads])
       cells = (_over_seeds(by_seed(answers, arm.name, read)) for read in (*reads, slope))
       rows.append([label(study, arm), dimension, *cells])
   return rows
@@ -164,10 +181,6 @@ def _verdict(gain: Interval | None) -> str:
   if gain is None or np.isnan(gain.half):
     return "–"
   return "better" if gain.low > 0 else "worse" if gain.high < 0 else "no difference seen"
-
-
-def _asked(value: str, dimension: str) -> Read:
-  return lambda answer: answer["asked"].get(value, {}).get(dimension, {}).get(dimension, float("nan"))
 
 
 def _slope(asked: Sequence[float], given: Sequence[float]) -> float:

@@ -6,10 +6,10 @@ worlds/NAME-N   files/, start/    the world of a seed, and the records of its st
 seedN/NAME      run/              the policy's workdir
                 greedy.jsonl, sampled.jsonl     its responses
                 pairs.jsonl                     what it thinks of held-out pairs
+askedN/NAME     asked-SCORE.jsonl               its responses where a score is asked for
 """
 
 import json
-import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -34,11 +34,14 @@ GREEDY, SAMPLED = "greedy", "sampled"
 MODES = {GREEDY: Sampling(), SAMPLED: Sampling(temperature=1.0)}
 LOG = "log.txt"
 
+_STEP_SECONDS = "throughput/seconds_per_step"
+"""In the metrics, which a run that goes on keeps; of a first step, what stands before it included."""
+
 _START_SEED = 10_000
 """Added to a world's seed where the start's records are made: no two seeds of a study share any."""
 
-_DRAWS_SEED, _TOGETHER = 0, 128
-"""Of the sampled responses; responses that are made at a time."""
+_TOGETHER = 128
+"""Responses that are made at a time."""
 
 
 def make_world(
@@ -88,7 +91,7 @@ def make_policy(
     ask: of `_measure`.
 
   Returns:
-    What `_measure` does, with "seconds" of training, "pairs", "tokens" scored, "sequences" (prompts with a response).
+    What `_measure` does, with "seconds" of all steps, "pairs", "tokens" scored, "sequences" (prompts with a response).
 
   Raises:
     RunFailure: a signal stopped the training, which would have been measured half done.
@@ -102,14 +105,12 @@ def make_policy(
     spec["model"] |= {"path": str(root / start / "run"), "arch": {}}
   trained = spec | {"data": spec["data"] | {"contexts": dict(contexts)}}
   with (folder / LOG).open("w") as log:
-    began = time.monotonic()
     outcome = train(from_dict(trained), str(folder / "run"), Console(file=log, width=120))
-    spent = time.monotonic() - began
   if outcome.stopped_by:
     raise RunFailure(f"stopped by {outcome.stopped_by} at step {outcome.step}; the same command goes on")
   steps = [line for line in read_metrics(str(folder / "run")) if "loss" in line]
   return _measure(folder, spec, str(folder / "run"), world, rival, **ask) | {
-    "seconds": spent,
+    "seconds": sum(line[_STEP_SECONDS] for line in steps),
     "tokens": sum(line["num_tokens"] for line in steps),
     "pairs": sum(line["num_pairs"] for line in steps),
     "sequences": sum(line["num_responses"] for line in steps),
@@ -132,16 +133,38 @@ def make_soup(
   return _measure(folder, spec, str(folder / "model"), world, start, **ask)
 
 
+def make_answers(
+  folder: Path, *, run: Mapping[str, Any], policy: str, world: str, scores: Sequence[float], ask: Mapping[str, Any]
+) -> dict[str, Any]:
+  """Asks another job's policy for scores other than the highest.
+
+  Args:
+    folder, run, world, ask: as of `make_policy`.
+    policy: name of that job.
+    scores: to ask for, one after the other.
+
+  Returns:
+    "asked": score asked for -> context -> dimension -> mean, sampled.
+  """
+  jax.clear_caches()
+  root, spec = folder.parents[1], json.loads(json.dumps(run))
+  made = next(root / policy / name for name in ("run", "model") if (root / policy / name).exists())
+  spec["data"] |= {"tokenizer": str(root / world / "files" / "tokenizer"), "heldout": {}, "heldout_fraction": 0.0}
+  spec["data"]["train"] = {"world": _source(root / world / "files" / "train.jsonl")}
+  spec["model"] |= {"path": str(made), "arch": {}}
+  heldout = root / world / "files" / "heldout.jsonl"
+  names = {score: f"{score:g}" for score in scores}
+  answer = lambda score: _answer(folder / f"asked-{names[score]}.jsonl", spec, heldout, SAMPLED, score=score, **ask)
+  return {"asked": {name: mean_scores(answer(score)) for score, name in names.items()}}
+
+
 def _measure(
   folder: Path,
   run: Mapping[str, Any],
   model: str,
   world: str,
   rival: str,
-  *,
-  scores: Sequence[float],
-  max_new: int,
-  draws: int,
+  **ask: int,
 ) -> dict[str, Any]:
   """Lets a policy answer the held-out questions in all contexts of a run, and grades.
 
@@ -151,35 +174,53 @@ def _measure(
     model: the policy.
     world: whose questions.
     rival: whose responses it is to win against; "": none.
-    scores: to ask for, one after the other, beside the highest.
-    max_new: tokens of a response.
-    draws: responses to each question in each context where they are sampled.
+    ask: of `_answer`.
 
   Returns:
     "scores": mode -> context -> dimension -> mean; "wins": context -> share of questions on which the sum of greedy
     grades beats the rival's in the same context, ties for half; "tokens_per_response" and "ended", of the sampled
-    ones; "asked": score asked for -> context -> dimension -> mean, sampled; "accuracy": context -> of `pair_accuracy`.
+    ones; "accuracy": context -> of `pair_accuracy`.
   """
   jax.clear_caches()  # a worker does many jobs
   root, spec = folder.parents[1], json.loads(json.dumps(run))
   spec["model"] |= {"path": model, "arch": {}}
-  found: dict[str, Any] = {}
-
-  def answer(name: str, mode: str, score: float | None = None) -> list[dict[str, Any]]:
-    out, data = folder / f"{name}.jsonl", str(root / world / "files" / "heldout.jsonl")
-    wanted = Request(data, max_new=max_new, sampling=MODES[mode], score=score, batch_size=_TOGETHER, seed=_DRAWS_SEED)
-    if not out.exists():
-      generate(from_dict(spec), wanted._replace(num_samples=1 if mode == GREEDY else draws), str(out))
-    return read_lines(out)
-
-  lines = {mode: answer(mode, mode) for mode in MODES}
-  found["scores"] = {mode: mean_scores(of) for mode, of in lines.items()}
-  found["asked"] = {f"{score:g}": mean_scores(answer(f"asked-{score:g}", SAMPLED, score)) for score in scores}
+  heldout = root / world / "files" / "heldout.jsonl"
+  lines = {mode: _answer(folder / f"{mode}.jsonl", spec, heldout, mode, **ask) for mode in MODES}
+  found: dict[str, Any] = {"scores": {mode: mean_scores(of) for mode, of in lines.items()}}
   found["wins"] = win_rate(lines[GREEDY], read_lines(root / rival / "greedy.jsonl")) if rival else {}
   sampled = lines[SAMPLED]
   found["tokens_per_response"] = sum(line["num_tokens"] for line in sampled) / len(sampled)
   found["ended"] = sum(line["has_ended"] for line in sampled) / len(sampled)
-  return found | {"accuracy": _accuracy(folder, spec, root / world / "files" / "heldout.jsonl")}
+  return found | {"accuracy": _accuracy(folder, spec, heldout)}
+
+
+def _answer(
+  out: Path,
+  spec: Mapping[str, Any],
+  heldout: Path,
+  mode: str,
+  *,
+  max_new: int,
+  draws: int,
+  seed: int,
+  score: float | None = None,
+) -> list[dict[str, Any]]:
+  """The responses of a policy, out of its file where that is there.
+
+  Args:
+    out: the file.
+    spec: the run, with the policy as its model.
+    heldout: the questions.
+    mode: one of `MODES`.
+    max_new: tokens of a response.
+    draws: responses to each question in each context where they are sampled.
+    seed: of the draws.
+    score: to ask for; None for the highest.
+  """
+  if not out.exists():
+    wanted = Request(str(heldout), max_new=max_new, sampling=MODES[mode], score=score, batch_size=_TOGETHER, seed=seed)
+    generate(from_dict(dict(spec)), wanted._replace(num_samples=1 if mode == GREEDY else draws), str(out))
+  return read_lines(out)
 
 
 def _accuracy(folder: Path, spec: Mapping[str, Any], heldout: Path) -> dict[str, float | None]:

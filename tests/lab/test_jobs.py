@@ -11,9 +11,8 @@ from amopo_jax.build_objective import build_conflict, build_objective, layout_us
 from amopo_jax.cli.configs import bundled_spec
 from amopo_jax.data.collate import count_pairs
 from amopo_jax.lab.graders import DIMENSIONS
-from amopo_jax.lab.jobs import jobs_of
+from amopo_jax.lab.jobs import jobs_of, with_asked
 from amopo_jax.lab.methods import METHODS
-from amopo_jax.lab.spec import DEFAULT_SPEC
 from amopo_jax.lab.studies import STUDIES, Size
 from amopo_jax.lab.write import write_world
 from amopo_jax.policy import find_policy
@@ -35,7 +34,7 @@ def contexts_of(job):
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_arm_can_be_built(name):
   for job in jobs(name):
-    if "run" in job.asked:
+    if "run" in job.asked and not job.name.startswith("asked"):
       spec = from_dict(job.asked["run"] | {"data": job.asked["run"]["data"] | {"contexts": contexts_of(job)}})
       build_data.plan_data(spec)
       assert build_objective(spec.objective, len(spec.data.contexts), parts=1)
@@ -87,10 +86,12 @@ def test_a_step_has_a_micro_batch_for_each_context():
   assert all(arm["run"]["batch"]["accumulation"] == in_step(arm) for arm in arms)
 
 
-def test_every_step_has_24_pairs(tmp_path):
-  write_world(tmp_path, seed=0, num_train=300, num_heldout=1, spec=DEFAULT_SPEC)
+@pytest.mark.parametrize(("study", "ways"), [("baselines", 8), ("dialogue", 1)])
+def test_every_step_has_24_pairs(tmp_path, study, ways):
+  world = STUDIES[study].arms[0].ground.world
+  write_world(tmp_path, seed=0, num_train=300, num_heldout=1, spec=world)
   seen = set()
-  for asked in [job.asked for job in jobs("baselines") if job.asked.get("records") == "files"]:
+  for asked in [job.asked for job in jobs(study) if job.asked.get("records") == "files"]:
     run = json.loads(json.dumps(asked["run"]))
     run["data"] |= {"contexts": asked["contexts"], "tokenizer": f"{tmp_path}/tokenizer", "heldout": {}}
     run["data"]["train"] = {"world": {"path": f"{tmp_path}/train.jsonl", "format": "native", "weight": 1.0}}
@@ -102,7 +103,7 @@ def test_every_step_has_24_pairs(tmp_path):
       data = build_data.build_data(spec, find_policy("", dict(spec.model.arch)), layout=layout)
       stream = train_stream(spec, data, range(build_data.num_streams(spec.batch)), num_workers=0)
       assert [count_pairs(groups) for groups in itertools.islice(stream, 4)] == [24] * 4, shown
-  assert len(seen) > 8
+  assert len(seen) > ways
 
 
 def test_every_policy_answers_in_all_contexts_whatever_it_was_trained_in():
@@ -148,9 +149,22 @@ def test_worlds_that_differ_in_their_scores_alone_have_base_and_start_in_common(
 @pytest.mark.parametrize("name", ["ties", "noise", "capacity", "domains", "template", "steering", "weights"])
 def test_what_another_study_did_on_the_default_ground_is_the_same_job(name):
   default = {job.name: job for job in jobs("baselines")}
-  shared = [job for job in jobs(name) if job.name in default and not STUDIES[name].scores]
+  shared = [job for job in jobs(name) if job.name in default]
   assert all(default[job.name] == job for job in shared)
-  assert STUDIES[name].scores or {"base/default", "seed0/start"} <= {job.name for job in shared}
+  assert {"base/default", "seed0/start"} <= {job.name for job in shared}
+
+
+def test_other_scores_are_asked_for_by_jobs_of_their_own():
+  own = jobs("steering")
+  policies = [job for job in own if job.name.startswith("seed")]
+  asked = {job.name: job for job in own if job.name.startswith("asked")}
+  assert len(asked) == len(policies) == 10
+  assert asked["asked1/amopo"].needs == ("worlds/default-1", "seed1/amopo")
+  assert asked["asked1/amopo"].asked["ask"] == policies[-1].asked["ask"]
+  assert not any(job.name.startswith("asked") for job in jobs("baselines"))
+  found = with_asked({"seed0/amopo": {"wins": {}}, "asked0/amopo": {"asked": {"1": 2}}, "seed0/simpo": {}})
+  assert found["seed0/amopo"] == {"wins": {}, "asked": {"1": 2}}
+  assert found["seed0/simpo"] == {"asked": {}}
 
 
 def test_a_soup_needs_the_policies_it_is_made_of():

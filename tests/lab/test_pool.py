@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from amopo_jax.lab.pool import Job, failures, run_jobs
+from amopo_jax.lab.pool import Job, run_jobs, undone
 from amopo_jax.types import InputError
 
 
@@ -64,8 +64,9 @@ def test_another_question_makes_all_that_follows_from_it_new(tmp_path):
 def test_a_failure_stops_only_what_needs_it(tmp_path):
   jobs = [Job("bad", fail, {}), Job("after", add, {"numbers": []}, ("bad",)), Job("other", add, {"numbers": [1]})]
   told = []
-  assert list(run_jobs(jobs, tmp_path, workers=2, tell=told.append)) == ["other"]
-  assert failures(jobs, tmp_path) == {"bad": "ValueError: no luck in bad"}
+  answers = run_jobs(jobs, tmp_path, workers=2, tell=told.append)
+  assert list(answers) == ["other"]
+  assert undone(jobs, answers, tmp_path) == {"bad": "ValueError: no luck in bad", "after": "needs bad"}
   assert any("bad failed: no luck in bad" in line for line in told)
 
 
@@ -74,7 +75,9 @@ def test_a_killed_worker_ends_the_run_and_the_next_one_goes_on(tmp_path):
     [*chain(), Job("dies", halt_once, {}, ("b",)), *(Job(f"more{n}", sleep, {"seconds": 0}) for n in "xy")],
     [],
   )
-  assert list(run_jobs(jobs, tmp_path, workers=1, tell=told.append)) == ["a", "b"]
+  answers = run_jobs(jobs, tmp_path, workers=1, tell=told.append)
+  assert list(answers) == ["a", "b"]
+  assert undone(jobs, answers, tmp_path) == dict.fromkeys(("dies", "morex", "morey"), "a worker was killed")
   assert "dies failed" in told[-1]
   assert run_jobs(jobs, tmp_path, workers=1)["dies"]["seen"]
   assert calls(tmp_path, "a") == 1

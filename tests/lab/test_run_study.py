@@ -1,5 +1,7 @@
 """A study from its jobs to its page, with jobs that only count how often they were called."""
 
+from pathlib import Path
+
 import pytest
 
 from amopo_jax.cli.configs import bundled_spec
@@ -22,7 +24,7 @@ def policy(folder, score):
     file.write("called\n")
   found = {"overall": dict.fromkeys([*DIMENSIONS, "mean"], score)}
   more = {"accuracy": {"overall": 0.75}, "tokens_per_response": 10.0, "ended": 1.0, "sequences": 8, "seconds": 2.0}
-  return {"scores": {"greedy": found, "sampled": found}, "asked": {}, "wins": {"overall": 0.5}} | more
+  return {"scores": {"greedy": found, "sampled": found}, "wins": {"overall": 0.5}} | more
 
 
 def fail(folder):
@@ -54,9 +56,10 @@ def run(tmp_path, monkeypatch):
   return run
 
 
-def test_what_failed_is_on_the_page_and_the_same_call_does_that_alone(run):
-  page, _ = run(jobs(Job("seed0/simpo", fail, {}, ("seed0/start",))))
-  assert "- seed0/simpo: ValueError: no luck" in page.read_text()
+def test_what_failed_is_on_the_page_and_an_error_and_the_same_call_does_that_alone(run):
+  with pytest.raises(RunFailure, match=r"report\.md: 1 of 4 jobs are not done") as error:
+    run(jobs(Job("seed0/simpo", fail, {}, ("seed0/start",))))
+  assert "- seed0/simpo: ValueError: no luck" in Path(str(error.value).partition(":")[0]).read_text()
   page, told = run(jobs(Job("seed0/simpo", policy, {"score": 3.0}, ("seed0/start",))))
   assert told[0] == "3 of 4 jobs are done already"
   assert "Not done" not in page.read_text()

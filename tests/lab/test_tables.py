@@ -46,8 +46,20 @@ def test_a_dimension_s_own_context_is_read_where_it_alone_was_asked_for():
     name: dict.fromkeys([*DIMENSIONS, "mean"], 0.0) | {name: 3.0 + place} for place, name in enumerate(DIMENSIONS)
   }
   found = answer(1.0, 1.0, 1.0) | {"scores": {"greedy": contexts, "sampled": contexts}}
-  rows = tables.score_rows(STUDY, {"seed0/simpo": found}, "sampled", tables.own_score)
+  rows = tables.own_rows(STUDY, {"seed0/simpo": found})
   assert row(rows, "SimPO") == ["3.00", "4.00", "5.00", "4.00"]
+
+
+def test_a_method_that_is_told_all_scores_is_read_where_it_is_told_them():
+  told, alone = answer(3.0, 3.0, 3.0), answer(1.0, 1.0, 1.0)["scores"]["sampled"]["overall"]
+  asked = {"0": {"overall": answer(0.5, 0.5, 0.5)["scores"]["sampled"]["overall"]} | dict.fromkeys(DIMENSIONS, alone)}
+  told["scores"]["sampled"] |= dict.fromkeys(DIMENSIONS, alone)
+  study = STUDY._replace(arms=(Arm("scored_sft"), Arm("simpo")))
+  answers = {"seed0/scored_sft": told | {"asked": asked}, "seed0/simpo": told | {"asked": asked}}
+  label = study.methods["scored_sft"].label
+  assert row(tables.own_rows(study, answers), label) == ["3.00"] * 4
+  assert row(tables.own_rows(study, answers), "SimPO") == ["1.00"] * 4
+  assert row(tables.asked_rows(study, answers), label)[1:3] == ["0.50", "3.00"]
 
 
 def test_changes_are_taken_seed_by_seed():
