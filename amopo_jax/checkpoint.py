@@ -6,6 +6,7 @@ its final name only when it is complete, and older ones are removed only after t
 """
 
 import contextlib
+import itertools
 import logging
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -64,17 +65,14 @@ class Checkpoints:
       epath.Path(workdir).absolute() / "checkpoints" if "://" not in workdir else epath.Path(workdir) / "checkpoints"
     )
     kept: list[policies.PreservationPolicy] = [policies.LatestN(n=keep)]
-    if best_metric:
+    value_of = (lambda metrics: metrics[best_metric]) if best_metric else None
+    if value_of:
       # Orbax keeps the largest value; a checkpoint saved between evaluations has no metric and is not "best".
       kept.append(
-        policies.BestN(
-          get_metric_fn=lambda metrics: metrics[best_metric],
-          reverse=not best_is_highest,
-          n=1,
-          keep_checkpoints_without_metrics=False,
-        )
+        policies.BestN(get_metric_fn=value_of, reverse=not best_is_highest, n=1, keep_checkpoints_without_metrics=False)
       )
     options = ocp.CheckpointManagerOptions(
+      best_fn=None if read_only else value_of,  # without it no metric is written, and a resumed run knows none
       preservation_policy=None if read_only else policies.AnyPreservationPolicy(kept),
       cleanup_tmp_directories=not read_only,
       create=not read_only,
@@ -113,8 +111,10 @@ class Checkpoints:
   def restore(self, target: TrainState) -> Restored | None:
     """The newest checkpoint that can be read, under the target's shardings.
 
-    A checkpoint that cannot be read is moved to `<workdir>/unreadable/` with a warning, and the one before it is
-    tried, so that the run goes on and the evidence stays.
+    Where a checkpoint cannot be read, the one before it is tried. Once one could be read, those that could not are
+    moved to `<workdir>/unreadable/` with a warning, so that the run goes on and the evidence stays; while none could,
+    the reason may lie elsewhere, in too small a memory or a store that is away, and all stay where they are. Of several
+    processes each reads its own part, and what one cannot read another can: they stop.
 
     Args:
       target: `jax.ShapeDtypeStruct`s with shardings; any mesh.
@@ -124,16 +124,29 @@ class Checkpoints:
 
     Raises:
       InputError: there are checkpoints, and none can be read.
+      RunFailure: one of several processes cannot read the newest.
     """
-    steps = self.steps()
-    for step in reversed(steps):
+    broken: dict[int, str] = {}
+    for step in reversed(self.steps()):
       try:
-        return self.restore_step(step, target)
+        restored = self.restore_step(step, target)
       except Exception as error:  # Orbax raises a bare Exception for a lost array file, among others
-        _log.warning("checkpoint %s/%d cannot be read (%s); trying the one before", self.path, step, _line(error))
-        self._set_aside(step)
-    if steps:
-      raise InputError(f"{self.path}: none of the checkpoints {steps} can be read; they are kept in ../unreadable")
+        broken[step] = _line(error)
+        if jax.process_count() > 1:
+          raise RunFailure(
+            f"{self.path}/{step}: cannot be read ({broken[step]}); if it is broken, move it away, and the same command "
+            "goes on from the one before"
+          ) from error
+        continue
+      for number, why in broken.items():
+        _log.warning("checkpoint %s/%d cannot be read (%s); using %d, before it", self.path, number, why, step)
+        self._set_aside(number)
+      return restored
+    if broken:
+      last = next(iter(broken.values()))
+      raise InputError(
+        f"{self.path}: none of the checkpoints {sorted(broken)} can be read, and all are left there ({last})"
+      )
     return None
 
   def restore_step(self, step: int, target: TrainState) -> Restored:
@@ -198,10 +211,10 @@ class Checkpoints:
       ) from error
 
   def _set_aside(self, step: int) -> None:
-    if jax.process_index() == 0:
-      aside = self.path.parent / "unreadable"
-      aside.mkdir(parents=True, exist_ok=True)
-      (self.path / str(step)).rename(aside / str(step))
+    aside = self.path.parent / "unreadable"
+    aside.mkdir(parents=True, exist_ok=True)
+    names = (f"{step}{f'-{again}' if again else ''}" for again in itertools.count())
+    (self.path / str(step)).rename(next(aside / name for name in names if not (aside / name).exists()))
     self._manager.reload()
 
 

@@ -1,6 +1,8 @@
 """`amopo generate`: responses to prompts in every context, one JSON line each, batch by batch."""
 
+import itertools
 import json
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -99,15 +101,18 @@ def generate(
   prompts = read_prompts(request.data, format=request.format)
   items = _items(prompts, _chosen_contexts(contexts, request), request.num_samples)
   size = -(-request.batch_size // row_shards(mesh)) * row_shards(mesh)
-  parts = Parts(path, {"model": source.path, "step": source.step, "size": size, "items": len(items), **_plain(request)})
+  text_of = partial(_prompt_text, prompts, contexts, request, tokenizer)
+  asked = zlib.crc32("\0".join(map(text_of, items[:: request.num_samples])).encode())
+  told = {"model": source.path, "step": source.step, "size": size, "items": len(items), "texts": asked}
+  told |= {key: getattr(spec.model, key) for key in ("param_dtype", "compute_dtype")}
+  parts = Parts(path, told | {"tokenizer": tokenizer.fingerprint, **_plain(request)})
   done = processes.from_first(parts.open() if jax.process_index() == 0 else 0)
   if done:
     tell(f"{done} of {-(-len(items) // size)} batches are there already")
   answer = _answerer(spec, source, request, tokenizer, mesh)
   for number, batch in enumerate(_batches(items, size)):
     if number >= done:
-      texts = [_prompt_text(prompts[item.record], item.context, contexts, request, tokenizer) for item in batch]
-      found = answer(tokenizer.encode(texts), [item.number for item in batch], size)
+      found = answer(tokenizer.encode([text_of(item) for item in batch]), [item.number for item in batch], size)
       lines = [_line(prompts, request, tokenizer, item, found, row) for row, item in enumerate(batch)]
       if jax.process_index() == 0:
         parts.write(number, lines)
@@ -166,8 +171,9 @@ def _asked(context: Context, request: Request) -> float | int | None:
 
 
 def _prompt_text(
-  prompt: Prompt, context: Context, contexts: ContextSpec, request: Request, tokenizer: Tokenizer
+  prompts: Sequence[Prompt], contexts: ContextSpec, request: Request, tokenizer: Tokenizer, item: _Item
 ) -> str:
+  prompt, context = prompts[item.record], item.context
   messages = condition(prompt.messages, context, _asked(context, request), contexts.place)
   try:
     return tokenizer.prompt_text(messages)
@@ -186,7 +192,7 @@ def _answerer(
   generate_fn = make_generate_fn(
     source.config,
     max_new=request.max_new,
-    end_tokens=[int(tokenizer.end[-1])],
+    end_tokens=tokenizer.end_tokens(source.hf_config.get("eos_token_id")),
     sampling=request.sampling,
     compute_dtype=build.dtype("config.model.compute_dtype", spec.model.compute_dtype),
     attention_chunk=spec.model.attention_chunk,
@@ -200,7 +206,7 @@ def _answerer(
   def answer(prompts: Sequence[TokenIds], numbers: Sequence[int], size: int) -> Generated:
     length = _padded_length(max(map(len, prompts)))
     tokens, padding = np.zeros((size, length), np.int32), np.full(size, length - 1, np.int32)
-    for row, prompt in enumerate(prompts):
+    for row, prompt in zip(range(size), itertools.cycle(prompts), strict=False):  # fillers end when their originals do
       tokens[row, length - len(prompt) :], padding[row] = prompt, length - len(prompt)
     of_row = np.resize(np.asarray(numbers, np.int32), size)
     put = lambda x: jax.make_array_from_callback(x.shape, rows, lambda index: x[index])

@@ -12,6 +12,7 @@ from jax.sharding import Sharding
 
 from amopo_jax.checkpoint import Checkpoints
 from amopo_jax.lora import Base, Split, base_type, check_base, convert_kernel, fingerprint, split_lora
+from amopo_jax.models.config import ModelConfig
 from amopo_jax.models.hf_import import load_params
 from amopo_jax.models.hf_names import get_leaf, leaves, set_leaf
 from amopo_jax.models.lora import abstract_adapters, adapters_at, float_kernel, kernel_leaves, merge_kernel
@@ -33,16 +34,23 @@ def load_policy(source: PolicySource, *, dtype: Any, shardings: Any, seed: int =
   if source.step is not None and has_adapters(source.path):
     return _load_merged(source, dtype=dtype, shardings=shardings).params or {}
   if source.step is not None:
-    target = jax.tree.map(
-      lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=sharding),
-      abstract_params(source.config, dtype),
-      shardings,
-    )
-    return Checkpoints(source.path, read_only=True).restore_params(source.step, target)
+    return _load_checkpoint(source.path, source.step, source.config, dtype=dtype, shardings=shardings)
   if source.path:
     return load_params(source.path, source.config, dtype=dtype, shardings=shardings)
   init = jax.jit(lambda key: init_params(source.config, key, dtype), out_shardings=shardings)
   return init(jax.random.key(seed))
+
+
+def _load_checkpoint(path: str, step: int, config: ModelConfig, *, dtype: Any, shardings: Any) -> Params:
+  """Of a workdir; read as it was saved, since its checksums are of that, then in the type that is wanted."""
+  trained = DTYPES[read_run(path).spec.model.param_dtype]
+  put = lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+  target = jax.tree.map(put, abstract_params(config, trained), shardings)
+  params = Checkpoints(path, read_only=True).restore_params(step, target)
+  if trained == dtype:
+    return params
+  cast = jax.jit(lambda tree: jax.tree.map(lambda leaf: leaf.astype(dtype), tree), out_shardings=shardings)
+  return cast(params)
 
 
 def load_base(source: PolicySource, split: Split, lora: LoraSpec, *, dtype: Any, placed: Any, seed: int) -> Base:

@@ -165,8 +165,10 @@ def _find_pretrained(path: str) -> PolicySource:
 
 def _find_in_workdir(path: str, step: int | None) -> PolicySource:
   model, checkpoints = epath.Path(path) / MODEL_FOLDER, epath.Path(path) / "checkpoints"
-  names = [entry.name for entry in checkpoints.iterdir()] if checkpoints.exists() else []
-  found = sorted(int(name) for name in names if name.isdigit())
+  entries = [entry for entry in checkpoints.iterdir() if entry.name.isdigit()] if checkpoints.exists() else []
+  if "://" in path:  # where nothing can be renamed, Orbax writes under the final name, and this at the end
+    entries = [entry for entry in entries if (entry / "commit_success.txt").exists()]
+  found = sorted(int(entry.name) for entry in entries)
   if not found or (step is not None and step not in found):
     missing = "" if step is None else f" {step}"
     raise InputError(f"{path}: no checkpoint{missing}; there are {found or 'none yet, train first'}")

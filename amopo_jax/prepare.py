@@ -125,6 +125,7 @@ def identify(run: Run) -> dict[str, Any]:
     "tokenizer": run.data.tokenizer.fingerprint,
     "records": {name: found.num_records for name, found in run.data.surveys.items()},
     "pairs": {name: zlib.crc32(found.table.tobytes()) for name, found in run.data.surveys.items()},
+    "texts": {name: found.content for name, found in run.data.surveys.items()},
     "steps": run.num_steps,
   }
 

@@ -10,8 +10,11 @@ def commit() -> str:
   root = Path(__file__).parent.parent
   git = lambda *words: subprocess.run(["git", *words], capture_output=True, text=True, check=False, cwd=root).stdout
   try:
+    top = git("rev-parse", "--show-toplevel").strip()
     found, changes = git("rev-parse", "HEAD").strip(), git("status", "--porcelain", "--untracked-files=no").strip()
   except OSError:  # no git
+    return ""
+  if not top or Path(top).resolve() != root.resolve():  # an environment inside another project's checkout
     return ""
   return f"{found} with changes" if found and changes else found
 

@@ -25,14 +25,14 @@ from amopo_jax.feed import Feed
 from amopo_jax.lora import Base
 from amopo_jax.prepare import Run, identify
 from amopo_jax.state import digests
-from amopo_jax.stopping import StopRequest
+from amopo_jax.stopping import StoppedError, StopRequest
 from amopo_jax.types import Params
 
 Table = Float32[np.ndarray, "N K P"]
 """Sums of log-probabilities, nats, by the number of the pair among all pairs of the run, held-out ones too."""
 
 
-def reference_of(run: Run, workdir: str, base: Base) -> Table | None:
+def reference_of(run: Run, workdir: str, base: Base, stop: StopRequest | None = None) -> Table | None:
   """The reference log-probabilities of a run; None where its objective needs none.
 
   Args:
@@ -40,30 +40,34 @@ def reference_of(run: Run, workdir: str, base: Base) -> Table | None:
     workdir: where they are kept for the run; beside that, a folder of this machine serves other runs with the same
       policy and pairs.
     base: the frozen part of the policy.
+    stop: a request to stop; None: nobody can ask.
 
   Returns:
     Sums by pair, context and member.
+
+  Raises:
+    StoppedError: there was one while they were computed; nothing is kept.
   """
   if not needs_reference(run.spec.objective):
     return None
   name, is_first, content = f"reference-{_key(run)}", jax.process_index() == 0, None
   place = epath.Path(workdir) / f"{name}.npy"
   if not processes.from_first(place.exists() if is_first else None):
-    content = _take_or_compute(run, base, name)
+    content = _take_or_compute(run, base, name, stop or StopRequest())
     if is_first:
       _write(place, content)
   processes.meet()
   return np.load(io.BytesIO(content or place.read_bytes()))
 
 
-def _take_or_compute(run: Run, base: Base, name: str) -> bytes:
+def _take_or_compute(run: Run, base: Base, name: str, stop: StopRequest) -> bytes:
   """Of this machine's folder, by the weights' digest: a model that is trained again keeps its path; b"" elsewhere."""
   params, is_first = run.init().params, jax.process_index() == 0
   weights = hashlib.sha256(json.dumps([digests(params), base.fingerprint], sort_keys=True).encode()).hexdigest()[:16]
   cached = epath.Path(_cache()) / f"{name}-{weights}.npy"
   if processes.from_first(cached.exists() if is_first else None):
     return cached.read_bytes() if is_first else b""
-  content = _to_bytes(_compute(run, params, base))
+  content = _to_bytes(_compute(run, params, base, stop))
   if is_first:
     with contextlib.suppress(OSError):
       _write(cached, content)
@@ -82,6 +86,7 @@ def _key(run: Run) -> str:
   found = {key: value for key, value in identify(run).items() if key != "steps"}
   told = {"found": found, "data": data, "model": model, "step": run.source.step}
   told |= {"seed": None if run.source.path else spec.seed, "row_length": spec.batch.row_length}
+  told |= {"group_rows": spec.batch.group_rows}  # a pair has to fit into them
   return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
@@ -90,7 +95,7 @@ def _cache() -> Path:
   return Path(home) / "amopo_jax" / "reference"
 
 
-def _compute(run: Run, params: Params, base: Base) -> Table:
+def _compute(run: Run, params: Params, base: Base, stop: StopRequest) -> Table:
   """One pass over every pair with the initial policy."""
   datasets = [dataset.laying_out(EVERYTHING) for dataset in (*run.data.train, *run.data.heldout)]
   table = np.full((sum(map(len, datasets)), len(run.data.contexts.names), 2), np.nan, np.float32)
@@ -105,10 +110,13 @@ def _compute(run: Run, params: Params, base: Base) -> Table:
       num_workers=0,
       shuffle=False,
     )
-    for batch in Feed(stream, run.feed, StopRequest()):
+    feed = Feed(stream, run.feed, stop)
+    for batch in feed:
       index, sums = jax.tree.map(np.asarray, run.score_step(params, batch, base.params))
       is_real = index.reshape(-1) >= 0
       table[index.reshape(-1)[is_real]] = sums[is_real]
+    if feed.is_stopped:
+      raise StoppedError
   if not np.isfinite(table).all():
     raise FloatingPointError(f"reference: {int((~np.isfinite(table)).sum())} log-probabilities are not finite")
   return table

@@ -1,11 +1,16 @@
 """Folders of libraries that know only the local disk, in workdirs that may be gs://: copied there and back."""
 
+import atexit
+import fnmatch
 import functools
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from etils import epath
+
+from amopo_jax.models.hf_files import SMALL_FILES
 
 
 def write_folder(path: str, write: Callable[[Path], None]) -> None:
@@ -30,12 +35,13 @@ def write_folder(path: str, write: Callable[[Path], None]) -> None:
 def local_folder(folder: str) -> str:
   """A local folder with the files of one that may be remote: itself, or a copy that lives as long as the process.
 
-  Of a model, the copy has no weights: those are read where they are.
+  Of a model, the copy has no weights, in whatever format: those are read where they are.
   """
   if "://" not in folder:
     return folder
   local = tempfile.mkdtemp(prefix="amopo-")
+  atexit.register(shutil.rmtree, local, ignore_errors=True)
   for file in epath.Path(folder).iterdir():
-    if file.suffix != ".safetensors":
+    if any(fnmatch.fnmatch(file.name, pattern) for pattern in SMALL_FILES) and not file.is_dir():
       (Path(local) / file.name).write_bytes(file.read_bytes())
   return local

@@ -41,10 +41,10 @@ def difference(a: RunSpec, b: RunSpec) -> list[str]:
   values = [
     f"{key}: {show(flat_a, key)} != {show(flat_b, key)}" for key in keys if show(flat_a, key) != show(flat_b, key)
   ]
-  return values or [
+  return values + [
     f"config.data.{name}: {', '.join(x)} != {', '.join(y)} (another order)"
     for name in ("contexts", "train", "heldout")
-    if (x := list(getattr(a.data, name))) != (y := list(getattr(b.data, name)))
+    if (x := list(getattr(a.data, name))) != (y := list(getattr(b.data, name))) and set(x) == set(y)
   ]
 
 

@@ -24,6 +24,15 @@ class StopRequest:
   def __bool__(self) -> bool:
     return bool(self.signal_name)
 
+  @property
+  def told_by(self) -> str:
+    """What ended a run that was asked to stop: another process may have received the signal."""
+    return self.signal_name or "a signal to another process"
+
+
+class StoppedError(Exception):
+  """Somebody asked the process to stop, and what it was doing cannot be gone on with later."""
+
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:

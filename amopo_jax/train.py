@@ -28,7 +28,7 @@ from amopo_jax.reference import Table, reference_of
 from amopo_jax.run_codec import to_dict
 from amopo_jax.run_spec import RunSpec
 from amopo_jax.state import TrainState, digests
-from amopo_jax.stopping import StopRequest, stop_on_signals
+from amopo_jax.stopping import StoppedError, StopRequest, stop_on_signals
 from amopo_jax.summary import show_summary
 from amopo_jax.types import Batch, RunFailure
 from amopo_jax.watchdog import Watchdog
@@ -78,7 +78,10 @@ def train(spec: RunSpec, workdir: str, console: Console) -> Outcome:
 def _train(run: Run, workdir: str, console: Console, stop: StopRequest, launched: float) -> Outcome:
   checkpoints = open_workdir(run, workdir)
   base = run.load_base()
-  reference = reference_of(run, workdir, base)
+  try:
+    reference = reference_of(run, workdir, base, stop)
+  except StoppedError:
+    return Outcome(checkpoints.latest_step() or 0, stop.told_by)
   step, state, meta = start_or_resume(run, checkpoints)
   if step:
     check_base(base.fingerprint, meta.get("base", ""), workdir, run.spec.model.path)
@@ -141,7 +144,7 @@ class _Loop:
     digests(state)  # and this not at the first save
     feed = Feed(stream, self.run.feed, self.stop, self.reference)
     pending, values = None, None
-    self._window.restart_clock()
+    self._window.start_clock()
     while (batch := self._next_batch(feed, step)) is not None:
       state, metrics = self.run.train_step(state, batch, self.base.params)
       self._report(pending)
@@ -158,16 +161,12 @@ class _Loop:
     self._save(state, feed, values)
     self.checkpoints.wait()
     stream.close()
-    return Outcome(step, self._stopped_by())
+    return Outcome(step, self.stop.told_by if self._is_stopped else "")
 
   def _next_batch(self, feed: Feed, step: int) -> Batch | None:
     """What step `step + 1` is made of, None when the run is complete or asked to stop."""
     steps = self.run.spec.train.steps
     return None if self._is_stopped or (steps and step >= steps) else next(feed, None)
-
-  def _stopped_by(self) -> str:
-    """The signal that ended the run, which another process may have received."""
-    return (self.stop.signal_name or "a signal to another process") if self._is_stopped else ""
 
   def _is_milestone(self, step: int) -> bool:
     loop = self.run.spec.train
@@ -176,10 +175,10 @@ class _Loop:
   def _milestone(self, step: int, state: TrainState, feed: Feed) -> dict[str, float] | None:
     """Evaluates, then saves, whichever is due; the metrics of all steps so far have been seen to be finite."""
     loop = self.run.spec.train
-    values = self._evaluate(step, state) if _is_due(step, loop.eval_every) else None
-    if _is_due(step, loop.save_every) and not self._is_stopped:
-      self._save(state, feed, values)
-    self._window.restart_clock()
+    with self._window.paused():
+      values = self._evaluate(step, state) if _is_due(step, loop.eval_every) else None
+      if _is_due(step, loop.save_every) and not self._is_stopped:
+        self._save(state, feed, values)
     return values
 
   def _report(self, pending: _Pending | None) -> None:

@@ -80,7 +80,7 @@ def test_pairs_that_are_skipped_because_no_prompt_fits_cannot_be_missed(said, wo
 
 def test_more_reasons_than_one_can_read_are_added_up():
   reasons = tuple(SkipReason(9 - number, f"f:{number}: [reason] {number}") for number in range(7))
-  found = Survey(90, 42, reasons, 0, 48, 0, 0, (0,), (0,), np.zeros((48, 2), np.int32))
+  found = Survey(90, 42, reasons, 0, 48, 0, 0, (0,), (0,), np.zeros((48, 2), np.int32), 0)
   lines = warn_of_skips("d", found)
   assert lines[1:3] == ["  9 × such as f:0: [reason] 0", "  8 × such as f:1: [reason] 1"]
   assert lines[-1] == "  7 × for 2 other reasons"

@@ -13,7 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from amopo_jax import mesh
 from amopo_jax.checkpoint import Checkpoints
 from amopo_jax.state import init_state
-from amopo_jax.types import InputError
+from amopo_jax.types import InputError, RunFailure
 
 TX = optax.adamw(1e-3)
 KERNEL = np.random.default_rng(0).standard_normal((64, 32)).astype(np.float32)
@@ -57,6 +57,14 @@ def test_an_empty_workdir_restores_nothing(tmp_path, target):
 def test_the_newest_and_the_best_are_kept(tmp_path):
   lowest = save_steps(tmp_path, range(1, 7), keep=2, best_metric="eval_loss", best_is_highest=False)
   assert lowest.steps() == [2, 5, 6]
+
+
+def test_the_best_is_known_after_a_restart(tmp_path):
+  best = {"keep": 2, "best_metric": "eval_loss", "best_is_highest": False}
+  for steps in (range(1, 5), range(5, 7), range(7, 8)):
+    kept = save_steps(tmp_path, steps, **best)
+    kept.close()
+  assert kept.steps() == [2, 6, 7]
 
 
 def test_without_a_best_metric_only_the_newest_are_kept(tmp_path):
@@ -159,6 +167,39 @@ def test_a_broken_newest_checkpoint_is_set_aside_and_the_one_before_is_used(tmp_
   assert "2 cannot be read" in caplog.text
   checkpoints.save(state_at(2), {"stream": {"next": 2}})
   checkpoints.wait()
+  assert checkpoints.steps() == [1, 2]
+
+
+def test_a_step_that_breaks_again_is_set_aside_under_another_name(tmp_path, target):
+  for _ in range(2):
+    save_steps(tmp_path, [1, 2]).close()
+    flip_one(tmp_path / "checkpoints" / "2")
+    restored = Checkpoints(str(tmp_path)).restore(target)
+    assert restored is not None
+    assert restored.step == 1
+  assert sorted(path.name for path in (tmp_path / "unreadable").iterdir()) == ["2", "2-1"]
+
+
+def test_where_none_can_be_read_for_another_reason_none_is_moved(tmp_path, target, monkeypatch):
+  save_steps(tmp_path, [1, 2]).close()
+  checkpoints = Checkpoints(str(tmp_path))
+  with monkeypatch.context() as patch:
+    patch.setattr(checkpoints, "restore_step", lambda *given: (_ for _ in ()).throw(MemoryError("no room")))
+    with pytest.raises(InputError, match=r"none of the checkpoints \[1, 2\] can be read.*left there.*no room"):
+      checkpoints.restore(target)
+  restored = Checkpoints(str(tmp_path)).restore(target)
+  assert restored is not None
+  assert restored.step == 2
+
+
+def test_of_several_processes_one_that_cannot_read_stops_all_and_moves_nothing(tmp_path, target, monkeypatch):
+  save_steps(tmp_path, [1, 2]).close()
+  flip_one(tmp_path / "checkpoints" / "2")
+  checkpoints = Checkpoints(str(tmp_path))
+  monkeypatch.setattr(jax, "process_count", lambda: 2)
+  monkeypatch.setattr(checkpoints, "restore_step", lambda *given: (_ for _ in ()).throw(OSError("stale handle")))
+  with pytest.raises(RunFailure, match=r"2: cannot be read .*stale handle.*move it away"):
+    checkpoints.restore(target)
   assert checkpoints.steps() == [1, 2]
 
 

@@ -1,5 +1,6 @@
 """The tool around the loop: lines, contexts, batches, and going on after an interruption."""
 
+import dataclasses
 import json
 
 import pytest
@@ -90,6 +91,9 @@ def test_it_goes_on_after_an_interruption_and_repeats_nothing(made, spec, prompt
   other = Request(str(prompts), max_new=NEW, batch_size=8, num_samples=2, sampling=Sampling(0.5))
   with pytest.raises(InputError, match=r"out\.partial: holds batches of another request"):
     generate(spec, other, str(tmp_path / "out"))
+  asked_otherwise = dataclasses.replace(spec, data=dataclasses.replace(spec.data, place="after"))
+  with pytest.raises(InputError, match=r"out\.partial: holds batches of another request"):
+    generate(asked_otherwise, other._replace(sampling=Sampling(1.0)), str(tmp_path / "out"))
   monkeypatch.setattr(module.Parts, "write", counted)
   assert made("out", num_samples=2, sampling=Sampling(1.0)) == whole
   assert written == [0, 1, 2]

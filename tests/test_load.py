@@ -59,6 +59,14 @@ def load(path):
   return source, load_policy(source, dtype=jnp.float32, shardings=on_one_device(source.config))
 
 
+def test_a_workdir_s_policy_comes_in_the_type_that_is_wanted(trained):
+  source, params = load(trained[0])
+  halves = load_policy(source, dtype=jnp.bfloat16, shardings=on_one_device(source.config))
+  for half, whole in zip(jax.tree.leaves(halves), jax.tree.leaves(params), strict=True):
+    assert half.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(half, whole.astype(jnp.bfloat16))
+
+
 def compute(params, config):
   return hidden_states(params, config, ROWS, compute_dtype=jnp.float32, remat="none", attention_chunk=8)
 

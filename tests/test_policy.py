@@ -97,6 +97,21 @@ def test_a_workdir_without_a_checkpoint_says_so(trained, tmp_path):
     find_policy(str(tmp_path), {})
 
 
+def test_in_a_bucket_a_checkpoint_counts_once_it_is_complete(trained, bucket):
+  del bucket
+  there = epath.Path("gs://bucket/run")
+  for name in ("run.json", "model/config.json"):
+    (there / name).parent.mkdir(parents=True, exist_ok=True)
+    (there / name).write_text((trained[0] / name).read_text())
+  for step in (20, 40):
+    (there / "checkpoints" / str(step) / "state").mkdir(parents=True)
+    (there / "checkpoints" / str(step) / "state" / "manifest").write_text("")
+  (there / "checkpoints" / "20" / "commit_success.txt").write_text("")
+  assert find_policy("gs://bucket/run", {}).step == 20
+  with pytest.raises(InputError, match=r"no checkpoint 40; there are \[20\]"):
+    find_policy("gs://bucket/run", {}, step=40)
+
+
 def test_the_record_of_a_run_survives_the_way_to_disk(make_spec, tmp_path):
   record = RunRecord(make_spec(mesh__rules=((".*", ("fsdp", None)),)), 7, "abc")
   write_run(str(tmp_path), record)

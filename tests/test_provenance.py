@@ -31,3 +31,14 @@ def test_there_is_none_outside_of_a_checkout_or_without_git(tmp_path, monkeypatc
 
 def test_the_processor_has_a_name():
   assert provenance.processor()
+
+
+def test_there_is_none_where_the_package_lies_in_another_project_s_checkout(tmp_path, monkeypatch):
+  (tmp_path / "venv" / "package").mkdir(parents=True)
+  git = lambda *words: subprocess.run(
+    ["git", "-c", "user.name=a", "-c", "user.email=a@b", *words], cwd=tmp_path, check=True, capture_output=True
+  )
+  git("init", "-q")
+  git("commit", "-qm", "one", "--allow-empty")
+  monkeypatch.setattr(provenance, "__file__", str(tmp_path / "venv" / "package" / "provenance.py"))
+  assert provenance.commit() == ""

@@ -1,6 +1,9 @@
 """The sums against `amopo score`'s, what is kept where, and a run that trains on them."""
 
+import json
+import os
 import shutil
+import signal
 
 import jax
 import numpy as np
@@ -10,7 +13,8 @@ from rich.console import Console
 from amopo_jax import reference as module
 from amopo_jax.prepare import prepare
 from amopo_jax.reference import reference_of
-from amopo_jax.train import train
+from amopo_jax.stopping import StoppedError, StopRequest
+from amopo_jax.train import Outcome, train
 from amopo_jax.writers import read_metrics
 
 
@@ -51,7 +55,9 @@ def test_what_training_leaves_out_has_its_sums_all_the_same_and_under_the_same_n
   other = prepare(make_spec(objective__name="lambda_dpo", objective__beta=0.1, **keys), None)
   assert not other.data.train[0][0].is_laid_out.all() or other.data.train[0].recipe.layout.contexts == 1
   assert module._key(other) == module._key(run)
-  np.testing.assert_allclose(module._compute(other, other.init().params, other.load_base()), table, rtol=1e-5)
+  np.testing.assert_allclose(
+    module._compute(other, other.init().params, other.load_base(), StopRequest()), table, rtol=1e-5
+  )
 
 
 def test_a_model_that_was_trained_again_under_its_old_path_has_other_sums(run, tmp_path, cache):
@@ -66,10 +72,48 @@ def test_a_model_that_was_trained_again_under_its_old_path_has_other_sums(run, t
 
 def test_another_policy_or_other_pairs_have_another_name(run, make_spec):
   others = [{"seed": 5}, {"data__heldout_fraction": 0.0, "data__place": "before"}, {"model__compute_dtype": "bfloat16"}]
+  others += [{"batch__group_rows": 4}]
   names = {module._key(run)}
   for changes in others:
     names.add(module._key(prepare(make_spec(objective__name="dpo", **changes), None)))
   assert len(names) == 1 + len(others)
+
+
+def test_a_request_to_stop_ends_the_pass_and_keeps_nothing(run, tmp_path, cache):
+  stop = StopRequest()
+  stop.signal_name = "SIGTERM"
+  with pytest.raises(StoppedError):
+    reference_of(run, str(tmp_path / "one"), run.load_base(), stop)
+  assert not cache.exists()
+  assert not list((tmp_path / "one").glob("*.npy"))
+
+
+def test_a_run_that_is_asked_to_stop_meanwhile_says_so_and_can_be_started_again(make_spec, tmp_path, monkeypatch):
+  spec = make_spec(objective__name="dpo", objective__beta=0.5, train__steps=2)
+
+  def interrupted(*given):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return compute(*given)
+
+  compute = module._compute
+  with monkeypatch.context() as patch:
+    patch.setattr(module, "_compute", interrupted)
+    assert train(spec, str(tmp_path / "run"), Console(quiet=True)) == Outcome(0, "SIGTERM")
+  assert train(spec, str(tmp_path / "run"), Console(quiet=True)) == Outcome(2, "")
+
+
+def test_texts_that_were_edited_in_place_have_other_sums(run, make_spec, world, tmp_path):
+  lines = (world / "train.jsonl").read_text().splitlines()
+  record = json.loads(lines[0])
+  record["responses"][0]["content"] += " more"
+  train_file = tmp_path / "train.jsonl"
+
+  def key(first):
+    train_file.write_text("\n".join([first, *lines[1:]]) + "\n")
+    return module._key(prepare(make_spec(objective__name="dpo", data__train__world__path=str(train_file)), None))
+
+  assert key(json.dumps(record)) != key(lines[0])
+  assert key(lines[0]) == key(lines[0])
 
 
 def test_dpo_starts_at_log_two_and_learns(make_spec, tmp_path):

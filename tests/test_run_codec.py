@@ -57,6 +57,8 @@ def test_two_runs_differ_in_keys_and_in_the_order_of_the_contexts(make_spec):
   assert run_codec.difference(spec, dataclasses.replace(spec, data=turned)) == [
     "config.data.contexts: helpfulness, correctness != correctness, helpfulness (another order)"
   ]
+  both = run_codec.difference(spec, dataclasses.replace(make_spec(train__log_every=9), data=turned))
+  assert [line.partition(":")[0] for line in both] == ["config.train.log_every", "config.data.contexts"]
 
 
 @pytest.mark.parametrize("key", run_spec.AT_LEAST)

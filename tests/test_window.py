@@ -1,3 +1,5 @@
+import time
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -25,6 +27,35 @@ def test_a_line_is_the_mean_over_its_steps_and_the_next_one_begins():
   assert line["throughput/seconds_per_step"] > 0
   with pytest.raises(ValueError, match="no step"):
     window.close()
+
+
+def test_rates_leave_out_pauses_and_steps_of_before_a_restart(monkeypatch):
+  now = [100.0]
+  monkeypatch.setattr(time, "monotonic", lambda: now[0])
+
+  def step(window, seed):
+    now[0] += 2.0
+    window.add(sums(seed))
+
+  window = Window(CONTEXTS)
+  step(window, 0)
+  with window.paused():
+    now[0] += 50.0
+  step(window, 1)
+  saved = window.state
+  line = window.close()
+  assert line["throughput/seconds_per_step"] == 2.0
+  assert line["throughput/pairs_per_second"] == pytest.approx(float(sums(0).pairs + sums(1).pairs) / 4)
+  resumed = Window(CONTEXTS)
+  resumed.set_state(saved)
+  now[0] += 30.0
+  resumed.start_clock()
+  step(resumed, 2)
+  line = resumed.close()
+  assert line["throughput/seconds_per_step"] == 2.0
+  assert line["throughput/tokens_per_second"] == pytest.approx(float(sums(2).tokens) / 2, rel=1e-5)
+  step(resumed, 3)
+  assert resumed.close()["throughput/seconds_per_step"] == 2.0
 
 
 def test_a_state_goes_on_as_if_nothing_had_happened():

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from amopo_jax.data.contexts import ContextSpec, order, render, wanted
 from amopo_jax.data.encoded import Dropped, EncodedPair
-from amopo_jax.data.records import Message, Pair, Response
+from amopo_jax.data.records import Message, Pair
 from amopo_jax.data.tokenizer import TokenIds, Tokenizer
 from amopo_jax.types import InputError
 
@@ -69,7 +69,7 @@ def encode_pair(
   """
   is_ordered, score_gap = order(pair, contexts)
   prompts = _encode_prompts(pair.prompt, pair, contexts, tokenizer)
-  responses = tokenizer.encode_responses([response.content for response in _responses(pair)])
+  responses = tokenizer.encode_responses(_response_texts(pair, tokenizer))
   num_cut, num_tokens = 0, _longest(prompts) + _longest(responses)
   if num_tokens > limits.max_length:
     if limits.too_long != "cut":
@@ -98,7 +98,7 @@ def fits_by_bytes(pair: Pair, contexts: ContextSpec, tokenizer: Tokenizer, max_l
     True if it cannot be too long; False if one has to look.
   """
   prompt = max(map(tokenizer.most_tokens, _prompt_texts(pair.prompt, pair, contexts, tokenizer)))
-  response = max(tokenizer.most_tokens(response.content) for response in _responses(pair)) + len(tokenizer.end)
+  response = max(map(tokenizer.most_tokens, _response_texts(pair, tokenizer))) + len(tokenizer.end)
   return prompt + response + _PREFIX_TOKENS <= max_length
 
 
@@ -106,14 +106,17 @@ _PREFIX_TOKENS = 4
 """SentencePiece vocabularies begin a text with a token of their own; generously bounded."""
 
 
-def _responses(pair: Pair) -> tuple[Response, ...]:
-  return (pair.chosen, pair.rejected, *pair.others)
-
-
 def _encode_prompts(
   prompt: tuple[Message, ...], pair: Pair, contexts: ContextSpec, tokenizer: Tokenizer
 ) -> tuple[TokenIds, ...]:
   return tuple(tokenizer.encode(_prompt_texts(prompt, pair, contexts, tokenizer)))
+
+
+def _response_texts(pair: Pair, tokenizer: Tokenizer) -> list[str]:
+  try:
+    return [tokenizer.response_text(response.content) for response in (pair.chosen, pair.rejected, *pair.others)]
+  except InputError as error:
+    raise InputError(f"{pair.origin}: {error}") from None
 
 
 def _prompt_texts(prompt: tuple[Message, ...], pair: Pair, contexts: ContextSpec, tokenizer: Tokenizer) -> list[str]:

@@ -1,5 +1,6 @@
 """What one reading of every record brings to light, here or spread over processes."""
 
+import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -28,6 +29,7 @@ class FoundPair(NamedTuple):
     score_gap: see `contexts.order`.
     is_cut: it will lose tokens.
     is_dropped: it is too long and will be left out.
+    content: CRC-32 of its texts and scores.
   """
 
   record: int
@@ -35,6 +37,7 @@ class FoundPair(NamedTuple):
   score_gap: Float32[np.ndarray, "K"]
   is_cut: bool
   is_dropped: bool
+  content: int
 
 
 class FoundRecord(NamedTuple):
@@ -92,8 +95,9 @@ def _look_at(recipe: Recipe, record: int) -> FoundRecord:
 def _look_at_pair(recipe: Recipe, record: int, number: int, pair: Pair) -> FoundPair:
   _, gaps = order(pair, recipe.contexts)
   surely_fine = min(recipe.limits.max_length, recipe.pack.safe_length)
+  content = zlib.crc32(repr((pair.prompt, pair.chosen, pair.rejected, pair.wanted)).encode())
   if fits_by_bytes(pair, recipe.contexts, recipe.tokenizer, surely_fine):
-    return FoundPair(record, number, gaps, is_cut=False, is_dropped=False)
+    return FoundPair(record, number, gaps, is_cut=False, is_dropped=False, content=content)
   encoded = recipe.encode(pair)
   is_dropped = isinstance(encoded, Dropped)
-  return FoundPair(record, number, gaps, not is_dropped and encoded.num_cut > 0, is_dropped)
+  return FoundPair(record, number, gaps, not is_dropped and encoded.num_cut > 0, is_dropped, content)

@@ -2,6 +2,7 @@
 
 import array
 import dataclasses
+import zlib
 
 import numpy as np
 from jaxtyping import Int32
@@ -27,6 +28,7 @@ class Survey:
     num_tied: pairs without a difference in the dimension, per context.
     num_inverted: pairs in which the dimension prefers the rejected response, per context.
     table: (number of the record, number of the pair in it) of every pair.
+    content: CRC-32 of the pairs' texts and scores, in their order.
   """
 
   num_records: int
@@ -39,6 +41,7 @@ class Survey:
   num_tied: tuple[int, ...]
   num_inverted: tuple[int, ...]
   table: Int32[np.ndarray, "N 2"]
+  content: int
 
 
 def survey(recipe: Recipe, *, num_workers: int = 0) -> Survey:
@@ -74,6 +77,7 @@ def survey(recipe: Recipe, *, num_workers: int = 0) -> Survey:
     num_tied=tuple(tally.num_tied.tolist()),
     num_inverted=tuple(tally.num_inverted.tolist()),
     table=np.asarray(tally.table, np.int32).reshape(-1, 2),
+    content=tally.content,
   )
 
 
@@ -81,7 +85,7 @@ class _Tally:
   """Running counts; of a pair it keeps two integers."""
 
   def __init__(self, num_contexts: int):
-    self.num_records = self.num_undecided = self.num_cut = self.num_dropped = 0
+    self.num_records = self.num_undecided = self.num_cut = self.num_dropped = self.content = 0
     self.num_tied, self.num_inverted = np.zeros((2, num_contexts), np.int64)
     self.skips = SkipTally()
     self.table = array.array("i")
@@ -102,3 +106,4 @@ class _Tally:
     self.num_tied += pair.score_gap == 0
     self.num_inverted += pair.score_gap < 0
     self.table.extend((pair.record, pair.number))
+    self.content = zlib.crc32(pair.content.to_bytes(4, "big"), self.content)

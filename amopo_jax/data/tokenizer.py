@@ -1,8 +1,7 @@
 """The tokenizer as this system needs it: where a response begins and ends, and a name for its vocabulary.
 
-Prompt and response are tokenised apart, so that no token spans the boundary. Where the boundary lies is asked of
-the chat template itself: it renders a placeholder in the assistant's place; what precedes the placeholder is the
-prompt (with Qwen3's empty think block, where the template has one), what follows it ends the turn.
+Prompt and response are tokenised apart, so that no token spans the boundary, which the chat template sets
+(`chat_template.py`).
 """
 
 import functools
@@ -13,24 +12,17 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jinja2
 import numpy as np
 import tokenizers
 import transformers
 from jaxtyping import Int32
 
+from amopo_jax.data.chat_template import FIXED_VARIABLES, ChatTemplate
 from amopo_jax.data.records import Message
 from amopo_jax.types import InputError
 
 TokenIds = Int32[np.ndarray, "_"]
 """Tokens of one text; no two need be equally long."""
-
-_PLACEHOLDER = "@@response@@"
-_FIXED_VARIABLES = ("messages", "add_generation_prompt", "tokenize")
-"""What a chat template is called with here, whatever the user wants."""
-
-_MARGIN = "\n "
-"""White space put around the placeholder to see whether the template strips it."""
 
 
 class Tokenizer:
@@ -48,12 +40,13 @@ class Tokenizer:
     self, tokenizer: transformers.PreTrainedTokenizerBase, name: str, template_kwargs: Mapping[str, Any] | None = None
   ):
     self.name = name
-    self._template_kwargs = dict(template_kwargs or {})
     self._tokenizer: Any = tokenizer  # the types of its results depend on its arguments
     self._backend.no_truncation()
     self._backend.no_padding()
-    self._strip, tail = self._probe_template()
-    self.end = self._end_of_turn(tail)
+    self._template = ChatTemplate(tokenizer, name, template_kwargs or {})
+    self.end = self._end_of_turn(self._template.tail)
+    bare, spaced = self.encode(["x", " x"])
+    self._adds_space = np.array_equal(bare, spaced)  # to a text, as SentencePiece does
 
   @functools.cached_property
   def vocab_size(self) -> int:
@@ -76,12 +69,13 @@ class Tokenizer:
       messages: the prompt, its last message the user's.
 
     Returns:
-      Text; special tokens are spelled out in it.
+      Text; special tokens are spelled out in it. Without the last space where each response begins with one anyway.
 
     Raises:
-      InputError: the template refuses the dialogue, e.g. because it knows no system role.
+      InputError: see `ChatTemplate.prompt`.
     """
-    return self._render(messages, _PLACEHOLDER).rpartition(_PLACEHOLDER)[0]
+    text = self._template.prompt(messages)
+    return text.removesuffix(" ") if self._adds_space else text
 
   def encode(self, texts: Sequence[str]) -> list[TokenIds]:
     """Tokens of each text, nothing added.
@@ -103,10 +97,25 @@ class Tokenizer:
 
     Returns:
       One array per text, `end` included.
+
+    Raises:
+      InputError: see `ChatTemplate.response`.
     """
-    left, right = self._strip
-    stripped = [content.lstrip(left).rstrip(right) for content in contents]
-    return [np.concatenate([ids, self.end]) for ids in self.encode(stripped)]
+    texts = [self.response_text(content) for content in contents]
+    return [np.concatenate([ids, self.end]) for ids in self.encode(texts)]
+
+  def response_text(self, content: str) -> str:
+    """What is tokenised of a response; InputError: see `ChatTemplate.response`."""
+    return self._template.response(content)
+
+  def end_tokens(self, told: int | Sequence[int] | None) -> list[int]:
+    """Where a policy stops: at the end of a turn, or, if it was not trained to end turns, of a text.
+
+    Args:
+      told: `eos_token_id` of its model's config.
+    """
+    others = [self._tokenizer.eos_token_id, *(told if isinstance(told, Sequence) else [told])]
+    return list(dict.fromkeys([int(self.end[-1]), *(token for token in others if token is not None)]))
 
   def most_tokens(self, text: str) -> int:
     """How many tokens a text may have at most: one per byte of its normal form, which may be longer than the text."""
@@ -136,7 +145,7 @@ class Tokenizer:
     Returns:
       Text.
     """
-    return self._tokenizer.decode(ids.tolist(), skip_special_tokens=False)
+    return self._tokenizer.decode(ids.tolist(), skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
   def save(self, directory: str | os.PathLike[str]) -> None:
     """Writes the files that `load_tokenizer` and `transformers` read.
@@ -158,27 +167,6 @@ class Tokenizer:
   @property
   def _backend(self) -> tokenizers.Tokenizer:
     return self._tokenizer.backend_tokenizer
-
-  def _render(self, messages: Sequence[Message], response: str) -> str:
-    turns = [{"role": message.role, "content": message.content} for message in messages]
-    turns.append({"role": "assistant", "content": response})
-    try:
-      return self._tokenizer.apply_chat_template(turns, tokenize=False, **self._template_kwargs)
-    except jinja2.TemplateError as error:
-      raise InputError(f"chat template of {self.name}: {error}; change the dialogue or the template") from None
-
-  def _probe_template(self) -> tuple[tuple[str | None, str | None], str]:
-    """What the template strips off both ends of a response, and what it writes behind one."""
-    text = self._render([Message("user", "?")], _MARGIN + _PLACEHOLDER + _MARGIN[::-1])
-    before, found, after = text.rpartition(_PLACEHOLDER)
-    if not found or not before:
-      raise InputError(
-        f"tokenizer {self.name}: its chat template does not write the assistant's text; fix the template"
-      )
-    bare = self._render([Message("user", "?")], _PLACEHOLDER)
-    head, _, tail = bare.rpartition(_PLACEHOLDER)
-    left, right = before.removeprefix(head), after.removesuffix(tail)
-    return (_stripped(left, _MARGIN), _stripped(right, _MARGIN[::-1])), tail
 
   def _end_of_turn(self, tail: str) -> TokenIds:
     (ids,) = self.encode([tail])
@@ -222,7 +210,7 @@ def load_tokenizer(name: str | os.PathLike[str], template_kwargs: Mapping[str, A
   if not isinstance(tokenizer.chat_template, str):
     raise InputError(f"tokenizer {name}: has no chat template; add chat_template.jinja or take an instruct tokenizer")
   for key in template_kwargs or {}:
-    if key in _FIXED_VARIABLES or key not in tokenizer.chat_template:
+    if key in FIXED_VARIABLES or key not in tokenizer.chat_template:
       raise InputError(f"tokenizer {name}: template_kwargs: its chat template takes no '{key}'; leave that out")
   return Tokenizer(tokenizer, name, template_kwargs)
 
@@ -238,8 +226,3 @@ def is_read_alike(directory: str | os.PathLike[str]) -> bool:
   """
   theirs = Tokenizer(transformers.AutoTokenizer.from_pretrained(str(directory)), str(directory))
   return theirs.fingerprint == load_tokenizer(directory).fingerprint
-
-
-def _stripped(kept: str, margin: str) -> str | None:
-  """Argument for str.lstrip/rstrip that strips what the template stripped of the margin; None strips everything."""
-  return "".join(set(margin) - set(kept)) if kept else None

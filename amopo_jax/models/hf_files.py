@@ -26,7 +26,7 @@ AnyPath = Path | epath.Path
 CONFIG, SINGLE, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 
 _HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
-_SMALL_FILES = ["*.json", "*.jinja", "tokenizer*", "*.model", "merges.txt", "vocab.txt"]
+SMALL_FILES = ["*.json", "*.jinja", "tokenizer*", "*.model", "merges.txt", "vocab.txt"]
 _DOWNLOAD_TIMEOUT_S = 10.0
 
 
@@ -73,7 +73,7 @@ def resolve_model(path_or_hub_name: str | os.PathLike[str], *, with_weights: boo
     return directory
   if directory.exists() or not _HUB_NAME.fullmatch(name):
     raise InputError(f"{name}: not a directory; give a model directory with {CONFIG}, or ORGANISATION/NAME of the Hub")
-  patterns = _SMALL_FILES + (["*.safetensors"] if with_weights else [])
+  patterns = SMALL_FILES + (["*.safetensors"] if with_weights else [])
   try:
     # Sub-directories hold the weights in other formats ("original/", "onnx/"), and so does "consolidated".
     found = snapshot_download(

@@ -110,6 +110,61 @@ def test_refusal_of_the_template_is_an_input_error(with_template):
     with_template(WITHOUT_SYSTEM).prompt_text(DIALOGUE)
 
 
+LATE_SYSTEM = (
+  "{% if messages[0].role == 'system' %}{% set system = messages[0].content %}{% endif %}"
+  "{% for m in messages %}{% if m.role == 'user' %}{{ '[INST] ' }}"
+  "{% if loop.last and system is defined %}{{ system + '\n\n' }}{% endif %}{{ m.content + '[/INST]' }}"
+  "{% elif m.role == 'assistant' %}{{ ' ' + m.content + '<|im_end|>' }}{% endif %}{% endfor %}"
+)
+REASONING = (
+  "{% for m in messages %}{% set parts = m.content.split('</think>') %}"
+  "{{ m.role + ': ' + ('<think>' + parts[0].replace('<think>', '') + '</think>' if parts | length > 1 else '') }}"
+  "{{ ' ' + parts[-1] + '<|im_end|>' }}{% endfor %}"
+)
+DATED = "{% for m in messages %}{{ strftime_now('%Y-%m-%d') + m.content + '<|im_end|>' }}{% endfor %}"
+
+
+def test_a_template_that_leaves_the_system_message_out_is_refused_where_there_is_one(with_template):
+  tokenizer = with_template(LATE_SYSTEM)
+  assert tokenizer.prompt_text(DIALOGUE[1:]) == "[INST] Hi[/INST] Yes?<|im_end|>[INST] Why?[/INST] "
+  with pytest.raises(InputError, match="leaves the system message out"):
+    tokenizer.prompt_text(DIALOGUE)
+
+
+def test_reasoning_is_refused_where_the_template_takes_it_out_of_the_response(tokenizer, with_template):
+  reasoned = "<think>so</think>Yes"
+  assert tokenizer.decode(tokenizer.encode_responses([reasoned])[0]) == reasoned + "<|im_end|>"
+  with pytest.raises(InputError, match="takes the reasoning before </think> out of a response"):
+    with_template(REASONING).encode_responses(["Yes", reasoned])
+  assert with_template(REASONING).encode_responses(["Yes"])
+
+
+def test_a_template_that_asks_for_the_date_gets_the_same_one_every_day(with_template):
+  assert with_template(DATED).prompt_text([Message("user", "?")]) == "2024-07-26?<|im_end|>2024-07-26"
+
+
+def test_a_space_that_sentencepiece_adds_is_not_there_twice(tmp_path):
+  words = {"<unk>": 0, "</s>": 1, "\u2581": 2, "\u2581Hi": 3, "Hi": 4, "[/INST]": 5, "x": 6, "\u2581x": 7}
+  backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="<unk>"))
+  backend.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace(prepend_scheme="always")
+  backend.add_special_tokens(["</s>", "[/INST]"])
+  hf = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>", unk_token="<unk>")
+  hf.chat_template = (
+    "{% for m in messages %}{{ m.content + '[/INST]' if m.role == 'user' else ' ' + m.content + '</s>' }}{% endfor %}"
+  )
+  tokenizer = Tokenizer(hf, "pieces")
+  prompt = tokenizer.prompt_text([Message("user", "Hi")])
+  assert prompt == "Hi[/INST]"
+  apart = [*tokenizer.encode([prompt])[0], *tokenizer.encode_responses(["Hi"])[0]]
+  assert apart == tokenizer.encode(["Hi[/INST] Hi</s>"])[0].tolist() == [3, 5, 3, 1]
+
+
+def test_a_policy_stops_at_the_end_of_a_turn_or_of_a_text(tokenizer, with_template):
+  turn, text = (int(tokenizer.encode([name])[0][0]) for name in ("<|im_end|>", "<|endoftext|>"))
+  assert with_template(TRIMMING, eos_token="<|endoftext|>").end_tokens([turn, 7]) == [turn, text, 7]
+  assert with_template(TRIMMING, eos_token="<|im_end|>").end_tokens(None) == [turn]
+
+
 def test_template_that_drops_the_response_is_refused(with_template):
   with pytest.raises(InputError, match="does not write the assistant's text"):
     with_template("{{ messages[0].content }}")
