@@ -19,6 +19,9 @@ def announce(run: Run, console: Console) -> None:
   """Prints devices, model, batch, counts of pairs, and one decoded sample per context."""
   console.print(_where(run))
   console.print(_batch(run))
+  longest = run.spec.data.max_length or run.spec.batch.row_length
+  for line in warn_of_length(longest, run.source.config.max_positions):
+    console.print(Text(line, style="bold red"), soft_wrap=True)
   for name, found in run.data.surveys.items():
     console.print(describe_counts(name, found))
     console.print(_describe_order(found, run.data.contexts.names))
@@ -35,6 +38,12 @@ def describe_counts(name: str, found: Survey) -> str:
     f"data {name}: {found.num_pairs} pairs of {found.num_records} records; "
     f"{found.num_cut} cut, {found.num_dropped} dropped, {found.num_skipped} skipped, {found.num_undecided} undecided"
   )
+
+
+def warn_of_length(longest: int, positions: int) -> list[str]:
+  """A line where sequences may be longer, in tokens, than the model was made for."""
+  told = f"WARNING: config.data.max_length: up to {longest} tokens, but the model was made for {positions} positions"
+  return [told] if longest > positions else []
 
 
 def warn_of_skips(name: str, found: Survey) -> list[str]:

@@ -29,6 +29,12 @@ def test_it_says_where_with_what_and_on_which_pairs(said):
   assert "from random weights; attention xla_blocks\n" in text
   assert f"{len(run.data.train[0])} training pairs, {len(run.data.heldout[0])} held out; 7 steps of 8 rows" in text
   assert "the mean (not the sum) of token log-probabilities" in text
+  assert "WARNING" not in text
+
+
+def test_sequences_that_may_be_longer_than_the_model_was_made_for_are_pointed_out(said):
+  _, text = said(batch__row_length=2048)
+  assert "WARNING: config.data.max_length: up to 2048 tokens, but the model was made for 1024 positions\n" in text
 
 
 def test_it_says_what_is_split_beyond_the_axes(said):

@@ -152,9 +152,13 @@ def _tried(name: str, rate: float) -> Method:
 _FASTER = ("amopo", "one_context", "drawn", "kto", "orpo", "cpo", "rrhf")
 """Methods that were best at 1e-3; so are the two of supervised fine-tuning, which were not tried beyond it."""
 
+_SLOWER = ("released", "simpo", "dpo", "r_dpo", "raco")
+"""Methods that were best at 3e-5, the lowest that had been tried."""
+
 RATES: Mapping[str, Method] = MappingProxyType(
   {f"{name}_{rate:g}": _tried(name, rate) for name in _TUNED for rate in (3e-5, 1e-4, 3e-4, 1e-3)}
   | {f"{name}_0.003": _tried(name, 3e-3) for name in _FASTER}
+  | {f"{name}_1e-05": _tried(name, 1e-5) for name in _SLOWER}
 )
 """Half a decade apart."""
 
