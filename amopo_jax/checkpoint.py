@@ -7,6 +7,7 @@ its final name only when it is complete, and older ones are removed only after t
 
 import contextlib
 import itertools
+import json
 import logging
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -79,7 +80,12 @@ class Checkpoints:
       read_only=read_only,
     )
     handlers = {"state": _array_handler(), "meta": ocp.JsonCheckpointHandler()}
-    self._manager = ocp.CheckpointManager(self.path, options=options, item_handlers=handlers)
+    open_all = lambda: ocp.CheckpointManager(self.path, options=options, item_handlers=handlers)
+    try:
+      self._manager = open_all()
+    except json.JSONDecodeError:  # Orbax reads the metrics of all checkpoints first
+      self._drop_broken_metrics(read_only)
+      self._manager = open_all()
 
   def latest_step(self) -> int | None:
     """The newest complete step, None before the first."""
@@ -209,6 +215,16 @@ class Checkpoints:
         f"{self.path}: a checkpoint cannot be written ({_line(error)}); complete so far: {self.steps() or 'none'}; "
         "make room and start again with the same command"
       ) from error
+
+  def _drop_broken_metrics(self, read_only: bool) -> None:
+    for file in self.path.glob("*/metrics/metrics"):
+      try:
+        json.loads(file.read_text())
+      except json.JSONDecodeError as error:
+        if read_only:
+          raise InputError(f"{file}: broken ({error}); remove it, only the best checkpoint is told by it") from None
+        _log.warning("%s is broken; removed, its checkpoint is not taken for the best", file)
+        file.unlink(missing_ok=True)
 
   def _set_aside(self, step: int) -> None:
     aside = self.path.parent / "unreadable"

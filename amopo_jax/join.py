@@ -30,6 +30,8 @@ def join(processes: str, process: int | None, coordinator: str, *, timeout: int)
   _check(processes, process, coordinator)
   if processes == "1":
     return
+  if processes == "auto":
+    _check_mpi()
   jax.config.update("jax_cpu_collectives_implementation", "gloo")
   # The runtime would end the process with a stack trace: it gets more time than we wait.
   late = threading.Timer(timeout, _give_up, (processes, process, coordinator, timeout))
@@ -67,6 +69,16 @@ def _give_up(processes: str, process: int | None, coordinator: str, timeout: int
     flush=True,
   )
   os._exit(1)  # what launchers try again: a machine may be late, or have been taken away
+
+
+def _check_mpi() -> None:
+  """Refuses Open MPI 5 and later, which JAX does not know: they do not say where process 0 is."""
+  size, rank = (os.environ.get(f"OMPI_COMM_WORLD_{name}") for name in ("SIZE", "RANK"))
+  if size and "OMPI_MCA_orte_hnp_uri" not in os.environ:
+    raise InputError(
+      f"--processes=auto: this Open MPI does not say where process 0 is; give --processes={size} --process={rank} "
+      "--coordinator=HOST:PORT (in a shell: $OMPI_COMM_WORLD_SIZE, $OMPI_COMM_WORLD_RANK)"
+    )
 
 
 def _check(processes: str, process: int | None, coordinator: str) -> None:

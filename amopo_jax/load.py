@@ -17,7 +17,7 @@ from amopo_jax.models.hf_import import load_params
 from amopo_jax.models.hf_names import get_leaf, leaves, set_leaf
 from amopo_jax.models.lora import abstract_adapters, adapters_at, float_kernel, kernel_leaves, merge_kernel
 from amopo_jax.models.transformer import abstract_params, init_params
-from amopo_jax.policy import DTYPES, PolicySource, find_policy, has_adapters, read_run
+from amopo_jax.policy import DTYPES, PolicySource, find_policy, has_adapters, read_run, saved_dtype
 from amopo_jax.run_spec import LoraSpec, RunSpec
 from amopo_jax.types import InputError, Params
 
@@ -43,7 +43,7 @@ def load_policy(source: PolicySource, *, dtype: Any, shardings: Any, seed: int =
 
 def _load_checkpoint(path: str, step: int, config: ModelConfig, *, dtype: Any, shardings: Any) -> Params:
   """Of a workdir; read as it was saved, since its checksums are of that, then in the type that is wanted."""
-  trained = DTYPES[read_run(path).spec.model.param_dtype]
+  trained = DTYPES[saved_dtype(path)]
   put = lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
   target = jax.tree.map(put, abstract_params(config, trained), shardings)
   params = Checkpoints(path, read_only=True).restore_params(step, target)

@@ -50,11 +50,20 @@ def is_workdir(path: str) -> bool:
 
 def has_adapters(workdir: str) -> bool:
   """Whether a run's checkpoints hold adapters only; runs of versions without the key hold whole models."""
+  return bool(_config_of(workdir).get("lora", {}).get("rank"))
+
+
+def saved_dtype(workdir: str) -> str:
+  """Name of the type in which a run keeps its parameters."""
+  return _config_of(workdir)["model"]["param_dtype"]
+
+
+def _config_of(workdir: str) -> dict[str, Any]:
+  """Of a run that any version may have written."""
   try:
-    config = json.loads((epath.Path(workdir) / RUN_FILE).read_text())["config"]
+    return json.loads((epath.Path(workdir) / RUN_FILE).read_text())["config"]
   except (json.JSONDecodeError, KeyError):
-    config = to_dict(read_run(workdir).spec)  # which says what is broken
-  return bool(config.get("lora", {}).get("rank"))
+    return to_dict(read_run(workdir).spec)  # which says what is broken
 
 
 def find_policy(path: str, arch: dict[str, Any], *, step: int | None = None) -> PolicySource:
@@ -166,7 +175,7 @@ def _find_pretrained(path: str) -> PolicySource:
 def _find_in_workdir(path: str, step: int | None) -> PolicySource:
   model, checkpoints = epath.Path(path) / MODEL_FOLDER, epath.Path(path) / "checkpoints"
   entries = [entry for entry in checkpoints.iterdir() if entry.name.isdigit()] if checkpoints.exists() else []
-  if "://" in path:  # where nothing can be renamed, Orbax writes under the final name, and this at the end
+  if path.startswith("gs://"):  # where nothing can be renamed, Orbax writes under the final name, and this at the end
     entries = [entry for entry in entries if (entry / "commit_success.txt").exists()]
   found = sorted(int(entry.name) for entry in entries)
   if not found or (step is not None and step not in found):

@@ -8,7 +8,9 @@ from pathlib import Path
 def commit() -> str:
   """Of the checkout that this is, with " with changes" where files that git follows have some; "" where it is none."""
   root = Path(__file__).parent.parent
-  git = lambda *words: subprocess.run(["git", *words], capture_output=True, text=True, check=False, cwd=root).stdout
+  git = lambda *words: (
+    subprocess.run(["git", "--no-optional-locks", *words], capture_output=True, text=True, check=False, cwd=root).stdout
+  )
   try:
     top = git("rev-parse", "--show-toplevel").strip()
     found, changes = git("rev-parse", "HEAD").strip(), git("status", "--porcelain", "--untracked-files=no").strip()

@@ -53,7 +53,7 @@ def reference_of(run: Run, workdir: str, base: Base, stop: StopRequest | None = 
   name, is_first, content = f"reference-{_key(run)}", jax.process_index() == 0, None
   place = epath.Path(workdir) / f"{name}.npy"
   if not processes.from_first(place.exists() if is_first else None):
-    content = _take_or_compute(run, base, name, stop or StopRequest())
+    content = _take_or_compute(run, base, name, StopRequest() if stop is None else stop)
     if is_first:
       _write(place, content)
   processes.meet()

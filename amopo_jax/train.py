@@ -81,6 +81,7 @@ def _train(run: Run, workdir: str, console: Console, stop: StopRequest, launched
   try:
     reference = reference_of(run, workdir, base, stop)
   except StoppedError:
+    checkpoints.close()
     return Outcome(checkpoints.latest_step() or 0, stop.told_by)
   step, state, meta = start_or_resume(run, checkpoints)
   if step:

@@ -98,16 +98,21 @@ def _living(contenders: Mapping[str, Contender], start: Start, stack: ExitStack)
     if name not in workers:
       workers[name] = start(contenders[name])
       stack.callback(workers[name].close)
-      for _ in range(CHECKED_STEPS):  # some compile their step a second time, for what the first one returned
-        workers[name].step()
+      _warm_up(workers[name])
     return workers[name].step()
 
   return take
 
 
+def _warm_up(worker: Worker) -> None:
+  """Some compile their step a second time, for what the first one returned."""
+  for _ in range(CHECKED_STEPS):
+    worker.step()
+
+
 def _process_turn(start: Start, contender: Contender) -> dict[str, Any]:
   worker = start(contender)
-  worker.step()
+  _warm_up(worker)
   answer = worker.step()
   worker.close()
   return answer

@@ -4,7 +4,7 @@
 #   launch/gpu_node.sh --image=IMAGE [options] -- [VERB] --config=configs/X.py --workdir=DIR [--config.a.b=v …]
 #
 #   --image=IMAGE    docker build --file launch/Dockerfile --build-arg EXTRA=cuda --tag IMAGE .
-#   --gpus=GPUS      as docker run has it: all, 2, device=0,1                                            [all]
+#   --gpus=GPUS      as docker run has it: all, 2, '"device=0,1"'                                        [all]
 #   --retries=N      times that a run which failed or was stopped starts again into the same workdir     [3]
 #   --client=FLAG    one more flag of docker run, as it is; may be repeated (--client=--env=HF_TOKEN)
 #   --dry-run        prints the command

@@ -108,14 +108,17 @@ read_amopo_arguments() {
 
 # Machines that go away take their disks along.
 require_bucket() {
-  local argument given=false
+  local argument given="" wanted=--out
+  if [[ "${amopo_arguments[0]}" == train ]]; then wanted=--workdir; fi
   for argument in "${amopo_arguments[@]}"; do
     case "$argument" in
-      --workdir=gs://?*) given=true ;;
-      --workdir | --workdir=*) fail "$argument is lost with the machine; give a folder in a bucket, --workdir=gs://…" ;;
+      --workdir=gs://?* | --out=gs://?*) given+=" ${argument%%=*}" ;;
+      --workdir | --workdir=* | --out | --out=*)
+        fail "$argument is lost with the machine; give a place in a bucket, ${argument%%=*}=gs://…"
+        ;;
     esac
   done
-  $given || [[ "${amopo_arguments[0]}" != train ]] || fail "--workdir=gs://… is missing after --"
+  [[ "$given " == *" $wanted "* ]] || fail "$wanted=gs://… is missing after --"
 }
 
 # Machines that get a copy of this checkout find no other file here: a run needs a config, and that it is there.
@@ -138,8 +141,9 @@ require_mounted() {
   local argument
   for argument in "${amopo_arguments[@]}"; do
     case "$argument" in
-      --workdir=gs://?* | --workdir="$PWD"/*) ;;
-      --workdir | --workdir= | --workdir=/* | --workdir=gs:* | --workdir=../* | --workdir=*/../*)
+      --workdir=gs://?* | --workdir="$PWD"/* | --out=gs://?* | --out="$PWD"/*) ;;
+      --workdir | --workdir= | --workdir=/* | --workdir=gs:* | --workdir=../* | --workdir=*/../* | \
+        --out | --out= | --out=/* | --out=gs:* | --out=../* | --out=*/../*)
         fail "$argument is lost with the container; give a folder in the current one or gs://…, or mount it: --client=--volume=…"
         ;;
     esac

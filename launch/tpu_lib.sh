@@ -76,7 +76,9 @@ copy() {
   # shellcheck disable=SC2016  # for the shell that packs
   perform mkdir -p "$folder" \
     && perform bash -o pipefail -c \
-      'cd "$1" && git ls-files -z --cached --others --exclude-standard | tar -czf "$2" --null -T -' \
+      'cd "$1" && git ls-files -z --cached --others --exclude-standard | while IFS= read -r -d "" file; do
+        if [[ -e "$file" || -L "$file" ]]; then printf "%s\0" "$file"; fi
+      done | tar -czf "$2" --null -T -' \
       pack "$checkout" "$folder/amopo_jax.tar.gz" \
     && tpus scp "$folder/amopo_jax.tar.gz" "$name:" "${place[@]}" "${every_worker[@]}" \
     && on "${every_worker[@]}" -- 'mkdir -p amopo_jax && tar -xzf amopo_jax.tar.gz -C amopo_jax' \
@@ -177,6 +179,7 @@ attempt() {
   fi
   status="$(ending)"
   say "the run on $name: $status"
+  if [[ "$status" != 0 ]]; then on "${every_worker[@]}" -- 'tail -n 50 amopo_jax/run.log' || true; fi
   if [[ "$status" =~ ^[0-9]+$ ]]; then return "$status"; fi
   return 1
 }

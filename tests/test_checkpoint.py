@@ -67,6 +67,19 @@ def test_the_best_is_known_after_a_restart(tmp_path):
   assert kept.steps() == [2, 6, 7]
 
 
+def test_a_broken_file_of_metrics_costs_the_title_of_the_best_and_nothing_else(tmp_path, target):
+  best = {"keep": 2, "best_metric": "eval_loss", "best_is_highest": False}
+  save_steps(tmp_path, range(1, 5), **best).close()
+  (tmp_path / "checkpoints" / "2" / "metrics" / "metrics").write_text("{")
+  with pytest.raises(InputError, match=r"2/metrics/metrics: broken .*; remove it"):
+    Checkpoints(str(tmp_path), read_only=True)
+  kept = save_steps(tmp_path, range(5, 7), **best)
+  assert kept.steps() == [3, 5, 6]
+  restored = kept.restore(target)
+  assert restored is not None
+  assert restored.step == 6
+
+
 def test_without_a_best_metric_only_the_newest_are_kept(tmp_path):
   assert save_steps(tmp_path, range(1, 7), keep=2).steps() == [5, 6]
 

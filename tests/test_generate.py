@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import shutil
 
+import numpy as np
 import pytest
 
 from amopo_jax import generate as module
@@ -98,6 +100,30 @@ def test_it_goes_on_after_an_interruption_and_repeats_nothing(made, spec, prompt
   assert made("out", num_samples=2, sampling=Sampling(1.0)) == whole
   assert written == [0, 1, 2]
   assert not (tmp_path / "out.partial").exists()
+
+
+def test_a_short_batch_is_filled_with_its_own_prompts(made, monkeypatch):
+  found, line = [], module._line
+  monkeypatch.setattr(module, "_line", lambda *given: [found.append(given[-2]), line(*given)][1])
+  count = len(made(batch_size=64))
+  assert count < len(found[0].length) == 64
+  np.testing.assert_array_equal(found[0].length, np.resize(found[0].length[:count], 64))
+  np.testing.assert_allclose(found[0].sum_logp, np.resize(found[0].sum_logp[:count], 64), rtol=1e-4)
+
+
+def test_it_stops_where_the_model_s_config_says_too(spec, trained, prompts, tmp_path, monkeypatch):
+  workdir = tmp_path / "run"
+  shutil.copytree(trained[0], workdir)
+  told = json.loads((workdir / "model" / "config.json").read_text())
+  (workdir / "model" / "config.json").write_text(json.dumps(told | {"eos_token_id": [told["eos_token_id"], 7]}))
+  ends, make = [], module.make_generate_fn
+  monkeypatch.setattr(
+    module, "make_generate_fn", lambda *given, **named: [ends.extend(named["end_tokens"]), make(*given, **named)][1]
+  )
+  changed = dataclasses.replace(spec, model=dataclasses.replace(spec.model, path=str(workdir)))
+  generate(changed, Request(str(prompts), max_new=2), str(tmp_path / "out.jsonl"))
+  assert ends[0] == told["eos_token_id"]
+  assert 7 in ends
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,14 @@ def test_flags_that_do_not_fit_together_are_refused(processes, process, coordina
     join(processes, process, coordinator, timeout=1)
 
 
+def test_an_open_mpi_that_jax_does_not_know_is_told_how_to_say_it(monkeypatch):
+  monkeypatch.setattr(jax.distributed, "initialize", None)
+  monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "32")
+  monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "3")
+  with pytest.raises(InputError, match=r"give --processes=32 --process=3 --coordinator=HOST:PORT"):
+    join("auto", None, "", timeout=1)
+
+
 def test_one_process_joins_nobody(monkeypatch):
   monkeypatch.setattr(jax.distributed, "initialize", None)
   join("1", None, "", timeout=1)

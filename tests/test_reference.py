@@ -99,6 +99,7 @@ def test_a_run_that_is_asked_to_stop_meanwhile_says_so_and_can_be_started_again(
   with monkeypatch.context() as patch:
     patch.setattr(module, "_compute", interrupted)
     assert train(spec, str(tmp_path / "run"), Console(quiet=True)) == Outcome(0, "SIGTERM")
+  assert not list((tmp_path / "run").glob("reference-*.npy"))
   assert train(spec, str(tmp_path / "run"), Console(quiet=True)) == Outcome(2, "")
 
 

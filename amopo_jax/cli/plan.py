@@ -38,7 +38,7 @@ def run(values: flags.FlagValues) -> int:
 
   from amopo_jax.plan.case import check_cases
   from amopo_jax.plan.estimate import assume
-  from amopo_jax.plan.plan import make_plan, with_remedies
+  from amopo_jax.plan.plan import Plan, make_plan, with_remedies
   from amopo_jax.plan.report import assumptions, to_json, to_lines
   from amopo_jax.plan.topology import parse_topology
 
@@ -51,13 +51,19 @@ def run(values: flags.FlagValues) -> int:
   cases = check_cases(spec, topologies, values.rows_per_chip)
   workload = assume(spec, tokens_per_pair=values.tokens_per_pair, scored_share=values.scored_share, pairs=values.pairs)
   tell = lambda text: print(text, file=sys.stderr, flush=True)
-  plans = []
-  for case in cases:
-    plans.append(with_remedies(make_plan(case, workload, tell), case, tell))
-    content = json.dumps(to_json(plans, workload), indent=1)
-    if file:
-      file.write_text(content + "\n")  # after each, as the next may take minutes
-    if values.json != "true":
-      print("\n".join(to_lines(plans[-1], case.topology.chip)), flush=True)
-  print(content if values.json == "true" else "\n".join(["assumed", *(f"  {one}" for one in assumptions(workload))]))
+  plans: list[Plan] = []
+  shown = lambda: json.dumps(to_json(plans, workload), indent=1)
+  try:
+    for case in cases:
+      plans.append(make_plan(case, workload, tell))
+      plans[-1] = with_remedies(plans[-1], case, tell)
+      if file:
+        file.write_text(shown() + "\n")  # after each, as the next may take minutes
+      if values.json != "true":
+        print("\n".join(to_lines(plans[-1], case.topology.chip)), flush=True)
+  finally:  # what is there is there, also where a later one cannot be made
+    if values.json == "true" and plans:
+      print(shown(), flush=True)
+  if values.json != "true":
+    print("\n".join(["assumed", *(f"  {one}" for one in assumptions(workload))]))
   return 0

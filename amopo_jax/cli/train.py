@@ -35,7 +35,8 @@ def run(values: flags.FlagValues) -> int:
     console = make_console()
     outcome = train(spec, values.workdir, console)
   if outcome.stopped_by:
-    console.print(f"{outcome.stopped_by}: saved at step {outcome.step}; the same command goes on from there")
+    where = f"saved at step {outcome.step}" if outcome.step else "stopped before the first step"
+    console.print(f"{outcome.stopped_by}: {where}; the same command goes on from there")
     return EXIT_STATUS
   console.print(f"done: {outcome.step} steps; amopo export --workdir={values.workdir} --out=DIR writes the model")
   return 0

@@ -38,6 +38,10 @@ class ChatTemplate:
   def __init__(self, tokenizer: Any, name: str, variables: Mapping[str, Any]):
     self._tokenizer, self._name, self._variables = tokenizer, name, dict(variables)
     self._text = _ASKS_FOR_DATE.sub(lambda found: repr(_TODAY.strftime(found[2])), tokenizer.chat_template)
+    if "strftime_now(" in self._text:
+      raise InputError(
+        f"tokenizer {name}: its chat template asks for the date in a way that is not known; write it out"
+      )
     head, self.tail = self._around("")
     self._left, self._right = self._probe_strip(head)
     self._moves_reasoning = self._around(f"<think>a{_REASONING_ENDS}")[0] != f"{head}<think>a{_REASONING_ENDS}"

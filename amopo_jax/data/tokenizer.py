@@ -21,6 +21,9 @@ from amopo_jax.data.chat_template import FIXED_VARIABLES, ChatTemplate
 from amopo_jax.data.records import Message
 from amopo_jax.types import InputError
 
+_SPACE = "\u2581"
+"""As SentencePiece writes it."""
+
 TokenIds = Int32[np.ndarray, "_"]
 """Tokens of one text; no two need be equally long."""
 
@@ -45,8 +48,8 @@ class Tokenizer:
     self._backend.no_padding()
     self._template = ChatTemplate(tokenizer, name, template_kwargs or {})
     self.end = self._end_of_turn(self._template.tail)
-    bare, spaced = self.encode(["x", " x"])
-    self._adds_space = np.array_equal(bare, spaced)  # to a text, as SentencePiece does
+    pieces = tokenizer.convert_ids_to_tokens(self.encode(["x"])[0].tolist())
+    self._adds_space = "".join(pieces).startswith(_SPACE)  # in front of a text, as SentencePiece does
 
   @functools.cached_property
   def vocab_size(self) -> int:

@@ -71,6 +71,9 @@ def run_jobs(
   waiting = [job for job in jobs if job.name not in answers]
   if not waiting:
     return answers
+  for job in waiting:
+    (folder / job.name / FAILED).unlink(missing_ok=True)
+  code = commit()  # before the workers read it; it may change while they work
   tell(f"{len(answers)} of {len(jobs)} jobs are done already" if answers else f"{len(jobs)} jobs")
   with _started(workers) as pool:
     running: dict[concurrent.futures.Future[Answer], Job] = {}
@@ -78,7 +81,7 @@ def run_jobs(
       ready = [job for job in waiting if all(need in answers for need in job.needs)]
       for job in ready[: workers - len(running)]:
         waiting.remove(job)
-        running[pool.submit(_do, job, str(folder / job.name), digests[job.name])] = job
+        running[pool.submit(_do, job, str(folder / job.name), digests[job.name], code)] = job
       if not running:
         break  # what still waits needs a job that failed
       ended, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
@@ -150,17 +153,16 @@ def _asked(folder: Path) -> str:
   return (folder / ASKED).read_text() if (folder / ASKED).exists() else ""
 
 
-def _do(job: Job, folder: str, digest: str) -> Answer:
+def _do(job: Job, folder: str, digest: str, code: str) -> Answer:
   """In a worker."""
   place = Path(folder)
   if _asked(place) != digest:
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
     (place / ASKED).write_text(digest)
-  (place / FAILED).unlink(missing_ok=True)
   began = time.monotonic()
   try:
-    answer = job.do(place, **job.asked) | {TOOK: time.monotonic() - began, CODE: commit()}
+    answer = job.do(place, **job.asked) | {TOOK: time.monotonic() - began, CODE: code}
   except Exception:
     (place / FAILED).write_text(traceback.format_exc())
     raise

@@ -119,7 +119,7 @@ def cost_rows(study: Study, answers: Mapping[str, Answer]) -> Rows:
     lambda answer: _mean(value for value in answer.get("accuracy", {}).values() if value is not None),
     told("tokens_per_response"),
     told("ended"),
-    volume,
+    lambda answer: float("nan") if study.scores and not answer["asked"] else volume(answer),
     told("pairs"),
     told("sequences"),
     told("seconds"),

@@ -44,7 +44,8 @@ def free_changes(spec: RunSpec, row_shards: int) -> list[Overrides]:
   for split in _TENSOR_SPLITS:
     if row_shards % split == 0:
       more = {"batch.accumulation": most * split} if _divides(spec, most * split, row_shards // split) else {}
-      splits.append(together | {"mesh.tensor": spec.mesh.tensor * split} | more)
+      fewer = _changing(spec, {"mesh.fsdp": -1})
+      splits.append(together | {"mesh.tensor": spec.mesh.tensor * split} | more | fewer)
   on_hosts = together | _changing(spec, {"optim.offload": True})
   singles = [whole, *({key: value} for key, value in together.items() if key not in whole)]
   return _distinct([*singles, together, on_hosts, *splits])
@@ -59,6 +60,17 @@ def least_memory(spec: RunSpec, row_shards: int) -> Overrides:
 def sharded(spec: RunSpec) -> Overrides:
   """Parameters split over all chips of a slice instead of copied."""
   return {"mesh.data": spec.mesh.slices, "mesh.fsdp": -1} if spec.mesh.data != spec.mesh.slices else {}
+
+
+def on_all_chips(spec: RunSpec, slices: int, context: int) -> Overrides:
+  """The mesh of a topology with more chips: parameters split over all of a slice, whatever stood in the config.
+
+  Args:
+    spec: the config.
+    slices: of the topology.
+    context: parts of a row's tokens.
+  """
+  return _changing(spec, {"mesh.data": slices, "mesh.fsdp": -1, "mesh.context": context, "mesh.slices": slices})
 
 
 def most_accumulation(spec: RunSpec, row_shards: int) -> int:

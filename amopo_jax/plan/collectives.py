@@ -22,6 +22,7 @@ _IOTA = re.compile(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\
 _MESH = re.compile(
   r"replica_groups=mesh\[(?P<axes>[^\]]*)\](?:, device_ids=\((?P<ids>(?:[^()]|\([^()]*\))*)\))? \{(?P<named>[^}]*)\}"
 )
+_PAIRS = re.compile(r"source_target_pairs=\{((?:\{\d+,\d+\},?)+)\}")
 _AXIS = re.compile(r"'?([^',={]+)'?=(\d+)")
 _NAMED = re.compile(r"'?([^',:]+)'?(?::\((\d+)\)(\d+))?(?:,|$)")
 _RESHAPED = re.compile(r"\[([\d,]+)\](?:T\(([\d,]+)\))?")
@@ -73,9 +74,9 @@ def read_collectives(text: str, slice_of: Sequence[int], times: Mapping[str, flo
     found[kind] = Collective(
       before.count + runs, before.link_bytes + runs * within, before.network_bytes + runs * network
     )
-  for kind, network in _transfers(text, len(set(slice_of))):
+  for kind, network, runs in _transfers(text, len(set(slice_of)), times):
     before = found.get(kind, Collective(0, 0, 0))
-    found[kind] = before._replace(count=before.count + 1, network_bytes=before.network_bytes + network)
+    found[kind] = before._replace(count=before.count + runs, network_bytes=before.network_bytes + runs * network)
   return found
 
 
@@ -110,14 +111,18 @@ def _result_bytes(kind: str, is_start: bool, shapes: str, group: int) -> int:
   return round(share * sum(size for axes, size in sizes if axes))
 
 
-def _transfers(text: str, num_slices: int) -> Iterator[tuple[str, float]]:
-  """Kind, and bytes over the network, of what each slice exchanges with all others by its hosts."""
-  for found in _BETWEEN_SLICES.finditer(text):
-    kind = found["kind"].lower().replace("_", "-")
-    operand = max(shape_bytes(*shape) for shape in SHAPE.findall(found["result"]))
-    result = operand * num_slices if kind == "all-gather" else operand
-    result = operand // num_slices if kind == "reduce-scatter" else result
-    yield kind, _sent(kind, result, num_slices, num_slices)
+def _transfers(text: str, num_slices: int, times: Mapping[str, float]) -> Iterator[tuple[str, float, float]]:
+  """Kind, bytes over the network of what each slice exchanges with all others by its hosts, and how often it runs."""
+  runs = 1.0
+  for line in text.splitlines():
+    if computation := COMPUTATION.match(line):
+      runs = times.get(computation[1], 1.0)
+    if found := _BETWEEN_SLICES.search(line):
+      kind = found["kind"].lower().replace("_", "-")
+      operand = max(shape_bytes(*shape) for shape in SHAPE.findall(found["result"]))
+      result = operand * num_slices if kind == "all-gather" else operand
+      result = operand // num_slices if kind == "reduce-scatter" else result
+      yield kind, _sent(kind, result, num_slices, num_slices), runs
 
 
 def _sent(kind: str, result: int, chips: int, group: int) -> float:
@@ -137,6 +142,8 @@ def _groups(line: str, num_devices: int) -> list[list[int]]:
     return np.arange(math.prod(axes)).reshape(axes).transpose(order).reshape(count, size).tolist()
   if found := _MESH.search(line):
     return _groups_of_mesh(found["axes"], found["ids"] or "", found["named"])
+  if found := _PAIRS.search(line):
+    return [sorted({int(device) for device in pair}) for pair in re.findall(r"\{(\d+),(\d+)\}", found[1])]
   return [list(range(num_devices))]
 
 

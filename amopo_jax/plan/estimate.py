@@ -149,11 +149,16 @@ def passes(spec: RunSpec) -> int:
   return 2 if spec.lora.rank else 3
 
 
+def backward_passes(spec: RunSpec) -> int:
+  """Of a micro-batch: one, or one per context where their gradients meet."""
+  return len(spec.data.contexts) if spec.objective.conflict_radius else 1
+
+
 def attention_flops(spec: RunSpec, config: ModelConfig, tokens: int) -> float:
   """Operations of the attention kernels in one step."""
   again = _FORWARD if spec.model.remat in _ATTENTION_AGAIN else 0
   visited = min(_VISITED, spec.batch.row_length / 2 + _MARGIN)
-  return (_FORWARD + _BACKWARD + again) * _product(config, tokens, visited)
+  return (_FORWARD + backward_passes(spec) * (_BACKWARD + again)) * _product(config, tokens, visited)
 
 
 def _product(config: ModelConfig, tokens: float | int, keys: float | int) -> float:

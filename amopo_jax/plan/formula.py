@@ -15,16 +15,14 @@ from amopo_jax import build
 from amopo_jax import mesh as meshes
 from amopo_jax.build_step import build_optimizer, place_params, place_state
 from amopo_jax.models.config import ModelConfig
+from amopo_jax.models.head import GPU_BLOCK_LOGITS
 from amopo_jax.models.transformer import abstract_params
 from amopo_jax.plan.ahead import Memory, abstract_batch, bytes_per_chip
 from amopo_jax.plan.chips import GPU_SHARE, GPUS_PER_NODE, Chip
 from amopo_jax.plan.collectives import Collective
 from amopo_jax.plan.cost import Cost
-from amopo_jax.plan.estimate import passes
+from amopo_jax.plan.estimate import backward_passes, passes
 from amopo_jax.run_spec import RunSpec
-
-_BLOCKS = 4 * 2**24
-"""Bytes of the head's blocks of logits and what is made of them."""
 
 _FORWARD_AGAIN = ("save_attention", "full")
 """Remat policies under which the backward pass runs a layer's products once more."""
@@ -50,7 +48,7 @@ def formula_memory(spec: RunSpec, config: ModelConfig, mesh: meshes.AnyMesh) -> 
   target = place_state(spec, split, mesh, build_optimizer(spec, 1)[0])
   batch = abstract_batch(spec, mesh, len(spec.data.contexts))
   parameters, optimizer, base, rows = map(bytes_per_chip, (target.params, target.opt_state, split.base, batch))
-  gradients = parameters * (2 if spec.batch.accumulation > 1 else 1)
+  gradients = parameters * (backward_passes(spec) * (2 if spec.batch.accumulation > 1 else 1))
   activations = round(_activations(spec, config, mesh))
   temporaries = gradients + activations + round(_gathered(spec, config, mesh))
   arguments = parameters + optimizer + base + rows
@@ -69,14 +67,17 @@ def formula_cost(spec: RunSpec, config: ModelConfig, mesh: meshes.AnyMesh, score
   """
   tokens, asked = spec.batch.rows * spec.batch.row_length, passes(spec)
   again = 1 if spec.model.remat in _FORWARD_AGAIN else 0
-  layers = (asked + again) * 2 * tokens * config.num_layers * _layer_size(config)
-  head = (asked + 1) * 2 * tokens * scored_share * config.width * config.vocab_size
-  trained = _count(place_params(spec, config, mesh)[1].params)
-  update = (4 + 3) * 4 * trained / mesh.size  # parameters, two moments and gradients are read, three are written
+  back = backward_passes(spec)
+  layers = (1 + back * (asked - 1 + again)) * 2 * tokens * config.num_layers * _layer_size(config)
+  head = (1 + back * asked) * 2 * tokens * scored_share * config.width * config.vocab_size
+  trained, parts = _count(place_params(spec, config, mesh)[1].params), mesh.size // mesh.shape["data"]
+  update = (4 + 3) * 4 * trained / parts  # parameters, two moments and gradients are read, three are written
+  # The GPUs of a node fetch each part from another node once, and share its adapters; replicas that lie in other nodes
+  # have nobody to share with.
+  beyond = dict.fromkeys(("all-gather", "reduce-scatter"), 1 / GPUS_PER_NODE if parts > GPUS_PER_NODE else 0.0)
+  beyond["all-reduce"] = min(parts / GPUS_PER_NODE, 1.0) if mesh.size > GPUS_PER_NODE else 0.0
   sent = _sent(spec, config, trained, mesh)
-  # The GPUs of a node fetch each part from another node once, and share its adapters.
-  beyond = 1 / GPUS_PER_NODE if mesh.size > GPUS_PER_NODE else 0.0
-  collectives = {kind: Collective(0, amount, amount * beyond) for kind, amount in sent.items() if amount}
+  collectives = {kind: Collective(0, amount, amount * beyond[kind]) for kind, amount in sent.items() if amount}
   return Cost((layers + head) / mesh.size, update, collectives)
 
 
@@ -119,9 +120,10 @@ def _activations(spec: RunSpec, config: ModelConfig, mesh: meshes.AnyMesh) -> fl
 def _gathered(spec: RunSpec, config: ModelConfig, mesh: meshes.AnyMesh) -> float:
   """Parameters of two layers and of the head in the compute type, the gradient of one layer, and the head's."""
   layer = _layer_size(config) / mesh.shape["tensor"]
-  head = config.width * config.vocab_size / mesh.shape["tensor"]
+  words = config.vocab_size / mesh.shape["tensor"]
   compute, stored = _itemsize(spec.model.compute_dtype), _itemsize(spec.model.param_dtype)
-  return layer * (2 * compute + stored) + head * (compute + 4) + _BLOCKS + spec.model.head_keep * 2**30
+  block = min(spec.model.head_chunk * words, GPU_BLOCK_LOGITS) * (4 + compute)  # logits, and their gradient
+  return layer * (2 * compute + stored) + config.width * words * (compute + 4) + block + spec.model.head_keep * 2**30
 
 
 def _layer_size(config: ModelConfig) -> int:

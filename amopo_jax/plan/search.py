@@ -11,10 +11,18 @@ from typing import NamedTuple
 from amopo_jax import mesh as meshes
 from amopo_jax.plan.ahead import argument_sizes, try_step
 from amopo_jax.plan.case import Case, place
-from amopo_jax.plan.changes import Overrides, adapter_changes, free_changes, least_memory, override, state_changes
+from amopo_jax.plan.changes import (
+  Overrides,
+  adapter_changes,
+  free_changes,
+  least_memory,
+  on_all_chips,
+  override,
+  state_changes,
+)
 from amopo_jax.plan.formula import formula_memory, granted
 from amopo_jax.plan.topology import larger_topologies
-from amopo_jax.types import InputError
+from amopo_jax.types import InputError, RunFailure
 
 Tell = Callable[[str], None]
 """Says to whoever waits what is being done."""
@@ -67,6 +75,8 @@ def _until_one_fits(case: Case, changes: Sequence[Overrides], keeps_result: bool
     except InputError:  # it cannot be on these chips, such as more splits than there are key heads
       continue
     trial = _try(changed, change, keeps_result, tell)
+    if trial is None:
+      continue
     yield trial
     if trial.fits:
       return
@@ -75,19 +85,25 @@ def _until_one_fits(case: Case, changes: Sequence[Overrides], keeps_result: bool
 def _on_more_chips(case: Case, tell: Tell) -> Iterator[Trial]:
   """The next larger slices, with all that saves memory there without another result, until the run fits."""
   for topology in larger_topologies(case.topology):
-    try:
-      shards = meshes.row_shards(place(case.spec, case.config, topology).mesh)
-      change = least_memory(case.spec, shards)
-      changed = place(override(case.spec, change), case.config, topology)
-    except InputError:  # more chips than rows
-      continue
-    trial = _try(changed, change, True, tell)
-    yield trial
-    if trial.fits:
-      return
+    for context in (1, 2):  # the tokens of a row split, where there are more chips than rows
+      try:
+        change = on_all_chips(case.spec, topology.slices, case.spec.mesh.context * context)
+        alone = override(case.spec, change | {"batch.accumulation": 1})
+        shards = meshes.row_shards(place(alone, case.config, topology).mesh)
+        change |= least_memory(override(case.spec, change), shards)
+        changed = place(override(case.spec, change), case.config, topology)
+      except InputError:
+        continue
+      trial = _try(changed, changed.overrides | change, True, tell)
+      if trial is not None:
+        yield trial
+        if trial.fits:
+          return
+        break
 
 
-def _try(case: Case, change: Overrides, keeps_result: bool, tell: Tell) -> Trial:
+def _try(case: Case, change: Overrides, keeps_result: bool, tell: Tell) -> Trial | None:
+  """None if the compiler refuses the step for another reason than memory."""
   if case.parts is None:
     needed = formula_memory(case.spec, case.config, case.mesh).needed
     return Trial(case.topology.name, change, keeps_result, needed <= granted(case.topology.chip), needed, False)
@@ -95,7 +111,11 @@ def _try(case: Case, change: Overrides, keeps_result: bool, tell: Tell) -> Trial
   if arrays > case.topology.chip.memory:
     return Trial(case.topology.name, change, keeps_result, False, arrays, False)
   tell(f"{case.topology.name}: trying {show(change) or 'the config as it is'}")
-  found = try_step(case.parts, case.num_contexts)
+  try:
+    found = try_step(case.parts, case.num_contexts)
+  except RunFailure as error:
+    tell(f"{case.topology.name}: {error}")
+    return None
   if found.fits:
     tell(f"{case.topology.name}: fits with {show(change) or 'the config as it is'}")
   return Trial(case.topology.name, change, keeps_result, found.fits, found.memory.needed, True)

@@ -48,7 +48,7 @@ def test_the_order_turns_and_living_workers_close_at_the_end():
 def test_fresh_turns_are_a_process_each():
   fakes = Fakes()
   timed_rounds(WHO, fakes.start, silent, rounds=1, together=False)
-  assert "".join(fakes.notes) == "aaAbbBccC"
+  assert "".join(fakes.notes) == "aaaAbbbBcccC"
 
 
 @pytest.mark.parametrize("together", [True, False])

@@ -143,10 +143,27 @@ def test_a_template_that_asks_for_the_date_gets_the_same_one_every_day(with_temp
   assert with_template(DATED).prompt_text([Message("user", "?")]) == "2024-07-26?<|im_end|>2024-07-26"
 
 
-def test_a_space_that_sentencepiece_adds_is_not_there_twice(tmp_path):
-  words = {"<unk>": 0, "</s>": 1, "\u2581": 2, "\u2581Hi": 3, "Hi": 4, "[/INST]": 5, "x": 6, "\u2581x": 7}
+@pytest.mark.parametrize("by_normalizer", [False, True])
+def test_a_space_that_sentencepiece_adds_is_not_there_twice(by_normalizer):
+  words = {
+    "<unk>": 0,
+    "</s>": 1,
+    "\u2581": 2,
+    "\u2581Hi": 3,
+    "Hi": 4,
+    "[/INST]": 5,
+    "x": 6,
+    "\u2581x": 7,
+    "\u2581y": 8,
+    "y": 9,
+  }
   backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="<unk>"))
-  backend.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace(prepend_scheme="always")
+  if by_normalizer:
+    pieces = [tokenizers.normalizers.Prepend("\u2581"), tokenizers.normalizers.Replace(" ", "\u2581")]
+    backend.normalizer = tokenizers.normalizers.Sequence(pieces)
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.Split("\u2581", "merged_with_next")
+  else:
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace(prepend_scheme="always")
   backend.add_special_tokens(["</s>", "[/INST]"])
   hf = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>", unk_token="<unk>")
   hf.chat_template = (
@@ -156,7 +173,9 @@ def test_a_space_that_sentencepiece_adds_is_not_there_twice(tmp_path):
   prompt = tokenizer.prompt_text([Message("user", "Hi")])
   assert prompt == "Hi[/INST]"
   apart = [*tokenizer.encode([prompt])[0], *tokenizer.encode_responses(["Hi"])[0]]
-  assert apart == tokenizer.encode(["Hi[/INST] Hi</s>"])[0].tolist() == [3, 5, 3, 1]
+  assert apart == [3, 5, 3, 1]
+  if not by_normalizer:  # which writes a second one behind a special token, when it sees the whole
+    assert apart == tokenizer.encode(["Hi[/INST] Hi</s>"])[0].tolist()
 
 
 def test_a_policy_stops_at_the_end_of_a_turn_or_of_a_text(tokenizer, with_template):

@@ -1,4 +1,4 @@
-"""What a job refuses; `amopo lab baselines --smoke`, which CI runs, goes through all of them."""
+"""What a job refuses and asks; `amopo lab baselines --smoke`, which CI runs, goes through those that train."""
 
 import pytest
 
@@ -24,3 +24,21 @@ def test_a_training_that_a_signal_stopped_is_not_measured(tmp_path, monkeypatch)
       contexts={},
       ask={},
     )
+
+
+def test_other_scores_are_asked_of_another_job_s_policy(tmp_path, monkeypatch):
+  asked = []
+
+  def answer(out, spec, heldout, mode, *, score, **ask):
+    asked.append((out.name, spec["model"]["path"], str(heldout), mode, score, ask))
+    return [score]
+
+  monkeypatch.setattr(work, "_answer", answer)
+  monkeypatch.setattr(work, "mean_scores", lambda lines: {"overall": lines[0]})
+  (tmp_path / "seed0" / "soup" / "model").mkdir(parents=True)
+  run, ask = to_dict(bundled_spec("lab")), {"max_new": 8, "draws": 2, "seed": 5}
+  given = {"run": run, "policy": "seed0/soup", "world": "worlds/default-0", "scores": [0.0, 3.0], "ask": ask}
+  found = work.make_answers(tmp_path / "asked0" / "soup", **given)
+  assert found == {"asked": {"0": {"overall": 0.0}, "3": {"overall": 3.0}}}
+  model, heldout = tmp_path / "seed0" / "soup" / "model", tmp_path / "worlds" / "default-0" / "files" / "heldout.jsonl"
+  assert asked == [(f"asked-{score:g}.jsonl", str(model), str(heldout), "sampled", score, ask) for score in (0.0, 3.0)]

@@ -63,7 +63,8 @@ def test_skypilot_gets_a_job_of_the_file_in_this_checkout(clients, type_, nodes,
 def test_a_task_of_skypilot_joins_its_machines(clients, extra, nodes, join):
   task = yaml.safe_load((ROOT / "launch" / "skypilot.yaml").read_text())
   clients.add("sky")
-  launch(clients, "skypilot.sh", "--name=run", "--type=any", "--", "score", *RUN)
+  given = ["score", *RUN, "--out=gs://bucket/x"]
+  launch(clients, "skypilot.sh", "--name=run", "--type=any", "--", *given)
   argument = next(flag for flag in clients.calls[0] if flag.startswith("--env=AMOPO_ARGUMENTS="))
   environment = {
     **{name: value for name, value in task["envs"].items() if value},
@@ -75,7 +76,7 @@ def test_a_task_of_skypilot_joins_its_machines(clients, extra, nodes, join):
   }
   amopo = clients.add("amopo")
   assert clients.run("bash", "-c", task["run"], AMOPO=str(amopo), **environment).status == 0
-  assert amopo_calls(clients) == [["score", *join, *RUN]]
+  assert amopo_calls(clients) == [["score", *join, *given[1:]]]
 
 
 def test_skypilot_runs_again_what_was_stopped(clients):

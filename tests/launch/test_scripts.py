@@ -112,7 +112,11 @@ def test_what_is_missing_is_named(clients, name):
 @pytest.mark.parametrize(
   "workdir, message",
   [
-    (("--workdir=runs/x",), "--workdir=runs/x is lost with the machine; give a folder in a bucket, --workdir=gs://…"),
+    (("--workdir=runs/x",), "--workdir=runs/x is lost with the machine; give a place in a bucket, --workdir=gs://…"),
+    (
+      ("--workdir=gs://b/x", "--out=x.jsonl"),
+      "--out=x.jsonl is lost with the machine; give a place in a bucket, --out=gs://…",
+    ),
     ((), "--workdir=gs://… is missing after --"),
   ],
 )
@@ -136,6 +140,14 @@ def test_a_verb_of_one_process_is_not_given_to_several(clients, name, verb):
   message = f"launch/{name}: amopo {verb} runs as one process; give it to one machine, without this script\n"
   is_alone = name in ("local.sh", "gpu_node.sh")
   assert (result.status, result.err) == ((0, "") if is_alone else (2, message))
+
+
+@pytest.mark.parametrize("name", ["tpu_vm.sh", "queued_resources.sh", "xpk.sh", "skypilot.sh"])
+def test_a_result_that_goes_with_the_machine_is_refused(clients, name):
+  run = lambda *given: launch(clients, name, *COMMANDS[name], "--dry-run", "--", "score", "--model=gs://b/run", *given)
+  assert run("--out=gs://b/scores.jsonl").status == 0
+  assert run().err == f"launch/{name}: --out=gs://… is missing after --\n"
+  assert run("--out=scores.jsonl").err.startswith(f"launch/{name}: --out=scores.jsonl is lost with the machine")
 
 
 def test_one_process_of_this_machine_runs_any_verb(clients):
@@ -183,7 +195,7 @@ def test_a_flag_takes_no_value_and_several_machines_are_no_tpu(clients):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_another_verb_than_train_may_come_first(clients, name):
-  result = launch(clients, name, *COMMANDS[name], "--dry-run", "--", "score", "--model=gs://bucket/run")
+  result = launch(clients, name, *COMMANDS[name], "--dry-run", "--", "score", "--model=gs://b/run", "--out=gs://b/x")
   assert (result.status, result.err) == (0, "")
   assert "score" in result.out
   assert "train" not in result.out

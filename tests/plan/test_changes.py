@@ -5,6 +5,7 @@ from amopo_jax.plan.changes import (
   free_changes,
   least_memory,
   most_accumulation,
+  on_all_chips,
   override,
   state_changes,
 )
@@ -44,6 +45,13 @@ def test_copies_are_split_first(make_spec):
   copies = make_spec(batch__rows=16, batch__group_rows=2, mesh__data=4, mesh__fsdp=1, model__remat="full")
   split = {"mesh.data": 1, "mesh.fsdp": -1}
   assert free_changes(copies, 4)[:3] == [split, {"batch.accumulation": 4}, split | {"batch.accumulation": 4}]
+
+
+def test_on_more_chips_no_size_of_before_stands_in_the_way(make_spec):
+  assert on_all_chips(make_spec(), 1, 1) == {}
+  fixed = make_spec(mesh__data=2, mesh__slices=2, mesh__fsdp=4)
+  assert on_all_chips(fixed, 1, 2) == {"mesh.data": 1, "mesh.fsdp": -1, "mesh.context": 2, "mesh.slices": 1}
+  assert free_changes(fixed, 8)[-1]["mesh.fsdp"] == -1
 
 
 def test_what_is_set_already_is_no_change(make_spec):

@@ -108,3 +108,17 @@ def test_what_the_hosts_exchange_between_slices_is_of_the_network():
   found = read_collectives(program, [0, 0, 1, 1])
   assert found["all-reduce"] == Collective(1, 0, 2 * 400 / 2)
   assert found["all-gather"] == Collective(1, 0, 16)
+
+
+def test_what_the_hosts_exchange_in_a_loop_counts_as_often_as_it_turns():
+  send = (
+    '  %s = (f32[100]{0}, u32[], token[]) send(%x, %t), frontend_attributes={_xla_megascale_transfer_type="ALL_REDUCE"}'
+  )
+  program = f"%layer (p: f32[2]) -> f32[2] {{\n{send}\n}}\n\nENTRY %main (p: f32[2]) -> f32[2] {{\n{send}\n}}\n"
+  assert read_collectives(program, [0, 0, 1, 1], {"layer": 28.0})["all-reduce"] == Collective(29, 0, 29 * 400)
+
+
+@pytest.mark.parametrize(("pairs", "link", "network"), [("{0,1},{1,0},{2,3},{3,2}", 40, 0), ("{0,2},{2,0}", 0, 40)])
+def test_a_ring_is_of_the_network_only_where_it_leaves_a_slice(pairs, link, network):
+  line = f"  %moved = f32[10] collective-permute(%z), channel_id=3, source_target_pairs={{{pairs}}}"
+  assert read_collectives(line, [0, 0, 1, 1]) == {"collective-permute": Collective(1, link, network)}

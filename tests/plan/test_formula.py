@@ -74,3 +74,19 @@ def test_more_is_computed_where_less_is_kept(case):
     formula_cost(c.spec, c.config, c.mesh, 0.5).flops for c in (case(model__remat="dots"), case(model__remat="full"))
   )
   assert less < more < 1.4 * less
+
+
+def test_gradients_that_meet_are_a_set_and_a_backward_pass_per_context(case):
+  one, met = case(), case(objective__conflict_radius=0.4)
+  assert memory(met).gradients == 2 * memory(one).gradients
+  costs = [formula_cost(c.spec, c.config, c.mesh, 0.5) for c in (one, met)]
+  assert costs[1].flops / costs[0].flops == pytest.approx(7 / 4, rel=0.02)  # of 1 + 3 units, 3 more
+
+
+def test_replicas_in_other_nodes_sum_their_gradients_over_the_network_and_gather_within(case):
+  found = case("h100:16", mesh__data=2, batch__rows=16)
+  cost = formula_cost(found.spec, found.config, found.mesh, 0.5)
+  assert cost.network_bytes == pytest.approx(cost.collectives["all-reduce"].link_bytes)
+  assert cost.network_bytes > 0
+  one = case(batch__rows=16)
+  assert cost.memory_bytes == pytest.approx(formula_cost(one.spec, one.config, one.mesh, 0.5).memory_bytes)

@@ -3,6 +3,7 @@ import pytest
 from amopo_jax.plan import search as searching
 from amopo_jax.plan.ahead import Attempt, Memory
 from amopo_jax.plan.search import search, show
+from amopo_jax.types import RunFailure
 
 GIB = 2**30
 
@@ -50,12 +51,35 @@ def test_else_other_results_and_more_chips_are_tried(case, compiler):
   ]
 
 
+def test_where_every_chip_has_one_row_rows_are_split_over_more_chips(case, compiler):
+  compiler(lambda parts: parts.mesh.size == 8)
+  trials = search(case(batch__rows=4, mesh__fsdp=4), tell)
+  fitting = [(trial.topology, trial.overrides, trial.keeps_result) for trial in trials if trial.fits]
+  assert fitting == [("v5e:2x4", {"mesh.fsdp": -1, "mesh.context": 2}, True)]
+
+
+def test_a_trial_that_the_compiler_refuses_is_told_and_the_others_go_on(case, compiler, monkeypatch):
+  compiler(lambda parts: parts.spec.batch.accumulation == 2)
+  answer = searching.try_step
+
+  def refusing(parts, num_contexts):
+    if parts.spec.model.remat == "full" and parts.spec.batch.accumulation == 1:
+      raise RunFailure("the TPU's compiler refused the step: no room in vmem")
+    return answer(parts, num_contexts)
+
+  monkeypatch.setattr(searching, "try_step", refusing)
+  told = []
+  trials = search(case(model__remat="dots"), told.append)
+  assert [trial.overrides for trial in trials] == [{"batch.accumulation": 2}]
+  assert "v5e:2x2: the TPU's compiler refused the step: no room in vmem" in told
+
+
 def test_changes_that_cannot_be_there_are_left_out(case, compiler):
   compiler(lambda parts: False)
   trials = search(case(), tell)
   assert not any(trial.fits for trial in trials)
-  # Two key heads are not split over four chips by the kernels, and eight rows not over sixteen chips.
-  assert {trial.topology for trial in trials} == {"v5e:2x2", "v5e:2x4"}
+  # Two key heads are not split over four chips by the kernels, and eight rows of two parts not over 32 chips.
+  assert {trial.topology for trial in trials} == {"v5e:2x2", "v5e:2x4", "v5e:4x4"}
 
 
 def test_arrays_that_are_too_large_need_no_compiler(case, compiler, monkeypatch):
