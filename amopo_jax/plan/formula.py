@@ -74,8 +74,9 @@ def formula_cost(spec: RunSpec, config: ModelConfig, mesh: meshes.AnyMesh, score
   update = (4 + 3) * 4 * trained / parts  # parameters, two moments and gradients are read, three are written
   # The GPUs of a node fetch each part from another node once, and share its adapters; replicas that lie in other nodes
   # have nobody to share with.
-  beyond = dict.fromkeys(("all-gather", "reduce-scatter"), 1 / GPUS_PER_NODE if parts > GPUS_PER_NODE else 0.0)
-  beyond["all-reduce"] = min(parts / GPUS_PER_NODE, 1.0) if mesh.size > GPUS_PER_NODE else 0.0
+  shared = 1 / GPUS_PER_NODE if parts > GPUS_PER_NODE else 0.0
+  replicas = min(parts / GPUS_PER_NODE, 1.0) if mesh.size > GPUS_PER_NODE else 0.0
+  beyond = {"all-gather": shared, "reduce-scatter": shared, "all-reduce": replicas}
   sent = _sent(spec, config, trained, mesh)
   collectives = {kind: Collective(0, amount, amount * beyond[kind]) for kind, amount in sent.items() if amount}
   return Cost((layers + head) / mesh.size, update, collectives)
