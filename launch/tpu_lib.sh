@@ -179,9 +179,9 @@ attempt() {
   fi
   status="$(ending)"
   say "the run on $name: $status"
-  if [[ "$status" != 0 ]]; then on "${every_worker[@]}" -- 'tail -n 50 amopo_jax/run.log' || true; fi
-  if [[ "$status" =~ ^[0-9]+$ ]]; then return "$status"; fi
-  return 1
+  if [[ ! "$status" =~ ^[0-9]+$ ]]; then return 1; fi
+  if [[ "$status" -ne 0 ]]; then on "${every_worker[@]}" -- 'tail -n 50 amopo_jax/run.log' || true; fi
+  return "$status"
 }
 
 rehearse() {

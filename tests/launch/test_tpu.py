@@ -92,6 +92,10 @@ def launch(clients):
   return run
 
 
+LOG = "ssh"
+"""The end of the log, before a machine that has it goes away."""
+
+
 def steps(clients):
   """The verbs that gcloud was given, without the looks that do not change anything."""
   names = []
@@ -133,19 +137,20 @@ def test_every_call_names_the_kind_and_the_zone(clients, launch, script):
 def test_a_run_that_fails_or_is_stopped_starts_again_on_the_same_machines(clients, launch):
   result = launch("tpu_vm.sh", "all", "--retries=3", amopo=[1, 143, 0])
   assert result.status == 0, result.err
-  assert steps(clients) == ["create", *SETUP, *SETUP, *SETUP, "delete"]
+  assert steps(clients) == ["create", *SETUP, LOG, *SETUP, LOG, *SETUP, "delete"]
 
 
 def test_it_gives_up_after_the_stated_number_of_retries(clients, launch):
   result = launch("queued_resources.sh", "all", "--retries=1", amopo=[1, 1, 0])
   assert result.status == 1
-  assert steps(clients) == ["create", *SETUP, *SETUP, "delete"]
+  assert steps(clients) == ["create", *SETUP, LOG, *SETUP, LOG, "delete"]
+  assert sum("run.log" in word for call in clients.calls for word in call) == 2
 
 
 def test_a_mistake_is_not_tried_again_and_the_machines_stay_for_the_next_try(clients, launch):
   result = launch("queued_resources.sh", "all", amopo=[2])
   assert result.status == 2
-  assert steps(clients) == ["create", *SETUP]
+  assert steps(clients) == ["create", *SETUP, LOG]
   assert "that is left to you" in result.err
 
 
