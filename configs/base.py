@@ -83,9 +83,7 @@ def get_config() -> ConfigDict:
 
   config.objective = ConfigDict()
   config.objective.name = "amopo"  # or sft, sft_both, simpo, orpo, cpo, slic, rrhf; with a reference: docs/method.md
-  config.objective.beta = (
-    0.8  # reward per nat per token; per nat of dpo's kin, cpo and slic; ipo's tau (docs/method.md)
-  )
+  config.objective.beta = 0.8  # reward per nat per token; per nat of dpo's kin, cpo, slic; ipo's tau (docs/method.md)
   config.objective.target_margin = 2.0  # gamma, in units of reward, >= 0; delta of slic; the others ignore it
   config.objective.alpha = "gaussian"  # weights over contexts: a name of objective.alpha.ALPHAS, or fixed
   config.objective.fixed_alpha = ()  # one weight per context: where alpha is fixed, and of modpo, where () is all alike
