@@ -44,8 +44,7 @@ def free_changes(spec: RunSpec, row_shards: int) -> list[Overrides]:
   for split in _TENSOR_SPLITS:
     if row_shards % split == 0:
       more = {"batch.accumulation": most * split} if _divides(spec, most * split, row_shards // split) else {}
-      fewer = _changing(spec, {"mesh.fsdp": -1})
-      splits.append(together | {"mesh.tensor": spec.mesh.tensor * split} | more | fewer)
+      splits.append(together | {"mesh.tensor": spec.mesh.tensor * split} | more | _changing(spec, {"mesh.fsdp": -1}))
   on_hosts = together | _changing(spec, {"optim.offload": True})
   singles = [whole, *({key: value} for key, value in together.items() if key not in whole)]
   return _distinct([*singles, together, on_hosts, *splits])

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from amopo_jax.plan.hlo import CHAIN, COMPUTATION, SHAPE, shape_bytes
+from amopo_jax.plan.hlo import CHAIN, COMPUTATION, SHAPE, permuted, shape_bytes
 
 ONCE: Mapping[str, float] = MappingProxyType({})
 """Each computation runs once."""
@@ -22,7 +22,6 @@ _IOTA = re.compile(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\
 _MESH = re.compile(
   r"replica_groups=mesh\[(?P<axes>[^\]]*)\](?:, device_ids=\((?P<ids>(?:[^()]|\([^()]*\))*)\))? \{(?P<named>[^}]*)\}"
 )
-_PAIRS = re.compile(r"source_target_pairs=\{((?:\{\d+,\d+\},?)+)\}")
 _AXIS = re.compile(r"'?([^',={]+)'?=(\d+)")
 _NAMED = re.compile(r"'?([^',:]+)'?(?::\((\d+)\)(\d+))?(?:,|$)")
 _RESHAPED = re.compile(r"\[([\d,]+)\](?:T\(([\d,]+)\))?")
@@ -142,8 +141,8 @@ def _groups(line: str, num_devices: int) -> list[list[int]]:
     return np.arange(math.prod(axes)).reshape(axes).transpose(order).reshape(count, size).tolist()
   if found := _MESH.search(line):
     return _groups_of_mesh(found["axes"], found["ids"] or "", found["named"])
-  if found := _PAIRS.search(line):
-    return [sorted({int(device) for device in pair}) for pair in re.findall(r"\{(\d+),(\d+)\}", found[1])]
+  if found := permuted(line):
+    return [sorted(set(pair)) for pair in found]
   return [list(range(num_devices))]
 
 

@@ -22,6 +22,8 @@ _PLACE = re.compile(r"S\((\d+)\)")
 _INSTRUCTION = re.compile(r"^\s+(ROOT )?%([\w.-]+) = ")
 _KIND = re.compile(r" ?([\w-]+)\(")
 _NAME = re.compile(r"%([\w.-]+)")
+_PAIRS = re.compile(r"source_target_pairs=\{((?:\{\d+,\d+\},?)*)\}")
+_PAIR = re.compile(r"\{(\d+),(\d+)\}")
 _PARENTHESIS = re.compile(r"[()]")
 
 
@@ -84,6 +86,12 @@ def parse(text: str) -> dict[str, Computation]:
 def root_of(computation: Computation) -> Instruction:
   """The instruction whose result is the computation's."""
   return next(instruction for instruction in reversed(computation.values()) if instruction.is_root)
+
+
+def permuted(attributes: str) -> list[tuple[int, int]]:
+  """(source, target) of the devices of a permute; none of anything else."""
+  found = _PAIRS.search(attributes)
+  return [(int(source), int(target)) for source, target in _PAIR.findall(found[1])] if found else []
 
 
 def shape_bytes(kind: str, sizes: str) -> int:

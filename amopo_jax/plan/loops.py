@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Mapping
 
-from amopo_jax.plan.hlo import Computation, Instruction, root_of
+from amopo_jax.plan.hlo import Computation, Instruction, permuted, root_of
 
 _CALLED = re.compile(r"\b(?:calls|to_apply|body|condition)=%?([\w.-]+)|branch_computations=\{([^}]*)\}")
 _OF_LOOP = re.compile(r"\b(body|condition)=%?([\w.-]+)")
@@ -11,8 +11,6 @@ _NAME = re.compile(r'op_name="([^"]*)"')
 _WINDOWED = "windowed_dot_general_body"
 """In the name of a loop that the TPU compiler makes of a product and the gather before or the scatter behind it: its
 turns pass part after part around a ring of chips."""
-
-_PAIRS = re.compile(r"source_target_pairs=\{((?:\{\d+,\d+\},?)*)\}")
 
 Turns = Callable[[str], float]
 """Name of a loop, as `op_name` of its metadata -> how often it turns, where the program decides that as it runs."""
@@ -80,14 +78,14 @@ def _written_turns(loop: Instruction, computation: Computation, condition: Compu
 def _rings(body: Computation) -> Iterator[int]:
   """Chips of the ring of each permute of a loop, which together pass on as many parts as a ring has chips."""
   for instruction in body.values():
-    found = _PAIRS.search(instruction.attributes)
-    if found and instruction.kind in ("collective-permute", "collective-permute-start"):
-      yield _ring_length(found[1])
+    pairs = permuted(instruction.attributes)
+    if pairs and instruction.kind in ("collective-permute", "collective-permute-start"):
+      yield _ring_length(pairs)
 
 
-def _ring_length(pairs: str) -> int:
+def _ring_length(pairs: list[tuple[int, int]]) -> int:
   """Chips of the ring in which the first of some (source, target) lies."""
-  following = {int(source): int(target) for source, target in re.findall(r"\{(\d+),(\d+)\}", pairs)}
+  following = dict(pairs)
   first = at = next(iter(following))
   length = 1
   while (at := following.get(at, first)) != first:

@@ -21,7 +21,7 @@ from amopo_jax.plan.changes import (
   state_changes,
 )
 from amopo_jax.plan.formula import formula_memory, granted
-from amopo_jax.plan.topology import larger_topologies
+from amopo_jax.plan.topology import Topology, larger_topologies
 from amopo_jax.types import InputError, RunFailure
 
 Tell = Callable[[str], None]
@@ -75,31 +75,35 @@ def _until_one_fits(case: Case, changes: Sequence[Overrides], keeps_result: bool
     except InputError:  # it cannot be on these chips, such as more splits than there are key heads
       continue
     trial = _try(changed, change, keeps_result, tell)
-    if trial is None:
-      continue
-    yield trial
-    if trial.fits:
-      return
+    if trial:
+      yield trial
+      if trial.fits:
+        return
 
 
 def _on_more_chips(case: Case, tell: Tell) -> Iterator[Trial]:
   """The next larger slices, with all that saves memory there without another result, until the run fits."""
   for topology in larger_topologies(case.topology):
-    for context in (1, 2):  # the tokens of a row split, where there are more chips than rows
-      try:
-        change = on_all_chips(case.spec, topology.slices, case.spec.mesh.context * context)
-        alone = override(case.spec, change | {"batch.accumulation": 1})
-        shards = meshes.row_shards(place(alone, case.config, topology).mesh)
-        change |= least_memory(override(case.spec, change), shards)
-        changed = place(override(case.spec, change), case.config, topology)
-      except InputError:
-        continue
-      trial = _try(changed, changed.overrides | change, True, tell)
-      if trial is not None:
-        yield trial
-        if trial.fits:
-          return
-        break
+    tried = (_try(placed, change, True, tell) for placed, change in _placements(case, topology))
+    trial = next((trial for trial in tried if trial), None)
+    if trial:
+      yield trial
+      if trial.fits:
+        return
+
+
+def _placements(case: Case, topology: Topology) -> Iterator[tuple[Case, Overrides]]:
+  """A run on more chips, by rows alone, and with the tokens of a row split in two where there are more than rows."""
+  for split in (1, 2):
+    try:
+      change = on_all_chips(case.spec, topology.slices, case.spec.mesh.context * split)
+      alone = override(case.spec, change | {"batch.accumulation": 1})
+      shards = meshes.row_shards(place(alone, case.config, topology).mesh)
+      change |= least_memory(override(case.spec, change), shards)
+      placed = place(override(case.spec, change), case.config, topology)
+    except InputError:
+      continue
+    yield placed, placed.overrides | change
 
 
 def _try(case: Case, change: Overrides, keeps_result: bool, tell: Tell) -> Trial | None:

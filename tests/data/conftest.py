@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from transformers import AutoTokenizer
 
 from amopo_jax.data.contexts import Context, ContextSpec
 from amopo_jax.data.dataset import PairDataset
@@ -14,7 +15,7 @@ from amopo_jax.data.pairs import RULES
 from amopo_jax.data.recipe import Recipe
 from amopo_jax.data.sources import open_source
 from amopo_jax.data.survey import survey
-from amopo_jax.data.tokenizer import load_tokenizer
+from amopo_jax.data.tokenizer import Tokenizer, load_tokenizer
 
 WORDS = ("the", "river", "boats", "lay", "at", "shore", "mill", "turned", "slowly", "bread", "rises", "heat", "firm")
 PACK = PackSpec(row_length=256, rows=4, max_pairs=8, num_contexts=3)
@@ -95,3 +96,15 @@ def random_pair():
     return EncodedPair(tuple(prompts), responses, order, order.astype(np.float32), index, 0, f"pair {index}")
 
   return make
+
+
+@pytest.fixture
+def with_template(fixtures):
+  def load(template, **changes):
+    tokenizer = AutoTokenizer.from_pretrained(fixtures / "tokenizer")
+    tokenizer.chat_template = template
+    for name, value in changes.items():
+      setattr(tokenizer, name, value)
+    return Tokenizer(tokenizer, "changed")
+
+  return load

@@ -23,22 +23,6 @@ THINKING = (
   "{% if m.role == 'assistant' and loop.last %}{{ '<think>\n\n</think>\n\n' + m.content.lstrip('\n') }}"
   "{% else %}{{ m.content }}{% endif %}{{ '<|im_end|>\n' }}{% endfor %}"
 )
-WITHOUT_SYSTEM = (
-  "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
-  "{{ m.role + ': ' + m.content + '<|im_end|>' }}{% endfor %}"
-)
-
-
-@pytest.fixture
-def with_template(fixtures):
-  def load(template, **changes):
-    tokenizer = AutoTokenizer.from_pretrained(fixtures / "tokenizer")
-    tokenizer.chat_template = template
-    for name, value in changes.items():
-      setattr(tokenizer, name, value)
-    return Tokenizer(tokenizer, "changed")
-
-  return load
 
 
 def test_prompt_ends_where_the_response_begins(tokenizer):
@@ -105,44 +89,6 @@ def test_turn_without_a_special_token_ends_with_eos(with_template):
     with_template(plain, eos_token=None)
 
 
-def test_refusal_of_the_template_is_an_input_error(with_template):
-  with pytest.raises(InputError, match="chat template of changed: System role not supported; "):
-    with_template(WITHOUT_SYSTEM).prompt_text(DIALOGUE)
-
-
-LATE_SYSTEM = (
-  "{% if messages[0].role == 'system' %}{% set system = messages[0].content %}{% endif %}"
-  "{% for m in messages %}{% if m.role == 'user' %}{{ '[INST] ' }}"
-  "{% if loop.last and system is defined %}{{ system + '\n\n' }}{% endif %}{{ m.content + '[/INST]' }}"
-  "{% elif m.role == 'assistant' %}{{ ' ' + m.content + '<|im_end|>' }}{% endif %}{% endfor %}"
-)
-REASONING = (
-  "{% for m in messages %}{% set parts = m.content.split('</think>') %}"
-  "{{ m.role + ': ' + ('<think>' + parts[0].replace('<think>', '') + '</think>' if parts | length > 1 else '') }}"
-  "{{ ' ' + parts[-1] + '<|im_end|>' }}{% endfor %}"
-)
-DATED = "{% for m in messages %}{{ strftime_now('%Y-%m-%d') + m.content + '<|im_end|>' }}{% endfor %}"
-
-
-def test_a_template_that_leaves_the_system_message_out_is_refused_where_there_is_one(with_template):
-  tokenizer = with_template(LATE_SYSTEM)
-  assert tokenizer.prompt_text(DIALOGUE[1:]) == "[INST] Hi[/INST] Yes?<|im_end|>[INST] Why?[/INST] "
-  with pytest.raises(InputError, match="leaves the system message out"):
-    tokenizer.prompt_text(DIALOGUE)
-
-
-def test_reasoning_is_refused_where_the_template_takes_it_out_of_the_response(tokenizer, with_template):
-  reasoned = "<think>so</think>Yes"
-  assert tokenizer.decode(tokenizer.encode_responses([reasoned])[0]) == reasoned + "<|im_end|>"
-  with pytest.raises(InputError, match="takes the reasoning before </think> out of a response"):
-    with_template(REASONING).encode_responses(["Yes", reasoned])
-  assert with_template(REASONING).encode_responses(["Yes"])
-
-
-def test_a_template_that_asks_for_the_date_gets_the_same_one_every_day(with_template):
-  assert with_template(DATED).prompt_text([Message("user", "?")]) == "2024-07-26?<|im_end|>2024-07-26"
-
-
 @pytest.mark.parametrize("by_normalizer", [False, True])
 def test_a_space_that_sentencepiece_adds_is_not_there_twice(by_normalizer):
   words = {
@@ -182,11 +128,6 @@ def test_a_policy_stops_at_the_end_of_a_turn_or_of_a_text(tokenizer, with_templa
   turn, text = (int(tokenizer.encode([name])[0][0]) for name in ("<|im_end|>", "<|endoftext|>"))
   assert with_template(TRIMMING, eos_token="<|endoftext|>").end_tokens([turn, 7]) == [turn, text, 7]
   assert with_template(TRIMMING, eos_token="<|im_end|>").end_tokens(None) == [turn]
-
-
-def test_template_that_drops_the_response_is_refused(with_template):
-  with pytest.raises(InputError, match="does not write the assistant's text"):
-    with_template("{{ messages[0].content }}")
 
 
 def test_tokenizer_without_a_chat_template_is_refused(tmp_path, fixtures):

@@ -1,6 +1,6 @@
 import pytest
 
-from amopo_jax.plan.hlo import COMPUTATION, SHAPE, Array, Instruction, parse, root_of, shape_bytes
+from amopo_jax.plan.hlo import COMPUTATION, SHAPE, Array, Instruction, parse, permuted, root_of, shape_bytes
 
 
 @pytest.mark.parametrize(
@@ -28,3 +28,8 @@ def test_an_instruction_says_what_it_makes_of_what():
   assert inner["p"] == Instruction("p", False, "parameter", arrays, (), "0", ", sharding={replicated}")
   assert root_of(inner).name == "last"
   assert root_of(inner).operands == ("p",)
+
+
+def test_the_devices_of_a_permute_are_pairs():
+  assert permuted(", channel_id=3, source_target_pairs={{0,1},{1,0}}, metadata={}") == [(0, 1), (1, 0)]
+  assert permuted(", replica_groups={{0,1}}") == []
