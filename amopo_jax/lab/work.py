@@ -35,7 +35,7 @@ MODES = {GREEDY: Sampling(), SAMPLED: Sampling(temperature=1.0)}
 LOG = "log.txt"
 
 _STEP_SECONDS = "throughput/seconds_per_step"
-"""In the metrics, which a run that goes on keeps; of a first step, what stands before it included."""
+"""In the metrics, which a run that goes on keeps; of a first step, its compilation included."""
 
 _START_SEED = 10_000
 """Added to a world's seed where the start's records are made: no two seeds of a study share any."""
