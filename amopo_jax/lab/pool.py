@@ -31,6 +31,7 @@ from amopo_jax.types import InputError
 ASKED, RESULT, FAILED = "asked", "result.json", "failed.txt"
 TOOK, CODE = "took", "commit"
 """Keys of every answer: seconds of a worker, of a job that was interrupted those of the last attempt; the code."""
+_ASKING_SECONDS = 0.5
 _CAN_PIN = hasattr(os, "sched_setaffinity")  # on Linux
 Answer = dict[str, Any]
 """JSON-able."""
@@ -106,12 +107,19 @@ def _started(workers: int) -> Iterator[concurrent.futures.ProcessPoolExecutor]:
   try:
     yield pool
   except BaseException:
-    for worker in multiprocessing.active_children():
-      worker.terminate()
+    _end_workers()
     raise
   finally:
     pool.shutdown(cancel_futures=True)
     signal.signal(signal.SIGTERM, before)
+
+
+def _end_workers() -> None:
+  """Asks until they are gone: one that trains takes note of it and saves, and would then wait for its next job."""
+  while workers := multiprocessing.active_children():
+    for worker in workers:
+      worker.terminate()
+    workers[0].join(_ASKING_SECONDS)
 
 
 def _raise_exit(number: int, frame: FrameType | None) -> None:
