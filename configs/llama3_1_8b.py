@@ -1,14 +1,14 @@
 r"""The released recipe on HelpSteer2 for Llama-3.1-8B-Instruct, full fine-tuning on a slice v5e:8x8.
 
     amopo plan  --config=configs/llama3_1_8b.py --topology=v5e:8x8
-    launch/tpu_vm.sh all --name=NAME --zone=ZONE --type=v5litepod-64 --spot \
+    launch/tpu_vm.sh all --name=NAME --zone=ZONE --type=v5litepod-64 --spot --pass=HF_TOKEN \
       -- --config=configs/llama3_1_8b.py --workdir=gs://BUCKET/llama3_1_8b
 
 1 row of 2,048 tokens per chip, about 55 pairs in a step; the learning rate is that of the release, whose steps
 hold 2. The data lack the release's third dimension (configs/helpsteer2.py).
 
-Plan of 2026-11-29, no TPU was there: 11.5 of 16 GiB per chip, 0.60 to 1.36 s per step; three epochs of 9,000 pairs are
-495 steps, 0.08 to 0.19 hours.
+Plan of 2026-11-30, no TPU was there: 5.9 of 16 GiB per chip, 0.60 to 1.10 s per step; three epochs of 9,000 pairs are
+495 steps, 0.08 to 0.15 hours.
 """
 
 from ml_collections import ConfigDict

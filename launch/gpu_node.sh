@@ -24,7 +24,8 @@ read_amopo_arguments
 if [[ "${client_flags[*]:-}" != *--volume* && "${client_flags[*]:-}" != *--mount* ]]; then require_mounted; fi
 
 # Shared memory and ports of the machine, as NCCL and the coordinator need them.
-command=(docker run --rm --init "--gpus=$gpus" --network=host --ipc=host "--volume=$PWD:$PWD" "--workdir=$PWD")
+command=(docker run --rm --init "--gpus=$gpus" --network=host --ipc=host "--volume=$PWD:$PWD" "--workdir=$PWD"
+  --stop-timeout=300)  # docker stop and a shutdown would kill it after 10 s
 if [[ ${#client_flags[@]} -gt 0 ]]; then command+=("${client_flags[@]}"); fi
 command+=("$image" /opt/amopo_jax/launch/local.sh "--retries=$retries" -- "${amopo_arguments[@]}")
 if $dry_run; then perform "${command[@]}"; else exec "${command[@]}"; fi

@@ -152,7 +152,7 @@ require_mounted() {
 
 # Several slices need a mesh of as many.
 advise_slices() {
-  if [[ "$1" -gt 1 && "${amopo_arguments[*]}" != *--config.mesh.slices=* ]]; then
+  if [[ "$1" -gt 1 && "${amopo_arguments[0]}" != export && "${amopo_arguments[*]}" != *--config.mesh.slices=* ]]; then
     say "$1 slices: unless the config has them, give --config.mesh.slices=$1 --config.mesh.data=$1 after --"
   fi
 }

@@ -11,6 +11,7 @@
 #   --version=IMAGE  TPU software version, instead of the one that goes with the type
 #   --spot           VMs that cost less and may be taken away
 #   --client=FLAG    one more flag of gcloud's create, as it is; may be repeated
+#   --pass=NAME,…    variables of the environment here that the run gets there, such as HF_TOKEN
 #   --retries=N      all: times that the request is made again, or the run started again             [10]
 #   --poll=SECONDS   between two looks at the request and the run                                    [60]
 #   --dry-run        prints the commands

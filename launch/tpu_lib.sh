@@ -9,7 +9,7 @@
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 steps="create copy install run wait all status tail stop delete"
-name="" zone="" project="" type="" version="" spot=false slices=1 retries=10 poll=60
+name="" zone="" project="" type="" version="" pass="" spot=false slices=1 retries=10 poll=60
 
 # read_tpu_options "MORE NAMES" "$@"
 read_tpu_options() {
@@ -19,7 +19,7 @@ read_tpu_options() {
   [[ $# -gt 0 && " $steps " == *" $1 "* ]] || fail "give what to do first: one of $steps"
   step="$1"
   shift
-  parse_options "name zone project type version retries poll $more" "spot" "$@"
+  parse_options "name zone project type version pass retries poll $more" "spot" "$@"
   require name zone
   require_number 0 retries poll
   require_number 1 slices
@@ -29,12 +29,22 @@ read_tpu_options() {
     require_bucket
     require_config
     advise_slices "$slices"
+    require_variables
   elif [[ ${#arguments[@]} -gt 0 ]]; then
     fail "$step takes nothing after --"
   fi
   place=("--zone=$zone")
   if [[ -n "$project" ]]; then place+=("--project=$project"); fi
   if [[ -z "$version" ]]; then version="$(software_version)"; fi
+}
+
+# The environment has what --pass names.
+require_variables() {
+  local variable
+  for variable in ${pass//,/ }; do
+    [[ "$variable" =~ ^[A-Za-z_][A-Za-z_0-9]*$ ]] || fail "--pass=$pass: $(quoted "$variable") is no name of a variable"
+    [[ -n "${!variable:-}" ]] || fail "--pass=$pass: $variable is not set here"
+  done
 }
 
 # The system image that Cloud TPU's documentation names for JAX on this type.
@@ -60,7 +70,7 @@ on() {
 }
 
 worker_script() {
-  on "${every_worker[@]}" -- "bash amopo_jax/launch/worker.sh $(quoted "$@")"
+  on "${every_worker[@]}" -- "${environment:-}bash amopo_jax/launch/worker.sh $(quoted "$@")"
 }
 
 create() {
@@ -69,6 +79,10 @@ create() {
   if [[ ${#client_flags[@]} -gt 0 ]]; then command+=("${client_flags[@]}"); fi
   tpus "${command[@]}"
 }
+
+# On a machine: what an earlier copy brought goes first, since a file that was deleted here is not to be imported there.
+unpack="mkdir -p amopo_jax && touch amopo_jax.files && (cd amopo_jax && xargs -d '\\n' rm -f < ../amopo_jax.files) \
+  && tar -tzf amopo_jax.tar.gz > amopo_jax.files && tar -xzf amopo_jax.tar.gz -C amopo_jax"
 
 # What git tracks or would track: the working tree without environments, runs and caches.
 copy() {
@@ -81,7 +95,7 @@ copy() {
       done | tar -czf "$2" --null -T -' \
       pack "$checkout" "$folder/amopo_jax.tar.gz" \
     && tpus scp "$folder/amopo_jax.tar.gz" "$name:" "${place[@]}" "${every_worker[@]}" \
-    && on "${every_worker[@]}" -- 'mkdir -p amopo_jax && tar -xzf amopo_jax.tar.gz -C amopo_jax' \
+    && on "${every_worker[@]}" -- "$unpack" \
     && perform rm -r "$folder"
 }
 
@@ -89,7 +103,13 @@ install() {
   worker_script install tpu
 }
 
+# With the variables that --pass names, whose values a dry run keeps to itself.
 run() {
+  local environment="" variable value
+  for variable in ${pass//,/ }; do
+    if $dry_run; then value='…'; else value="$(quoted "${!variable}")"; fi
+    environment+="$variable=$value "
+  done
   worker_script start "${amopo_arguments[@]}"
 }
 

@@ -106,8 +106,14 @@ def test_slurm_starts_the_tasks_and_ends_with_their_status(clients, slurm):
   assert clients.calls == [
     ["srun", "--label", "--kill-on-bad-exit=0", "--wait=0", "/opt/amopo", "train", "--processes=auto", *RUN]
   ]
-  assert slurm("--", *RUN, status=1).status == 1
-  assert [call[0] for call in clients.calls] == ["srun", "srun"]
+
+
+@pytest.mark.parametrize("status, starts", [(1, 3), (134, 3), (2, 1), (143, 1)])
+def test_slurm_starts_a_run_that_failed_again_in_the_same_job(clients, slurm, status, starts):
+  result = slurm("--failures=2", "--retries=0", "--", *RUN, status=status)
+  assert result.status == status
+  assert [call[0] for call in clients.calls] == starts * ["srun"]
+  assert result.err.count("again into the same workdir") == starts - 1
 
 
 @pytest.mark.parametrize("count, requeues", [(None, True), ("2", True), ("3", False)])
@@ -144,8 +150,9 @@ def test_docker_gets_the_gpus_and_the_folder_and_its_status_is_kept(clients, tmp
   assert clients.run("bash", script, *options, "--", *RUN, cwd=folder).status == 143
   (call,) = clients.calls
   assert call[:7] == ["docker", "run", "--rm", "--init", "--gpus=device=0,1", "--network=host", "--ipc=host"]
-  assert call[7:11] == [f"--volume={folder}:{folder}", f"--workdir={folder}", "--env=HF_TOKEN", "image"]
-  assert call[11:] == ["/opt/amopo_jax/launch/local.sh", "--retries=5", "--", "train", *RUN]
+  assert call[7:9] == [f"--volume={folder}:{folder}", f"--workdir={folder}"]
+  assert call[9:12] == ["--stop-timeout=300", "--env=HF_TOKEN", "image"]
+  assert call[12:] == ["/opt/amopo_jax/launch/local.sh", "--retries=5", "--", "train", *RUN]
 
 
 @pytest.mark.parametrize("workdir", ["/elsewhere/run", "../run", "gs://"])

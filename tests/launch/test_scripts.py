@@ -70,13 +70,15 @@ def test_a_dry_run_needs_no_client_and_keeps_every_argument_whole(clients, name)
   assert clients.calls == []
   words = [word for command in result.commands for word in command]
   # Either an argument as it is, or one level of quoting further down, for the shell of another machine.
-  assert AWKWARD in words or any(AWKWARD in further(word) for word in words)
+  assert AWKWARD in words or any(AWKWARD in further(word, clients.folder) for word in words)
 
 
-def further(word: str) -> list[str]:
-  """The words of a shell command that is itself one argument; nothing if it is none."""
+def further(word: str, folder: pathlib.Path) -> list[str]:
+  """The words of a shell command that is itself one argument; nothing if it is none. Its `&&` are run, there."""
   command = f"set -- {word.partition('=')[2]}; printf '%s\\0' \"$@\""
-  return subprocess.run(["bash", "-fc", command], capture_output=True, text=True, check=False).stdout.split("\0")
+  return subprocess.run(["bash", "-fc", command], cwd=folder, capture_output=True, text=True, check=False).stdout.split(
+    "\0"
+  )
 
 
 @pytest.mark.parametrize("name", COMMANDS)

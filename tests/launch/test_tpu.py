@@ -204,6 +204,32 @@ def test_waiting_ends_with_the_status_of_the_run(clients, launch):
   assert (waited.status, waited.out) == (1, "lost\n")
 
 
+def test_a_copy_takes_away_what_an_earlier_one_brought_and_nothing_else(clients, launch):
+  assert launch("tpu_vm.sh", "create", "--type=v6e-256", arguments=()).status == 0
+  there = clients.folder / "machine" / "amopo_jax"
+  kept = (".venv/bin/python", "run.log", "run.pid")
+  for name in (*kept, "configs/deleted here.py"):
+    (there / name).parent.mkdir(parents=True, exist_ok=True)
+    (there / name).touch()
+  (there.parent / "amopo_jax.files").write_text("configs/deleted here.py\n")
+  assert launch("tpu_vm.sh", "copy", states=["READY"], arguments=()).status == 0
+  left = {str(path.relative_to(there)) for path in there.rglob("*") if path.is_file()}
+  assert {*kept, "configs/base.py", "launch/lib.sh"} <= left
+  assert "configs/deleted here.py" not in left
+  assert "launch/lib.sh" in (there.parent / "amopo_jax.files").read_text().splitlines()
+
+
+def test_variables_are_handed_on_by_name_and_not_shown(clients):
+  words = ("run", *PLACE, "--pass=HF_TOKEN,A_B", "--dry-run", "--", *RUN)
+  shown = clients.run("bash", "launch/tpu_vm.sh", *words, HF_TOKEN="secret it is", A_B="$x")
+  assert (shown.status, "secret" in shown.out) == (0, False)
+  assert "HF_TOKEN=… A_B=… bash amopo_jax/launch/worker.sh start" in shown.commands[0][-1]
+  missing = clients.run("bash", "launch/tpu_vm.sh", *words, HF_TOKEN="secret")
+  assert (missing.status, missing.err) == (2, "launch/tpu_vm.sh: --pass=HF_TOKEN,A_B: A_B is not set here\n")
+  odd = clients.run("bash", "launch/tpu_vm.sh", "run", *PLACE, "--pass=a;b", "--dry-run", "--", *RUN)
+  assert (odd.status, odd.err.count("\n")) == (2, 1)
+
+
 @pytest.mark.parametrize(
   "type_, version",
   [
