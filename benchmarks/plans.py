@@ -109,7 +109,7 @@ def line(name: str, plan: dict[str, Any]) -> tuple[str, ...]:
     both("step_seconds", ".2f"),
     both("utilization", ".0%"),
     both("pairs_per_second", ".0f"),
-    both("hours", ".2f"),
+    both("hours", ".2g"),
     both("chip_hours", ".0f"),
     made,
   )

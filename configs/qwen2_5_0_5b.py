@@ -7,8 +7,8 @@ r"""The released recipe on HelpSteer2 for Qwen2.5-0.5B-Instruct, full fine-tunin
 2 rows of 2,048 tokens per chip, about 14 pairs in a step; the learning rate is that of the release, whose steps
 hold 2. The data lack the release's third dimension (configs/helpsteer2.py).
 
-Plan of 2026-11-29, no TPU was there: 2.7 of 16 GiB per chip, 0.11 to 0.21 s per step; three epochs of 9,000 pairs are
-1,978 steps, 0.06 to 0.11 hours.
+Plan of 2026-11-30, no TPU was there: 2.0 of 16 GiB per chip, 0.08 to 0.14 s per step; three epochs of 9,000 pairs are
+1,978 steps, 0.04 to 0.07 hours.
 """
 
 from ml_collections import ConfigDict

@@ -7,8 +7,8 @@ r"""The released recipe on HelpSteer2 for Qwen2.5-14B-Instruct, full fine-tuning
 1 row of 2,048 tokens per chip, about 109 pairs in a step; the learning rate is that of the release, whose steps
 hold 2. The data lack the release's third dimension (configs/helpsteer2.py).
 
-Plan of 2026-11-29, no TPU was there: 7.6 of 16 GiB per chip at the peak, 1.13 to at most 2.45 s per step
-(docs/scaling.md); three epochs of 9,000 pairs are 248 steps, 0.08 to 0.17 hours.
+Plan of 2026-11-30, no TPU was there: 7.6 of 16 GiB per chip, 1.12 to 1.97 s per step; three epochs of 9,000 pairs are
+248 steps, 0.08 to 0.14 hours.
 """
 
 from ml_collections import ConfigDict

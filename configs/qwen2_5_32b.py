@@ -7,8 +7,8 @@ r"""The released recipe on HelpSteer2 for Qwen2.5-32B-Instruct, full fine-tuning
 1 row of 2,048 tokens per chip, about 218 pairs in a step; the learning rate is that of the release, whose steps
 hold 2. The data lack the release's third dimension (configs/helpsteer2.py).
 
-Plan of 2026-11-30, no TPU was there: at most 14.5 of 16 GiB per chip, 2.5 to 4.8 s per step; three epochs of 9,000
-pairs are 124 steps, 0.09 to 0.16 hours.
+Plan of 2026-11-30, no TPU was there: 8.7 of 16 GiB per chip, 2.52 to 4.77 s per step; three epochs of 9,000 pairs are
+124 steps, 0.09 to 0.16 hours.
 """
 
 from ml_collections import ConfigDict

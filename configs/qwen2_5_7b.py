@@ -7,8 +7,8 @@ r"""The released recipe on HelpSteer2 for Qwen2.5-7B-Instruct, full fine-tuning 
 1 row of 2,048 tokens per chip, about 55 pairs in a step; the learning rate is that of the release, whose steps
 hold 2. The data lack the release's third dimension (configs/helpsteer2.py).
 
-Plan of 2026-11-28, no TPU was there: 11.5 of 16 GiB per chip, 0.56 to 1.23 s per step; three epochs of 9,000 pairs are
-495 steps, 0.08 to 0.17 hours.
+Plan of 2026-11-30, no TPU was there: 5.9 of 16 GiB per chip, 0.55 to 1.02 s per step; three epochs of 9,000 pairs are
+495 steps, 0.08 to 0.14 hours.
 """
 
 from ml_collections import ConfigDict

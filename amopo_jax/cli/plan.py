@@ -15,7 +15,7 @@ from absl import flags
 
 from amopo_jax.cli.configs import define_config, spec_from_flags
 from amopo_jax.cli.parse import require
-from amopo_jax.types import InputError
+from amopo_jax.types import InputError, RunFailure
 
 
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
@@ -52,10 +52,16 @@ def run(values: flags.FlagValues) -> int:
   workload = assume(spec, tokens_per_pair=values.tokens_per_pair, scored_share=values.scored_share, pairs=values.pairs)
   tell = lambda text: print(text, file=sys.stderr, flush=True)
   plans: list[Plan] = []
+  status = 0
   shown = lambda: json.dumps(to_json(plans, workload), indent=1)
   try:
     for case in cases:
-      plans.append(make_plan(case, workload, tell))
+      try:
+        plans.append(make_plan(case, workload, tell))
+      except RunFailure as error:
+        tell(f"amopo plan: {case.topology.name}: {error}")
+        status = 1
+        continue
       plans[-1] = with_remedies(plans[-1], case, tell)
       if file:
         file.write_text(shown() + "\n")  # after each, as the next may take minutes
@@ -66,4 +72,4 @@ def run(values: flags.FlagValues) -> int:
       print(shown(), flush=True)
   if values.json != "true":
     print("\n".join(["assumed", *(f"  {one}" for one in assumptions(workload))]))
-  return 0
+  return status

@@ -47,6 +47,7 @@ class Memory(NamedTuple):
     available: what the compiler grants a program; None where it did not say so.
     activations: of the temporaries, what the passes over the layers keep for the way back; 0 where it is not known.
     gradients: of the temporaries, those of the layers' parameters; they share their room with what is dead by then.
+    host: beside all of this, of the optimizer's state, what this chip has in the memory of its host.
   """
 
   parameters: int
@@ -59,6 +60,7 @@ class Memory(NamedTuple):
   available: int | None
   activations: int = 0
   gradients: int = 0
+  host: int = 0
 
 
 class Attempt(NamedTuple):
@@ -96,10 +98,11 @@ def try_step(parts: StepParts, num_contexts: int) -> Attempt:
     executable = compile_step(parts, num_contexts)
   except jax.errors.JaxRuntimeError as error:
     needed, available = _shortage(str(error))
-    memory = Memory(*sizes, sum(sizes), None, needed, available)
+    memory = Memory(*sizes, sum(sizes), None, needed, available, host=host_bytes(parts))
     return Attempt(None, memory, time.perf_counter() - began)
   turns = jax.tree.leaves(parts.split.params["layers"])[0].shape[0] // parts.spec.model.unroll
-  return Attempt(executable, _accepted(executable, sizes, turns), time.perf_counter() - began)
+  memory = _accepted(executable, sizes, turns)._replace(host=host_bytes(parts))
+  return Attempt(executable, memory, time.perf_counter() - began)
 
 
 def compile_step(parts: StepParts, num_contexts: int, options: dict[str, str] | None = None) -> jax.stages.Compiled:
@@ -152,9 +155,14 @@ def argument_sizes(parts: StepParts, num_contexts: int) -> Sizes:
   return trained, bytes_per_chip(target.opt_state), frozen, bytes_per_chip(batch)
 
 
-def bytes_per_chip(tree: Any) -> int:
-  """Bytes that one chip holds of abstract arrays, by their shardings; what lies on the hosts is not among them."""
-  held = [leaf for leaf in jax.tree.leaves(tree) if leaf.sharding.memory_kind != meshes.HOST]
+def host_bytes(parts: StepParts) -> int:
+  """Bytes that one chip has in the memory of its host."""
+  return bytes_per_chip(build_step(parts, _NUM_STEPS).target, on_host=True)
+
+
+def bytes_per_chip(tree: Any, *, on_host: bool = False) -> int:
+  """Bytes that one chip holds of abstract arrays, by their shardings, in its own memory or in that of its host."""
+  held = [leaf for leaf in jax.tree.leaves(tree) if (leaf.sharding.memory_kind == meshes.HOST) == on_host]
   return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * _bits(leaf.dtype) // 8 for leaf in held)
 
 

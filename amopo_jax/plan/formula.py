@@ -53,7 +53,8 @@ def formula_memory(spec: RunSpec, config: ModelConfig, mesh: meshes.AnyMesh) -> 
   temporaries = gradients + activations + round(_gathered(spec, config, mesh))
   arguments = parameters + optimizer + base + rows
   needed = arguments + temporaries
-  return Memory(parameters, optimizer, base, rows, arguments, temporaries, needed, None, activations, gradients)
+  host = bytes_per_chip(target.opt_state, on_host=True)
+  return Memory(parameters, optimizer, base, rows, arguments, temporaries, needed, None, activations, gradients, host)
 
 
 def formula_cost(spec: RunSpec, config: ModelConfig, mesh: meshes.AnyMesh, scored_share: float) -> Cost:
@@ -76,14 +77,16 @@ def formula_cost(spec: RunSpec, config: ModelConfig, mesh: meshes.AnyMesh, score
   # have nobody to share with.
   shared = 1 / GPUS_PER_NODE if parts > GPUS_PER_NODE else 0.0
   replicas = min(parts / GPUS_PER_NODE, 1.0) if mesh.size > GPUS_PER_NODE else 0.0
-  beyond = {"all-gather": shared, "reduce-scatter": shared, "all-reduce": replicas}
-  sent = _sent(spec, config, trained, mesh)
-  collectives = {kind: Collective(0, amount, amount * beyond[kind]) for kind, amount in sent.items() if amount}
+  sent, sums = _sent(spec, config, trained, mesh), _sums_over_tensor(spec, config, mesh)
+  network = {"all-gather": shared, "reduce-scatter": shared, "all-reduce": replicas}
+  beyond = {kind: amount * network[kind] for kind, amount in sent.items()}
+  sent["all-reduce"] += sums  # within a node, whose fastest links are those of this axis
+  collectives = {kind: Collective(0, amount, beyond[kind]) for kind, amount in sent.items() if amount}
   return Cost((layers + head) / mesh.size, update, collectives)
 
 
 def _sent(spec: RunSpec, config: ModelConfig, trained: int, mesh: meshes.AnyMesh) -> dict[str, float]:
-  """Bytes that a GPU sends: the table of docs/parallelism.md but for what `tensor` sums, with the factors (n − 1)/n."""
+  """Bytes that a GPU sends along all axes but `tensor`: the table of docs/parallelism.md with the factors (n − 1)/n."""
   parts, context = mesh.shape["fsdp"] * mesh.shape["context"], mesh.shape["context"]
   share, compute = (1 - 1 / parts) / mesh.shape["tensor"], _itemsize(spec.model.compute_dtype)
   tokens = spec.batch.rows // spec.batch.accumulation // meshes.row_shards(mesh) * spec.batch.row_length
@@ -97,6 +100,18 @@ def _sent(spec: RunSpec, config: ModelConfig, trained: int, mesh: meshes.AnyMesh
     "all-reduce": 2 * replicas * trained * compute / parts / mesh.shape["tensor"],
   }
   return {kind: spec.batch.accumulation * amount for kind, amount in sent.items()}
+
+
+def _sums_over_tensor(spec: RunSpec, config: ModelConfig, mesh: meshes.AnyMesh) -> float:
+  """Bytes that a GPU sends for the sums over `tensor` in the layers; those of the head are numbers per token.
+
+  Two a layer forward, after the attention and after the MLP, and two backward; where the backward pass computes a layer
+  again, it needs the first of them again.
+  """
+  tokens = spec.batch.rows // meshes.row_shards(mesh) * spec.batch.row_length / mesh.shape["context"]
+  sums = 4 + (1 if spec.model.remat in _FORWARD_AGAIN else 0)
+  width = config.width * _itemsize(spec.model.compute_dtype)
+  return 2 * (1 - 1 / mesh.shape["tensor"]) * config.num_layers * sums * tokens * width
 
 
 def _activations(spec: RunSpec, config: ModelConfig, mesh: meshes.AnyMesh) -> float:

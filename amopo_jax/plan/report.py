@@ -12,6 +12,8 @@ from amopo_jax.plan.search import Trial, show
 
 Line = tuple[str, str]
 
+_OFFLOADED = "which go to the chip and back in every step; that takes time which is not in the seconds below"
+
 
 def to_json(plans: Sequence[Plan], workload: Workload) -> dict[str, Any]:
   """Everything that is known, in plain values: bytes, operations and seconds, of one chip unless it says otherwise."""
@@ -79,9 +81,9 @@ def _memory(plan: Plan) -> list[Line]:
     rest = found.needed - found.arguments - found.temporaries
     parts += [("program", rest)] if rest > 0 else []
   granted = found.available or plan.chip_memory
-  return [(name, f"{size / GIB:8.2f}") for name, size in parts] + [
-    ("together", _together(plan.fits, found.needed / GIB, granted / GIB))
-  ]
+  lines = [(name, f"{size / GIB:8.2f}") for name, size in parts]
+  lines.append(("together", _together(plan.fits, found.needed / GIB, granted / GIB)))
+  return lines + ([("on its host", f"{found.host / GIB:8.2f}, {_OFFLOADED}")] if found.host else [])
 
 
 def _together(fits: bool, needed: float, granted: float) -> str:

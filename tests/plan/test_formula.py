@@ -90,3 +90,19 @@ def test_replicas_in_other_nodes_sum_their_gradients_over_the_network_and_gather
   assert cost.network_bytes > 0
   one = case(batch__rows=16)
   assert cost.memory_bytes == pytest.approx(formula_cost(one.spec, one.config, one.mesh, 0.5).memory_bytes)
+
+
+@pytest.mark.parametrize("remat, sums", [("dots", 4), ("full", 5)])
+def test_gpus_that_split_layers_sum_activations_within_their_node(case, remat, sums):
+  found = case("h100:16", mesh__tensor=2, batch__rows=16, model__remat=remat)
+  cost = formula_cost(found.spec, found.config, found.mesh, 0.5)
+  tokens = 16 // 8 * found.spec.batch.row_length
+  sent = 2 * (1 - 1 / 2) * sums * found.config.num_layers * tokens * found.config.width * 4
+  assert cost.collectives["all-reduce"].link_bytes == pytest.approx(sent)
+  assert cost.collectives["all-reduce"].network_bytes == 0
+
+
+def test_offloaded_moments_lie_with_the_host(case):
+  here, there = memory(case()), memory(case(optim__offload=True))
+  assert (here.host, there.host) == (0, here.optimizer - there.optimizer)
+  assert there.host == pytest.approx(2 * there.parameters, rel=0.01)

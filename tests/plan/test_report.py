@@ -112,3 +112,10 @@ def test_json_holds_all_of_it():
 @pytest.mark.parametrize("words", ["2,400 tokens", "9,000 training pairs", "published peaks", "read each array once"])
 def test_what_is_assumed_is_said(words):
   assert words in " ".join(assumptions(Workload(2400, 0.64, 9000)))
+
+
+def test_what_lies_on_the_hosts_is_shown_beside_the_chip_s_memory():
+  lines = to_lines(FITS._replace(memory=FITS.memory._replace(host=3 * GIB)), TPUS["v5e"])
+  (line,) = (line for line in lines if "on its host" in line)
+  assert "3.00, which go to the chip and back in every step" in line
+  assert not any("on its host" in line for line in to_lines(FITS, TPUS["v5e"]))
