@@ -67,10 +67,10 @@ def arguments() -> argparse.Namespace:
   return args
 
 
-def make_spec(folder: Path, steps: int, overrides: list[str]) -> RunSpec:
+def make_spec(folder: Path, steps: int, overrides: list[str], *, num_train: int = 2000) -> RunSpec:
   """The quickstart's second stage on a world written into the folder, from random weights."""
   world = folder / "world"
-  write_world(world, seed=0, num_train=2000, num_heldout=16)
+  write_world(world, seed=0, num_train=num_train, num_heldout=16)
   config = quickstart.get_config()
   config.model.path, config.model.arch = "", quickstart_sft.get_config().model.arch
   config.data.tokenizer = str(world / "tokenizer")

@@ -5,23 +5,30 @@ The checks sit in the import hook below, so the package itself pays nothing for 
 
 import atexit
 import os
+import pathlib
 import shutil
+import sys
 import tempfile
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
+
+from tests.xla import flags
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault(
+  "JAX_DISABLE_MOST_OPTIMIZATIONS", "1"
+)  # of tiny programs, here and in processes that a test starts
 os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # the TPU's compiler is used without a TPU, …
 os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # … by several workers at once
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-  os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+  os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags(8)}"
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # one for this session, its workers and the processes they start
   os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="amopo-tests-")
   os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
   atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 import io
-import pathlib
-import sys
 from typing import ClassVar
 
 import fsspec
@@ -34,7 +41,6 @@ from jaxtyping import install_import_hook
 from rich.console import Console
 
 install_import_hook("amopo_jax", "beartype.beartype")
-sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
 from amopo_jax.cli.configs import spec_from_config
 from amopo_jax.lab.write import write_world
@@ -43,7 +49,6 @@ from amopo_jax.train import train
 from configs import base
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-jax.config.update("jax_disable_most_optimizations", True)  # of tiny programs; processes that a test starts have all
 give_virtual_devices_threads()  # `make_mesh` comes too late where a test has used the devices before
 
 

@@ -13,6 +13,7 @@ from amopo_jax.data.sources import open_source
 from amopo_jax.run_codec import to_dict
 from amopo_jax.run_spec import ContextEntry, SourceSpec
 from amopo_jax.score import score
+from tests.xla import flags
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -84,7 +85,7 @@ def test_eight_virtual_devices_on_two_threads_do_not_wait_forever(model_dir, mak
   )
   done = subprocess.run(
     [sys.executable, "-c", program, json.dumps(to_dict(spec)), str(tmp_path / "scores.jsonl")],
-    env=os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "NPROC": "2"},
+    env=os.environ | {"XLA_FLAGS": flags(8), "NPROC": "2"},
     capture_output=True,
     text=True,
     timeout=100,

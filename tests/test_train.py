@@ -26,6 +26,7 @@ from amopo_jax.stopping import EXIT_STATUS, StopRequest
 from amopo_jax.train import _Loop, train
 from amopo_jax.types import InputError, RunFailure
 from amopo_jax.writers import MetricWriter, read_metrics
+from tests.xla import flags
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -245,7 +246,7 @@ def command(make_config, tmp_path, devices=2, **overrides):
   )
   environment = os.environ | {
     "JAX_PLATFORMS": "cpu",
-    "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+    "XLA_FLAGS": flags(devices),
     "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"),
     "PYTHONPATH": str(ROOT),
   }

@@ -89,7 +89,7 @@ def test_a_step_has_a_micro_batch_for_each_context():
 @pytest.mark.parametrize(("study", "ways"), [("baselines", 8), ("dialogue", 1)])
 def test_every_step_has_24_pairs(tmp_path, study, ways):
   world = STUDIES[study].arms[0].ground.world
-  write_world(tmp_path, seed=0, num_train=300, num_heldout=1, spec=world)
+  write_world(tmp_path, seed=0, num_train=120, num_heldout=1, spec=world)
   seen = set()
   for asked in [job.asked for job in jobs(study) if job.asked.get("records") == "files"]:
     run = json.loads(json.dumps(asked["run"]))

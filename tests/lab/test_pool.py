@@ -107,12 +107,13 @@ def test_workers_work_side_by_side_on_cores_of_their_own(tmp_path):
 
 
 RUN = """
-import sys
+import signal, sys
 from pathlib import Path
 from amopo_jax.lab.pool import Job, run_jobs
 from tests.lab.test_pool import save_when_asked, sleep
 
 if __name__ == "__main__":
+  signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell started in the background ignores it
   jobs = [Job(f"job{number}", sleep, {"seconds": 60}) for number in range(4)]
   if sys.argv[2:]:
     last = jobs[3]._replace(needs=("job0",))
