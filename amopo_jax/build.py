@@ -7,6 +7,7 @@ import jax
 from jax.sharding import Mesh
 
 from amopo_jax import mesh as meshes
+from amopo_jax import processes
 from amopo_jax.build_data import num_streams, pack_spec
 from amopo_jax.feed import FeedSpec, make_feed_spec
 from amopo_jax.host import give_back_after_compiling
@@ -107,6 +108,7 @@ def build_attention(spec: ModelSpec, config: ModelConfig, mesh: Mesh) -> Choice:
     compute_dtype=dtype("config.model.compute_dtype", spec.compute_dtype),
     device=next((one for one in mesh.devices.flat if one.process_index == jax.process_index()), None),
   )
+  processes.agree("attention", name)  # of `auto` each has made a trial of its own
   is_split = name != XLA or mesh.shape["context"] > 1
   return Choice(name, meshes.split_attention(attend, mesh) if is_split else attend)
 

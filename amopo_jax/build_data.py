@@ -17,7 +17,9 @@ from amopo_jax.data.sources import ON_ERROR, open_source
 from amopo_jax.data.split import split_by_prompt
 from amopo_jax.data.survey import Survey, survey
 from amopo_jax.data.tokenizer import Tokenizer, load_tokenizer
+from amopo_jax.models.hf_files import resolve_model
 from amopo_jax.policy import PolicySource
+from amopo_jax.remote import local_folder
 from amopo_jax.run_spec import BatchSpec, ContextEntry, DataSpec, RunSpec, SourceSpec, check_name
 from amopo_jax.types import InputError
 
@@ -153,7 +155,8 @@ def build_tokenizer(spec: DataSpec, source: PolicySource) -> Tokenizer:
   path = spec.tokenizer or source.tokenizer
   if not path:
     raise InputError("config.data.tokenizer: not set, and random weights bring none; name a directory or hub name")
-  tokenizer = load_tokenizer(path, spec.template_kwargs)
+  here = local_folder(str(resolve_model(path, with_weights=False))) if "://" in path else path
+  tokenizer = load_tokenizer(here, spec.template_kwargs)
   if tokenizer.vocab_size > source.config.vocab_size:
     raise InputError(
       f"{path}: the tokenizer has {tokenizer.vocab_size} entries, the model's vocabulary {source.config.vocab_size}; "

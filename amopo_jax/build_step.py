@@ -4,6 +4,7 @@
 step.
 """
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ from amopo_jax.optim import kept_on_host, make_optimizer, make_schedule
 from amopo_jax.run_spec import RunSpec
 from amopo_jax.state import TrainState, abstract_state
 from amopo_jax.step import StepMetrics, jit_train_step, make_eval_step, make_moments_step, make_train_step
-from amopo_jax.types import ResponseMoments
+from amopo_jax.types import InputError, ResponseMoments
 
 
 class StepParts(NamedTuple):
@@ -108,6 +109,26 @@ def place_params(spec: RunSpec, config: ModelConfig, mesh: meshes.AnyMesh) -> tu
   dtype = build.dtype("config.model.param_dtype", spec.model.param_dtype)
   placed = build.param_shardings(spec, abstract_params(config, dtype), mesh)
   return placed, split_params(spec.lora, config, dtype, placed)
+
+
+def storing_mesh(spec: RunSpec, config: ModelConfig) -> Mesh:
+  """A mesh of all devices that a run's parameters divide over, however many it was trained on: to load and write them.
+
+  Args:
+    spec: the config, whose own mesh does not count.
+    config: the decoder.
+
+  Returns:
+    As large a part of each slice as can be along `fsdp`; the rest hold copies.
+  """
+  slices = meshes.count_slices()
+  each = jax.device_count() // slices
+  for fsdp in (size for size in range(each, 1, -1) if each % size == 0):
+    mesh = meshes.make_mesh(data=-1, fsdp=fsdp, tensor=1, slices=slices)
+    with contextlib.suppress(InputError):
+      place_params(spec, config, mesh)
+      return mesh
+  return meshes.make_mesh(data=-1, fsdp=1, tensor=1, slices=slices)
 
 
 def build_step(parts: StepParts, num_steps: int) -> BuiltStep:

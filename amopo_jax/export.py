@@ -10,10 +10,12 @@ from etils import epath
 from jax.sharding import SingleDeviceSharding
 
 from amopo_jax import build, processes
+from amopo_jax.build_step import storing_mesh
 from amopo_jax.data.tokenizer import is_read_alike, load_tokenizer
 from amopo_jax.load import load_policy
-from amopo_jax.mesh import make_mesh
+from amopo_jax.models.config import ModelConfig
 from amopo_jax.models.hf_export import Crew, check_out_dir, save_model
+from amopo_jax.models.quantized import TYPES
 from amopo_jax.models.transformer import abstract_params
 from amopo_jax.policy import find_policy, is_workdir, read_run
 from amopo_jax.remote import local_folder, write_folder
@@ -67,7 +69,7 @@ def export(
   check_alike(sources, tokenizer)
   trained = build.dtype("config.model.param_dtype", spec.model.param_dtype)
   written = build.dtype("--dtype", dtype) if dtype else trained
-  placed = _shardings(spec, abstract_params(source.config, trained))
+  placed = _shardings(spec, source.config, abstract_params(source.config, trained))
   params = mix(partial(load_policy, dtype=trained, shardings=placed), sources, shares)
 
   def add_files(folder: epath.Path) -> None:
@@ -80,9 +82,19 @@ def export(
   return Exported(int(source.step or 0), is_read_alike(local_folder(out)))
 
 
-def _shardings(spec: RunSpec, params: Params) -> Params:
-  """All on the first device of one process; over the devices of several, by the rules of training."""
-  if processes.is_several():
-    return build.param_shardings(spec, params, make_mesh(data=1, fsdp=-1, tensor=1))
-  here = SingleDeviceSharding(jax.local_devices()[0])
+def _shardings(spec: RunSpec, config: ModelConfig, params: Params) -> Params:
+  """In the memory of one process's host; over the devices of several, by the rules of training.
+
+  A base that is quantized is so on the devices of training: another kind rounds some of its codes otherwise.
+  """
+  if processes.is_several() or spec.lora.base_dtype in TYPES:
+    return build.param_shardings(spec, params, storing_mesh(spec, config))
+  here = SingleDeviceSharding(_host())
   return jax.tree.map(lambda _: here, params)
+
+
+def _host() -> jax.Device:
+  try:
+    return jax.local_devices(backend="cpu")[0]
+  except RuntimeError:  # JAX_PLATFORMS names an accelerator alone
+    return jax.local_devices()[0]

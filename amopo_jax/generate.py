@@ -23,6 +23,7 @@ from amopo_jax.models.sampling import Sampling
 from amopo_jax.models.transformer import abstract_params
 from amopo_jax.parts import Parts
 from amopo_jax.policy import PolicySource, find_policy
+from amopo_jax.remote import has_parent
 from amopo_jax.run_codec import to_dict
 from amopo_jax.run_spec import RunSpec, check_name
 from amopo_jax.types import InputError
@@ -124,7 +125,7 @@ def generate(
 
 
 def _check(request: Request, path: epath.Path) -> None:
-  if not path.parent.exists():
+  if not has_parent(path):
     raise InputError(f"{path}: the folder {path.parent} does not exist; make it, or choose another --out")
   if path.exists():
     raise InputError(f"{path}: exists; delete it, or choose another --out")

@@ -1,5 +1,6 @@
 """The start and the end of a run of several processes, which find each other by their cluster or their flags."""
 
+import importlib.util
 import os
 import sys
 import threading
@@ -14,30 +15,33 @@ HEARTBEAT_SECONDS = 3 * others.SILENT_SECONDS
 """After so long without a sign of life, JAX's runtime takes a process for dead and aborts all others. Its signs are
 half as far apart, so an abort comes as soon as half of this after a death: our own line must come before."""
 
+_MPI = (("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"), ("PMI_SIZE", "PMI_RANK"))
+"""Variables that Open MPI, and MPICH and Intel MPI, set for each process: how many, and which one."""
+
 
 def join(processes: str, process: int | None, coordinator: str, *, timeout: int) -> None:
   """Waits for the other processes of the run; before anything else of JAX is used.
 
   Args:
-    processes: their number, or "auto": the cluster's environment says all (Cloud TPU, GKE, Slurm, Open MPI).
+    processes: their number, or "auto": the cluster's environment says all (Cloud TPU, GKE, Slurm, Open MPI to 4; any
+      MPI where mpi4py is installed).
     process: index of this one, from 0; None with "auto".
     coordinator: HOST:PORT at which process 0 listens and all others find it; "" with "auto".
     timeout: seconds to wait for all of them.
 
   Raises:
-    InputError: the three do not fit together, or no cluster was found.
+    InputError: the three do not fit together, no cluster was found, or process 0 cannot listen there.
   """
   _check(processes, process, coordinator)
   if processes == "1":
     return
-  if processes == "auto":
-    _check_mpi()
+  found = _by_cluster() if processes == "auto" else _explicit(int(processes), process, coordinator)
   jax.config.update("jax_cpu_collectives_implementation", "gloo")
+  jax.config.update("jax_enable_preemption_service", False)  # it takes SIGTERM, and ends nothing
   # The runtime would end the process with a stack trace: it gets more time than we wait.
   late = threading.Timer(timeout, _give_up, (processes, process, coordinator, timeout))
   late.daemon = True
   late.start()
-  found = {} if processes == "auto" else _explicit(int(processes), process, coordinator)
   try:
     jax.distributed.initialize(
       initialization_timeout=timeout + 60, heartbeat_timeout_seconds=HEARTBEAT_SECONDS, **found
@@ -46,6 +50,12 @@ def join(processes: str, process: int | None, coordinator: str, *, timeout: int)
     raise InputError(
       f"--processes=auto: no cluster was found (Cloud TPU, GKE, Slurm, Open MPI: {error}); "
       "give --processes=N --process=I --coordinator=HOST:PORT"
+    ) from error
+  except jax.errors.JaxRuntimeError as error:
+    reason = " ".join(str(error).split())[:200]
+    raise InputError(
+      f"--coordinator={coordinator or processes}: process 0 cannot be reached or cannot listen there ({reason}); "
+      "choose a free port"
     ) from error
   finally:
     late.cancel()
@@ -71,14 +81,21 @@ def _give_up(processes: str, process: int | None, coordinator: str, timeout: int
   os._exit(1)  # what launchers try again: a machine may be late, or have been taken away
 
 
-def _check_mpi() -> None:
-  """Refuses Open MPI 5 and later, which JAX does not know: they do not say where process 0 is."""
-  size, rank = (os.environ.get(f"OMPI_COMM_WORLD_{name}") for name in ("SIZE", "RANK"))
-  if size and "OMPI_MCA_orte_hnp_uri" not in os.environ:
-    raise InputError(
-      f"--processes=auto: this Open MPI does not say where process 0 is; give --processes={size} --process={rank} "
-      "--coordinator=HOST:PORT (in a shell: $OMPI_COMM_WORLD_SIZE, $OMPI_COMM_WORLD_RANK)"
-    )
+def _by_cluster() -> dict[str, Any]:
+  """How JAX finds the others by the environment.
+
+  Only Open MPI up to 4 says where process 0 is; of a later one, of MPICH and of Intel MPI, mpi4py finds out.
+  """
+  names = next((names for names in _MPI if names[0] in os.environ and names[1] in os.environ), None)
+  if names is None or "OMPI_MCA_orte_hnp_uri" in os.environ or "SLURM_JOB_ID" in os.environ:
+    return {}
+  if importlib.util.find_spec("mpi4py"):
+    return {"cluster_detection_method": "mpi4py"}
+  size, rank = (os.environ[name] for name in names)
+  raise InputError(
+    f"--processes=auto: this MPI does not say where process 0 is; pip install mpi4py, or give --processes={size} "
+    f"--process={rank} --coordinator=HOST:PORT (in a shell: ${names[0]}, ${names[1]})"
+  )
 
 
 def _check(processes: str, process: int | None, coordinator: str) -> None:

@@ -202,5 +202,6 @@ def check_base(found: str, expected: str, where: str, base: str) -> None:
   if found != expected:
     raise InputError(
       f"{where}: its adapters belong to another base than {base or 'the random weights of its seed'} has now "
-      f"({expected or 'none'}, found {found or 'none'}); put the model back that it was trained on"
+      f"({expected or 'none'}, found {found or 'none'}); put the model back that it was trained on; if it is that, and "
+      "quantized, use the kind of device that it was trained on, since others round otherwise"
     )

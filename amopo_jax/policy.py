@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from etils import epath
 
+from amopo_jax import processes
 from amopo_jax.models.config import ModelConfig
 from amopo_jax.models.hf_config import from_hf, to_hf
 from amopo_jax.models.hf_import import check_model_dir, load_config
@@ -178,6 +179,8 @@ def _find_in_workdir(path: str, step: int | None) -> PolicySource:
   if path.startswith("gs://"):  # where nothing can be renamed, Orbax writes under the final name, and this at the end
     entries = [entry for entry in entries if (entry / "commit_success.txt").exists()]
   found = sorted(int(entry.name) for entry in entries)
+  if step is None:  # a run may save meanwhile, and its processes see the folder one after the other
+    step = processes.from_first(max(found, default=None))
   if not found or (step is not None and step not in found):
     missing = "" if step is None else f" {step}"
     raise InputError(f"{path}: no checkpoint{missing}; there are {found or 'none yet, train first'}")
@@ -185,6 +188,4 @@ def _find_in_workdir(path: str, step: int | None) -> PolicySource:
     hf_config = json.loads((model / "config.json").read_text())
   except (OSError, json.JSONDecodeError) as error:
     raise InputError(f"{model}/config.json: cannot be read ({error}); copy the workdir again") from None
-  return PolicySource(
-    from_hf(hf_config, str(model)), hf_config, path, found[-1] if step is None else step, local_folder(str(model))
-  )
+  return PolicySource(from_hf(hf_config, str(model)), hf_config, path, step, local_folder(str(model)))

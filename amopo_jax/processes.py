@@ -229,8 +229,9 @@ def _part(status: int) -> NoReturn:
   """
   _parting.acquire()
   client = _client()
-  sys.stdout.flush()
-  sys.stderr.flush()
+  for stream in (sys.stdout, sys.stderr):
+    with contextlib.suppress(Exception):  # nobody reads it any more
+      stream.flush()
   with contextlib.suppress(Exception):
     client.key_value_set(f"{_GONE}/{global_state.process_id}", "")
     if global_state.process_id == 0:

@@ -1,5 +1,6 @@
 """What a figure needs to be believed, besides its date and command: the code and the machine that made it."""
 
+import hashlib
 import platform
 import subprocess
 from pathlib import Path
@@ -19,6 +20,14 @@ def commit() -> str:
   if not top or Path(top).resolve() != root.resolve():  # an environment inside another project's checkout
     return ""
   return f"{found} with changes" if found and changes else found
+
+
+def source_digest() -> str:
+  """Of the package's own modules: alike wherever they are, in a checkout or not."""
+  root, digest = Path(__file__).parent, hashlib.sha256()
+  for file in sorted(root.rglob("*.py")):
+    digest.update(f"{file.relative_to(root)}\0".encode() + file.read_bytes())
+  return digest.hexdigest()[:12]
 
 
 def processor() -> str:

@@ -13,6 +13,11 @@ from etils import epath
 from amopo_jax.models.hf_files import SMALL_FILES
 
 
+def has_parent(path: epath.Path) -> bool:
+  """Whether a file can be written at a path: its folder is there, or needs not be, as in an object store."""
+  return "://" in str(path) or path.parent.exists()
+
+
 def write_folder(path: str, write: Callable[[Path], None]) -> None:
   """Has a library write files into a folder, which may be remote.
 

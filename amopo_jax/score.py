@@ -20,6 +20,7 @@ from amopo_jax.mesh import jit_for, replicated
 from amopo_jax.models.transformer import abstract_params
 from amopo_jax.objective import mean_probs, rewards, std_probs
 from amopo_jax.policy import find_policy
+from amopo_jax.remote import has_parent
 from amopo_jax.run_codec import to_dict
 from amopo_jax.run_spec import RunSpec
 from amopo_jax.step import make_moments_step
@@ -64,7 +65,7 @@ def score(spec: RunSpec, out: str, *, step: int | None = None) -> Scored:
   """
   processes.agree("config", to_dict(spec))
   path = epath.Path(out)
-  if not path.parent.exists():
+  if not has_parent(path):
     raise InputError(f"{out}: the folder {path.parent} does not exist; make it, or choose another --out")
   if path.is_dir():
     raise InputError(f"{out}: is a folder; name the file to write")

@@ -7,6 +7,7 @@ state after step n together with the input pipeline's state after batch n.
 
 import errno
 import time
+from contextlib import closing
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -95,10 +96,9 @@ def _train(run: Run, workdir: str, console: Console, stop: StopRequest, launched
     config=to_dict(run.spec),
   )
   shown = RunProgress(console, total=run.num_steps, done=step, launched=launched)
-  with shown as progress, Watchdog(run.spec.train.hang_minutes) as watchdog:
+  with closing(writer), shown as progress, Watchdog(run.spec.train.hang_minutes) as watchdog:
     loop = _Loop(run, base, reference, reports=_Reports(checkpoints, writer, progress, watchdog), stop=stop)
     outcome = loop.go_on(step, state, meta, processes.from_first(last_evaluation(workdir)))
-  writer.close()
   checkpoints.close()
   if not outcome.stopped_by:
     show_summary(workdir, run.data.contexts.names, console)
@@ -234,6 +234,7 @@ class _Loop:
       "window": self._window.state,
     }
     best = self.run.spec.train.best_metric
+    self.writer.flush()
     self.checkpoints.save(state, meta, values if values and finite(values, (best,) if best else ()) else None)
 
   def _raise_diverged(self, step: int, line: dict[str, float]) -> None:

@@ -6,6 +6,7 @@ restored step are cut, so that the file reads as if the run had never stopped.
 
 import json
 import math
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -15,6 +16,8 @@ from etils import epath
 from amopo_jax.types import InputError
 
 METRICS_FILE = "metrics.jsonl"
+_UPLOAD_SECONDS = 10.0
+"""An object store appends nothing, and takes few versions of an object: it gets the file so often, and when asked."""
 
 
 def read_metrics(workdir: str) -> list[dict[str, Any]]:
@@ -47,6 +50,7 @@ class MetricWriter:
     self._board = self._wandb = None
     if not self._writes:
       return
+    self._is_remote, self._uploaded = "://" in str(self._path), 0.0
     kept = [line for line in read_metrics(workdir) if line["step"] <= start_step]
     self._lines = [json.dumps(line) for line in kept]
     self._rewrite()
@@ -70,8 +74,14 @@ class MetricWriter:
     if self._wandb is not None:
       self._wandb.log(dict(values), step=step)
 
+  def flush(self) -> None:
+    """Puts lines that an object store has not got yet there, before a checkpoint that a run may be resumed from."""
+    if self._writes and self._is_remote:
+      self._rewrite()
+
   def close(self) -> None:
     """Flushes and closes everything."""
+    self.flush()
     if self._board is not None:
       self._board.close()
     if self._wandb is not None:
@@ -79,8 +89,9 @@ class MetricWriter:
 
   def _append(self, line: str) -> None:
     self._lines.append(line)
-    if "://" in str(self._path):  # object stores cannot append
-      self._rewrite()
+    if self._is_remote:
+      if time.monotonic() - self._uploaded >= _UPLOAD_SECONDS:
+        self._rewrite()
       return
     with self._path.open("a") as file:
       file.write(line + "\n")
@@ -88,12 +99,21 @@ class MetricWriter:
   def _rewrite(self) -> None:
     self._path.parent.mkdir(parents=True, exist_ok=True)
     text = "".join(line + "\n" for line in self._lines)
-    if "://" in str(self._path):
-      self._path.write_text(text)
+    if self._is_remote:
+      self._upload(text)
       return
     fresh = self._path.with_name(METRICS_FILE + ".new")
     fresh.write_text(text)
     fresh.replace(self._path)
+
+  def _upload(self, text: str) -> None:
+    try:
+      self._path.write_text(text)
+    except OSError:
+      raise
+    except Exception as error:  # whatever the store's client raises
+      raise OSError(f"{self._path}: {error}") from error
+    self._uploaded = time.monotonic()
 
 
 def last_evaluation(workdir: str) -> int:

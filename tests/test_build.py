@@ -61,3 +61,12 @@ def test_kept_logits_outlive_the_step_on_one_cpu_that_trains(make_spec, monkeypa
   )
   build.build_score_fn(spec.model, source_of(spec).config, 2, grid, rows=rows)
   assert (given["room"] is not None) == is_made
+
+
+def test_processes_have_the_same_attention(make_spec, monkeypatch):
+  """Each has made its own trial of it."""
+  compared = []
+  monkeypatch.setattr("amopo_jax.build.processes.agree", lambda what, value: compared.append((what, value)))
+  spec = make_spec()
+  config = find_policy("", dict(spec.model.arch)).config
+  assert compared == [("attention", build.build_attention(spec.model, config, build.build_mesh(spec)).name)]

@@ -130,3 +130,15 @@ def test_without_a_tokenizer_and_a_model_that_brings_one_it_is_asked_for(make_sp
 def test_a_run_s_own_tokenizer_is_taken_where_none_is_named(make_spec, trained, data):
   spec = make_spec(model__path=str(trained[0]), model__arch={}, data__tokenizer="")
   assert build_data.build_tokenizer(spec.data, source_of(spec)).fingerprint == data.tokenizer.fingerprint
+
+
+def test_a_tokenizer_may_lie_in_a_bucket(make_spec, world, bucket):
+  for file in (world / "tokenizer").iterdir():
+    bucket.pipe_file(f"bucket/tokenizer/{file.name}", file.read_bytes())
+  spec = make_spec(data__tokenizer="gs://bucket/tokenizer")
+  source = find_policy("", dict(spec.model.arch))
+  here = build_data.build_tokenizer(make_spec().data, source)
+  assert build_data.build_tokenizer(spec.data, source).fingerprint == here.fingerprint
+  missing = make_spec(data__tokenizer="gs://bucket/nothing")
+  with pytest.raises(InputError, match=r"gs://bucket/nothing: no such directory"):
+    build_data.build_tokenizer(missing.data, source)

@@ -1,8 +1,11 @@
+import dataclasses
+
 import jax
+import numpy as np
 import pytest
 
 from amopo_jax import build
-from amopo_jax.build_step import build_optimizer, build_parts, build_step
+from amopo_jax.build_step import build_optimizer, build_parts, build_step, storing_mesh
 from amopo_jax.policy import find_policy
 from amopo_jax.prepare import prepare
 from amopo_jax.types import InputError
@@ -44,3 +47,23 @@ def test_the_schedule_is_as_long_as_the_run(make_spec):
   _, schedule = build_optimizer(make_spec(optim__warmup_fraction=0.5), 10)
   assert float(schedule(5)) == pytest.approx(1e-2)
   assert float(schedule(10)) == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("width, fsdp", [(32, 8), (36, 4), (50, 2), (33, 1)])
+def test_parameters_are_stored_over_as_many_devices_as_divide_them(make_spec, width, fsdp):
+  spec = make_spec(mesh__data=2, mesh__tensor=2)
+  config = dataclasses.replace(find_policy("", dict(spec.model.arch)).config, width=width)
+  mesh = storing_mesh(spec, config)
+  assert (mesh.shape["fsdp"], mesh.size) == (fsdp, 8)
+
+
+def test_each_slice_stores_a_replica(make_spec, monkeypatch):
+  monkeypatch.setattr("amopo_jax.mesh.devices._slice_of", lambda device: device.id // 4)
+  monkeypatch.setattr("amopo_jax.mesh.devices.mesh_utils.create_hybrid_device_mesh", hybrid)
+  spec = make_spec()
+  mesh = storing_mesh(spec, find_policy("", dict(spec.model.arch)).config)
+  assert [{device.id // 4 for device in part.flat} for part in mesh.devices] == [{0}, {1}]
+
+
+def hybrid(within, between, devices, **options):
+  return np.asarray(devices).reshape([w * b for w, b in zip(within, between, strict=True)])

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from rich.console import Console
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from amopo_jax.export_adapters import export_adapters
@@ -47,3 +48,14 @@ def test_what_has_no_adapters_is_refused(workdir, trained, tmp_path):
   (tmp_path / "used/file").touch()
   with pytest.raises(InputError, match="not an empty directory"):
     export_adapters(str(workdir), str(tmp_path / "used"))
+
+
+def test_a_disk_that_fills_leaves_nothing_and_is_a_line(workdir, tmp_path, monkeypatch):
+  def fill(folder, *arguments, **keywords):
+    (folder / "adapter_model.safetensors").write_bytes(b"half")
+    raise SafetensorError("No space left on device")
+
+  monkeypatch.setattr("amopo_jax.export_adapters.write_adapters", fill)
+  with pytest.raises(InputError, match=r"out: cannot be written \(No space left on device\)"):
+    export_adapters(str(workdir), str(tmp_path / "out"))
+  assert list(tmp_path.iterdir()) == []

@@ -151,6 +151,12 @@ def test_tokens_are_not_split(make_spec, trained, prompts, tmp_path):
     generate(spec, Request(str(prompts)), str(tmp_path / "out.jsonl"))
 
 
+def test_a_bucket_needs_no_folder(spec, prompts, bucket):
+  generate(spec, Request(str(prompts), max_new=2), "gs://bucket/new/responses.jsonl")
+  assert bucket.exists("gs://bucket/new/responses.jsonl")
+  assert not bucket.exists("gs://bucket/new/responses.jsonl.partial")
+
+
 def test_a_result_is_never_overwritten(spec, prompts, tmp_path):
   (tmp_path / "out.jsonl").touch()
   with pytest.raises(InputError, match=r"out\.jsonl: exists; delete it"):

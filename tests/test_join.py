@@ -30,10 +30,24 @@ def test_flags_that_do_not_fit_together_are_refused(processes, process, coordina
 
 def test_an_open_mpi_that_jax_does_not_know_is_told_how_to_say_it(monkeypatch):
   monkeypatch.setattr(jax.distributed, "initialize", None)
+  monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
   monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "32")
   monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "3")
-  with pytest.raises(InputError, match=r"give --processes=32 --process=3 --coordinator=HOST:PORT"):
+  with pytest.raises(
+    InputError, match=r"pip install mpi4py, or give --processes=32 --process=3 --coordinator=HOST:PORT"
+  ):
     join("auto", None, "", timeout=1)
+
+
+@pytest.mark.parametrize("size, rank", [("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"), ("PMI_SIZE", "PMI_RANK")])
+def test_mpi4py_finds_the_others_where_it_is_there(monkeypatch, size, rank):
+  asked = []
+  monkeypatch.setattr(jax.distributed, "initialize", lambda **found: asked.append(found))
+  monkeypatch.setattr("importlib.util.find_spec", lambda name: name == "mpi4py")
+  monkeypatch.setenv(size, "32")
+  monkeypatch.setenv(rank, "3")
+  join("auto", None, "", timeout=1)
+  assert asked[0]["cluster_detection_method"] == "mpi4py"
 
 
 def test_one_process_joins_nobody(monkeypatch):

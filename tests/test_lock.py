@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -33,3 +35,13 @@ def test_a_remote_folder_is_not_held(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   with hold_workdir("gs://bucket/run"):
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK])
+def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch, caplog, number):
+  def refuse(file, how):
+    raise OSError(number, os.strerror(number))
+
+  monkeypatch.setattr(fcntl, "flock", refuse)
+  with hold_workdir(str(tmp_path)):
+    assert "has no locks" in caplog.text

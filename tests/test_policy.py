@@ -47,6 +47,13 @@ def test_a_workdir_gives_its_newest_checkpoint_or_the_one_that_is_named(trained)
   assert find_policy(workdir, {}, step=steps[0]).step == steps[0]
 
 
+def test_several_processes_take_the_step_that_is_the_newest_of_the_first(trained, monkeypatch):
+  """A run may have saved another before the others look."""
+  first = min(int(path.name) for path in (trained[0] / "checkpoints").iterdir())
+  monkeypatch.setattr("amopo_jax.policy.processes.from_first", lambda mine: first)
+  assert find_policy(str(trained[0]), {}).step == first
+
+
 def test_an_exported_model_is_the_same_policy(trained, tmp_path):
   export(str(trained[0]), str(tmp_path / "model"))
   source = find_policy(str(tmp_path / "model"), {})

@@ -64,7 +64,7 @@ class Pod:
     self.processes, self.cwds = processes, cwds or [folder] * processes
     self.environment = os.environ | {
       "JAX_PLATFORMS": "cpu",
-      "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+      "XLA_FLAGS": flags(devices),
       "JAX_COMPILATION_CACHE_DIR": str(folder / f"cache-{processes}"),
       "PYTHONPATH": str(ROOT),
       "PYTHONFAULTHANDLER": "1",
@@ -160,16 +160,20 @@ def alone(make_config, folder):
   return Pod(make_config(**SETTINGS), folder, processes=1, devices=8)
 
 
-def test_two_processes_train_as_one_does(whole, alone, folder):
-  statuses, outputs = ended(alone.train(folder / "alone"))
-  assert statuses == [0], outputs
-  assert len(losses(whole)) == 20
-  for one, two in zip(record(folder / "alone"), record(whole), strict=True):
+@pytest.mark.parametrize("steps", [6, pytest.param(20, marks=pytest.mark.slow)])
+def test_two_processes_train_as_one_does(make_config, folder, steps):
+  config, workdirs = make_config(**SETTINGS | {"train__steps": steps}), [folder / f"{name}-{steps}" for name in "ab"]
+  for workdir, pod in zip(workdirs, (Pod(config, folder, processes=1, devices=8), Pod(config, folder)), strict=True):
+    statuses, outputs = ended(pod.train(workdir))
+    assert set(statuses) == {0}, outputs
+  alone, whole = workdirs
+  assert len(losses(whole)) == steps
+  for one, two in zip(record(alone), record(whole), strict=True):
     assert one.keys() == two.keys()
     for name in {"loss", "eval_loss"} & one.keys():
       assert two[name] == pytest.approx(one[name], rel=1e-6)
     assert (one.get("num_pairs"), one.get("num_tokens")) == (two.get("num_pairs"), two.get("num_tokens"))
-  assert checksums(whole)[2] == checksums(folder / "alone")[2]
+  assert checksums(whole)[2] == checksums(alone)[2]
 
 
 def kill(started, workdir, step, numbers, delay=0.0):
@@ -251,9 +255,11 @@ def test_scores_exports_and_imports_of_two_processes_are_those_of_one(pod, alone
   assert sorted(p.name for p in exported.iterdir()) == sorted(p.name for p in expected.iterdir())
 
   again = folder / "scores-again.jsonl"  # each process reads its share of the exported files
-  statuses, outputs = ended(pod.start("score", model=exported, data=world / "heldout.jsonl", out=again))
+  asked = {"config": pod.paths[0], "data": world / "heldout.jsonl"}  # whose contexts and mesh a model does not bring
+  statuses, outputs = ended(pod.start("score", model=exported, out=again, **asked))
   assert set(statuses) == {0}, outputs
-  assert [json.loads(line)["reward"] for line in again.read_text().splitlines()] == [line["reward"] for line in two]
+  rewards = [json.loads(line)["reward"] for line in again.read_text().splitlines()]
+  assert rewards == pytest.approx([line["reward"] for line in two], rel=1e-5)
 
 
 CLUSTER_PORTS = 61440
@@ -293,6 +299,33 @@ def test_processes_find_each_other_by_their_cluster(make_config, tmp_path, clust
   assert all(f"process 1 has --out='{outs[1]}', process 0 has" in output.splitlines()[-1] for output in outputs)
 
 
+JOINED = """
+import sys, time
+from amopo_jax.join import join
+from tests.xla import flags
+join("2", int(sys.argv[1]), sys.argv[2], timeout=60)
+print("joined", flush=True)
+time.sleep(100)
+"""
+
+
+def test_sigterm_ends_a_process_that_has_joined_and_no_loop_to_save_in():
+  """JAX's runtime would take the signal, and go on."""
+  place = f"127.0.0.1:{free_port()}"
+  environment = os.environ | {"PYTHONPATH": str(ROOT)}
+  started = [
+    subprocess.Popen([sys.executable, "-c", JOINED, str(n), place], env=environment, stdout=subprocess.PIPE, text=True)
+    for n in range(2)
+  ]
+  assert [process.stdout.readline() for process in started] == 2 * ["joined\n"]
+  for process in reversed(started):
+    process.terminate()
+  assert started[1].wait(20) == -signal.SIGTERM
+  assert started[0].wait(20) == -signal.SIGTERM
+  for process in started:
+    process.stdout.close()
+
+
 class TestMistakes:
   """Each is one line, on every process, within seconds."""
 
@@ -327,11 +360,20 @@ class TestMistakes:
     assert "for all 2 processes to join" in line
     assert time.monotonic() - began < 30
 
-  def test_a_model_that_one_host_lacks(self, make_config, whole, tmp_path):
+  def test_a_port_that_is_taken(self, make_config, tmp_path):
+    with socket.socket(socket.AF_INET6) as taken:
+      taken.bind(("::", 0))
+      taken.listen()
+      each = {"only": [0], "join_timeout": 20, "coordinator": f"127.0.0.1:{taken.getsockname()[1]}"}
+      (status,), (output,) = ended(Pod(make_config(), tmp_path).start("train", workdir=tmp_path / "run", **each))
+    assert status == 2, output
+    assert "process 0 cannot be reached or cannot listen there" in output.splitlines()[-1]
+
+  def test_a_model_that_one_host_lacks(self, make_config, trained, tmp_path):
     hosts = [tmp_path / "a", tmp_path / "b"]
     for host in hosts:
       host.mkdir()
-    (hosts[0] / "start").symlink_to(whole)
+    (hosts[0] / "start").symlink_to(trained[0])
     config = make_config(model__path="start", model__arch={})
     statuses, outputs = ended(Pod(config, tmp_path, cwds=hosts).train(tmp_path / "run"))
     assert statuses == [2, 2], outputs
@@ -385,6 +427,7 @@ DEATHS = (
   [(signal.SIGKILL, 1)],
   [(signal.SIGTERM, 1)],
   [(signal.SIGKILL, 0), (signal.SIGKILL, 1)],
+  [(signal.SIGTERM, 0), (signal.SIGTERM, 1)],
 )
 
 
@@ -407,7 +450,8 @@ def kill_in_turn(runs, workdir, rng):
   for number, run in enumerate(runs):
     saved = Checkpoints(str(workdir), read_only=True).latest_step() if workdir.exists() else None
     before = max(losses(workdir), default=0)
-    death = [(sent, min(process, run.processes - 1)) for sent, process in DEATHS[number % len(DEATHS)]]
+    death = [(sent, process) for sent, process in DEATHS[number % len(DEATHS)] if process < run.processes]
+    death = death or [(DEATHS[number % len(DEATHS)][0][0], 0)]
     wanted = before + rng.randint(1, 5)
     statuses, outputs = kill(run.train(workdir, join_timeout=60), workdir, wanted, death, delay=rng.random() * 0.3)
     assert 0 not in statuses, outputs  # it died, and was not done
@@ -421,7 +465,7 @@ def kill_in_turn(runs, workdir, rng):
 
 @pytest.mark.slow
 def test_killed_twenty_times_on_other_meshes_it_loses_and_repeats_nothing(long_pod, long_whole, make_config, folder):
-  """SIGKILL to one process, SIGTERM to one, SIGKILL to both, at random steps; other process counts and meshes too."""
+  """SIGKILL to one process, SIGTERM to one, either to both, at random steps; other process counts and meshes too."""
   for name in ("long-alone", "long-other"):
     (folder / name).mkdir()
   alone = Pod(make_config(**LONG), folder / "long-alone", processes=1, devices=8)

@@ -42,3 +42,23 @@ def test_there_is_none_where_the_package_lies_in_another_project_s_checkout(tmp_
   git("commit", "-qm", "one", "--allow-empty")
   monkeypatch.setattr(provenance, "__file__", str(tmp_path / "venv" / "package" / "provenance.py"))
   assert provenance.commit() == ""
+
+
+def test_the_digest_of_the_source_changes_with_any_file_and_with_nothing_else(tmp_path, monkeypatch):
+  for name, text in (
+    ("one/provenance.py", "x"),
+    ("one/room/a.py", "y"),
+    ("two/provenance.py", "x"),
+    ("two/room/a.py", "y"),
+  ):
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text(text)
+  (tmp_path / "two" / "room" / "a.pyc").write_text("z")
+
+  def digest(folder):
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / folder / "provenance.py"))
+    return provenance.source_digest()
+
+  assert digest("one") == digest("two")
+  (tmp_path / "two" / "room" / "b.py").write_text("")
+  assert digest("one") != digest("two")

@@ -147,6 +147,11 @@ def test_the_layout_does_not_matter(lines, scoring, tmp_path):
     np.testing.assert_allclose(a["sum_logp"], b["sum_logp"], rtol=1e-5)
 
 
+def test_a_bucket_needs_no_folder(lines, scoring, bucket):
+  score(scoring, "gs://bucket/new/scores.jsonl")
+  assert [json.loads(line) for line in bucket.cat_file("bucket/new/scores.jsonl").splitlines()] == lines
+
+
 def test_a_folder_that_is_not_there_is_said_before_anything_is_scored(scoring, tmp_path):
   with pytest.raises(InputError, match="does not exist"):
     score(scoring, str(tmp_path / "no" / "scores.jsonl"))

@@ -79,3 +79,35 @@ def test_wandb_gets_the_values_and_the_same_run_after_a_resume(tmp_path, monkeyp
     writer.close()
   assert logged == [(1, {"loss": 1.0}), "finished", (2, {"loss": 1.0}), "finished"]
   assert started[0]["id"] == started[1]["id"]
+
+
+def test_an_object_store_gets_the_file_every_few_seconds_and_when_asked(bucket, monkeypatch):
+  now = [100.0]
+  monkeypatch.setattr("amopo_jax.writers.time.monotonic", lambda: now[0])
+  writer = make("gs://bucket/run")
+  bucket.written.clear()
+  for step in range(1, 5):
+    writer.write(step, {"loss": 1.0})
+  assert bucket.written == []
+  now[0] += 11.0
+  writer.write(5, {"loss": 1.0})
+  assert len(bucket.written) == 1
+  writer.write(6, {"loss": 1.0})
+  assert len(read_metrics("gs://bucket/run")) == 5
+  writer.flush()
+  assert len(read_metrics("gs://bucket/run")) == 6
+  writer.write(7, {"loss": 1.0})
+  writer.close()
+  assert [line["step"] for line in read_metrics("gs://bucket/run")] == list(range(1, 8))
+
+
+def test_whatever_a_store_raises_is_an_error_of_the_system(bucket, monkeypatch):
+  writer = make("gs://bucket/run")
+  writer.write(1, {"loss": 1.0})
+
+  def refuse(store, path, mode="rb", **options):
+    raise RuntimeError("429: too many requests")
+
+  monkeypatch.setattr(type(bucket), "_open", refuse)
+  with pytest.raises(OSError, match=r"metrics.jsonl: 429: too many requests"):
+    writer.flush()

@@ -11,9 +11,7 @@ _NOT_COMPARED = ("process", "config")
 
 def define_processes(values: flags.FlagValues) -> None:
   """--processes, --process, --coordinator, --join_timeout."""
-  flags.DEFINE_string(
-    "processes", "1", "their number, or auto: Cloud TPU, GKE, Slurm or Open MPI know", flag_values=values
-  )
+  flags.DEFINE_string("processes", "1", "their number, or auto: Cloud TPU, GKE, Slurm or MPI know", flag_values=values)
   flags.DEFINE_integer("process", None, "index of this one, from 0; not with auto", flag_values=values)
   flags.DEFINE_string("coordinator", "", "HOST:PORT where process 0 listens; not with auto", flag_values=values)
   flags.DEFINE_integer(
@@ -26,7 +24,7 @@ def joined(values: flags.FlagValues) -> Iterator[None]:
   """While it is open, this process is one of the run's; a failure inside it is the front door's to tell the others.
 
   Raises:
-    InputError: process 0 was given other flags, or has other versions.
+    InputError: process 0 was given other flags, or has another amopo_jax or JAX.
   """
   from amopo_jax import processes
   from amopo_jax.join import join, leave
@@ -41,10 +39,10 @@ def _command(values: flags.FlagValues) -> dict[str, object]:
   """What all processes have to have alike, but for the config."""
   import jax
 
-  from amopo_jax import __version__
+  from amopo_jax.provenance import source_digest
 
   names = [name for name in values if str(values.find_module_defining_flag(name)).startswith("amopo_jax.")]
   given: dict[str, object] = {
     f"--{name}": values[name].value for name in names if name.partition(".")[0] not in _NOT_COMPARED
   }
-  return {**given, "amopo_jax": __version__, "jax": jax.__version__}
+  return {**given, "amopo_jax": source_digest(), "jax": jax.__version__}

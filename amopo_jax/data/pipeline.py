@@ -15,8 +15,13 @@ do not depend on how many processes or workers read them.
 """
 
 import functools
+import multiprocessing
+import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import grain
 from absl import flags
@@ -188,4 +193,16 @@ def _in_workers(packed: PackedStreams, num_workers: int) -> grain.IterDataset:
   options = grain.experimental.DatasetOptions(min_shm_size=sys.maxsize)
   unshared = grain.experimental.WithOptionsIterDataset(packed, options)
   workers = grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=_PREFETCHED)
-  return unshared.mp_prefetch(workers)
+  return unshared.mp_prefetch(workers, worker_init_fn=_follow_parent)
+
+
+def _follow_parent(index: int, count: int) -> None:
+  """In a worker: Ctrl-C is the parent's to answer, and without it, however it ended, there is nothing to do."""
+  del index, count
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
+
+
+def _end_with(parent: Any) -> None:
+  parent.join()
+  os._exit(0)

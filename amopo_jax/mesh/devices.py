@@ -58,6 +58,15 @@ def make_mesh(
   return Mesh(_arrange(slices, tuple(sizes.values()), devices), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
+def count_slices(devices: Sequence[jax.Device] | None = None) -> int:
+  """In how many slices TPUs lie; devices that do not know are one.
+
+  Args:
+    devices: defaults to all devices of all processes.
+  """
+  return len({_slice_of(device) for device in devices or jax.devices()})
+
+
 def axis_sizes(num_devices: int, *, data: int, fsdp: int, tensor: int, context: int = 1) -> dict[str, int]:
   """Devices along each axis, of which one may be given as -1.
 

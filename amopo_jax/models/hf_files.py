@@ -135,13 +135,12 @@ def read_headers(directory: AnyPath) -> dict[str, TensorHeader]:
       f"{directory}: neither {SINGLE} nor {INDEX}; only safetensors are read, save it again with transformers"
     )
   shard_of = _read_index(directory / INDEX)
-  headers: dict[str, TensorHeader] = {}
-  for shard in sorted(set(shard_of.values())):
-    headers |= _read_header(directory / shard)
+  found = {shard: _read_header(directory / shard) for shard in sorted(set(shard_of.values()))}
   for name, shard in shard_of.items():
-    if name not in headers:
+    if name not in found[shard]:
       raise InputError(f"{directory / shard}: lacks tensor {name} of {INDEX}; fetch the file again")
-  return headers
+  beside = {name: header for headers in found.values() for name, header in headers.items() if name not in shard_of}
+  return beside | {name: found[shard][name] for name, shard in shard_of.items()}
 
 
 def open_weights(file: AnyPath) -> MappedWeights | RemoteWeights:

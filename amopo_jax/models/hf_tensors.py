@@ -126,7 +126,7 @@ def write_shard(file: epath.Path, params: Params, tensors: list[Tensor], dtype: 
 def lend_shard(params: Params, tensors: list[Tensor]) -> None:
   """Takes part in what `write_shard` asks of all processes, where another one writes the file."""
   for tensor in tensors:
-    whole_tensor(tensor, params)
+    jax.block_until_ready(whole_tensor(tensor, params))  # one at a time on the devices
 
 
 def _close(stream: Any) -> None:

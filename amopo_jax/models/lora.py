@@ -111,7 +111,8 @@ def join(adapters: Params, base: Params, scale: float) -> Params:
     if isinstance(value, dict):
       joined[name] = join(value, base[name], scale)
     else:
-      joined[name] = value * jnp.asarray(scale, value.dtype) if name == "lora_b" else value
+      scaled = lambda b: (b.astype(jnp.float32) * scale).astype(b.dtype)  # α / r has more digits than bfloat16
+      joined[name] = scaled(value) if name == "lora_b" else value
   return joined
 
 

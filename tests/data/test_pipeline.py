@@ -1,4 +1,11 @@
 import json
+import os
+import pathlib
+import pickle
+import signal
+import subprocess
+import sys
+import time
 
 import jax
 import numpy as np
@@ -177,3 +184,55 @@ def test_a_state_of_something_else_is_refused(dataset, change, message):
 def test_streams_out_of_range_are_refused(dataset, owned):
   with pytest.raises(InputError, match="are not streams of 0 to 1"):
     open_stream(dataset, owned=owned)
+
+
+WORKERS = """
+import pathlib, pickle, sys, time
+sys.path.insert(0, {root!r})
+from tests.data.test_pipeline import open_stream
+
+if __name__ == "__main__":
+  stream = open_stream(pickle.loads(pathlib.Path({data!r}).read_bytes()), num_workers=2)
+  next(stream)
+  print("ready", flush=True)
+  time.sleep(60)
+"""
+
+
+def children(pid):
+  """Of all its threads."""
+  files = pathlib.Path(f"/proc/{pid}/task").glob("*/children")
+  return {int(child) for file in files for child in file.read_text().split()}
+
+
+def is_alive(pid):
+  try:
+    return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+  except FileNotFoundError:
+    return False
+
+
+def test_workers_leave_ctrl_c_to_the_parent_and_end_when_it_is_killed(dataset, tmp_path):
+  (tmp_path / "data").write_bytes(pickle.dumps(dataset))
+  root = str(pathlib.Path(__file__).parents[2])
+  (tmp_path / "main.py").write_text(WORKERS.format(root=root, data=str(tmp_path / "data")))
+  command = [sys.executable, str(tmp_path / "main.py")]
+  parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+  assert parent.stdout is not None
+  assert parent.stdout.readline() == "ready\n"
+  workers = {child for child in children(parent.pid) if "spawn_main" in cmdline(child)}
+  assert len(workers) == 2
+  for worker in workers:
+    os.kill(worker, signal.SIGINT)
+  time.sleep(0.5)
+  assert all(map(is_alive, workers))
+  parent.kill()
+  parent.wait()
+  deadline = time.monotonic() + 20
+  while any(map(is_alive, workers)) and time.monotonic() < deadline:
+    time.sleep(0.1)
+  assert not any(map(is_alive, workers))
+
+
+def cmdline(pid):
+  return pathlib.Path(f"/proc/{pid}/cmdline").read_text()

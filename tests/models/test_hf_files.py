@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from amopo_jax.models.hf_files import read_headers, read_json, resolve_model
 from amopo_jax.types import InputError
@@ -51,6 +51,15 @@ def test_a_file_that_is_no_safetensors_is_named(write_model, hf_fields, hf_tenso
   (directory / "model.safetensors").write_bytes(b"<html>404 Not Found</html>" * 9)
   with pytest.raises(InputError, match=r"model.safetensors: truncated or corrupt"):
     read_headers(directory)
+
+
+def test_a_tensor_in_two_shards_is_that_of_the_one_which_the_index_names(write_model, hf_fields, hf_tensors):
+  directory = write_model(hf_fields, hf_tensors, num_files=3)
+  index = json.loads((directory / "model.safetensors.index.json").read_text())["weight_map"]
+  name = next(name for name, shard in index.items() if shard.startswith("model-00001"))
+  last = directory / "model-00003-of-00003.safetensors"
+  save_file(load_file(last) | {name: np.zeros(3, np.float32)}, last)
+  assert read_headers(directory)[name].file.name == "model-00001-of-00003.safetensors"
 
 
 def test_a_shard_that_lacks_a_tensor_of_the_index_is_named(write_model, hf_fields, hf_tensors):

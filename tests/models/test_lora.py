@@ -153,3 +153,9 @@ def test_the_gradient_of_the_frozen_kernels_is_not_computed(params):
   whole = jax.grad(lambda params: jnp.mean(compute(params, "none")))
   flops = lambda f, *arguments: jax.jit(f).lower(*arguments).compile().cost_analysis()["flops"]
   assert flops(frozen, adapters, params) < 0.85 * flops(whole, params)
+
+
+def test_the_scale_of_bfloat16_adapters_is_not_rounded():
+  b = jnp.asarray([[[3.0, 1.5]]], jnp.bfloat16)
+  joined = lora.join({"q": {"lora_b": b}}, {"q": {}}, 16 / 24)
+  np.testing.assert_array_equal(joined["q"]["lora_b"], jnp.asarray([[[2.0, 1.0]]], jnp.bfloat16))
