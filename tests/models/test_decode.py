@@ -54,10 +54,15 @@ def test_each_new_token_sees_what_it_would_in_the_whole_sequence(config):
     compute_dtype=jnp.float32,
     attention_chunk=4,
   )
+  step = jax.jit(
+    lambda tokens, slot, cache: decode(
+      params, config, tokens, slot, jnp.asarray(padding), cache, compute_dtype=jnp.float32
+    )
+  )
   for new in range(ROOM + 1):
     for row, length in enumerate(LENGTHS):
       np.testing.assert_allclose(hidden[row], expected[row][length + new - 1], rtol=2e-4, atol=2e-5)
     if new < ROOM:
       tokens = jnp.asarray([s[n + new] for s, n in zip(sequences, LENGTHS, strict=True)], jnp.int32)
       slot = jnp.asarray(longest + new, jnp.int32)
-      hidden, cache = decode(params, config, tokens, slot, jnp.asarray(padding), cache, compute_dtype=jnp.float32)
+      hidden, cache = step(tokens, slot, cache)
