@@ -21,6 +21,7 @@ from amopo_jax import processes
 from amopo_jax.checkpoint import Checkpoints
 from amopo_jax.stopping import EXIT_STATUS
 from amopo_jax.writers import read_metrics
+from tests.xla import flags
 
 ROOT = pathlib.Path(__file__).parent.parent
 SECONDS = 300
@@ -302,7 +303,6 @@ def test_processes_find_each_other_by_their_cluster(make_config, tmp_path, clust
 JOINED = """
 import sys, time
 from amopo_jax.join import join
-from tests.xla import flags
 join("2", int(sys.argv[1]), sys.argv[2], timeout=60)
 print("joined", flush=True)
 time.sleep(100)
