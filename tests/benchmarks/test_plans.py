@@ -23,7 +23,7 @@ PLAN = {
 def test_a_plan_is_a_line_of_the_table():
   cells = line("a", PLAN)
   assert cells == (
-    "a", "v5e:8x8", "64", "8.0 of 16", "2.1", "1.00 to 2.00", "80% to 40%", "60 to 30", "0.50 to 1.00", "32 to 64",
+    "a", "v5e:8x8", "64", "8.0 of 16", "2.1", "1.00 to 2.00", "80% to 40%", "60 to 30", "0.5 to 1", "32 to 64",
     "2026-11-28, 180c8eb",
   )  # fmt: skip
   refused = line("a", PLAN | {"fits": False})
