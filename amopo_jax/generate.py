@@ -227,8 +227,7 @@ def _line(
   prompts: Sequence[Prompt], request: Request, tokenizer: Tokenizer, item: _Item, found: Generated, row: int
 ) -> dict[str, Any]:
   length, has_ended = int(found.length[row]), bool(found.has_ended[row])
-  ids = np.asarray(found.tokens[row][:length])
-  end = tokenizer.end
+  ids, end = np.asarray(found.tokens[row][:length]), tokenizer.end
   if has_ended:
     ids = ids[: -len(end)] if ids[-len(end) :].tolist() == end.tolist() else ids[:-1]
   return {

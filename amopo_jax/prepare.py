@@ -44,6 +44,7 @@ from amopo_jax.resume import check_tokenizer, matching_record
 from amopo_jax.run_spec import RunSpec, check_name
 from amopo_jax.state import TrainState, init_state
 from amopo_jax.step import StepMetrics
+from amopo_jax.stopping import tell
 from amopo_jax.types import InputError
 
 _SAMPLED_STEPS = 16
@@ -145,7 +146,14 @@ def open_workdir(run: Run, workdir: str) -> Checkpoints:
       "folder, on a shared disk or gs://"
     )
   loop = run.spec.train
-  return Checkpoints(workdir, keep=loop.keep, best_metric=loop.best_metric, best_is_highest=loop.best_is_highest)
+  best = {"best_metric": loop.best_metric, "best_is_highest": loop.best_is_highest}
+  return Checkpoints(workdir, keep=loop.keep, **best, failed=_end_all)
+
+
+def _end_all(line: str) -> None:
+  if processes.is_several():
+    tell(line)
+    processes.stop_others(line, 1)
 
 
 def _write_record(run: Run, workdir: str) -> None:

@@ -14,12 +14,12 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import jax
 from jax._src.distributed import global_state  # the runtime's texts have no public door
 
+from amopo_jax.differences import differences
 from amopo_jax.stopping import tell
 from amopo_jax.types import InputError
 
@@ -56,6 +56,12 @@ def stop_others(line: str, status: int) -> None:
   _part(status)
 
 
+def wait_if_ending() -> None:
+  """Never returns where another thread is ending this process, and has told why."""
+  if _parting.locked():
+    threading.Event().wait()
+
+
 def find_cause(error: Exception) -> str:
   """What to tell of an error that nobody expected: of several processes, most often that another one is gone.
 
@@ -86,7 +92,7 @@ def agree(what: str, value: Any) -> None:
     return
   theirs = from_first(value)
   if theirs != json.loads(json.dumps(value)):
-    path, mine, other = next(_differences(value, theirs, what))
+    path, mine, other = next(differences(value, theirs, what))
     raise InputError(
       f"process {global_state.process_id} has {path}={mine!r}, process 0 has {other!r}; start all processes with the "
       "same command, code and files"
@@ -239,12 +245,3 @@ def _part(status: int) -> NoReturn:
         client.blocking_key_value_get(f"{_GONE}/{process}", int(1000 * _PARTING_SECONDS))
       threading.Event().wait(_LAST_SECONDS)
   os._exit(status)
-
-
-def _differences(mine: Any, theirs: Any, where: str) -> Iterator[tuple[str, Any, Any]]:
-  """(path, mine, theirs) of the values in which two JSON trees differ."""
-  if isinstance(mine, dict) and isinstance(theirs, dict):
-    for key in sorted(mine.keys() | theirs.keys()):
-      yield from _differences(mine.get(key), theirs.get(key), f"{where}.{key}" if where else key)
-  elif json.loads(json.dumps(mine)) != theirs:
-    yield where, mine, theirs

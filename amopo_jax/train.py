@@ -203,8 +203,7 @@ class _Loop:
 
   def _evaluate(self, step: int, state: TrainState) -> dict[str, float] | None:
     """Held-out metrics, written; None if there are no held-out pairs or it was asked to stop."""
-    sums = self._held_out_sums(state)
-    if sums is None:
+    if (sums := self._held_out_sums(state)) is None:
       return None
     values = summarize(sums, self._contexts, prefix="eval_")
     self.writer.write(step, values)

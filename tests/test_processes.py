@@ -71,13 +71,14 @@ class Pod:
       "PYTHONFAULTHANDLER": "1",
     }
 
-  def start(self, *arguments, only=None, each=None, cluster=None, **flags):
+  def start(self, *arguments, only=None, each=None, cluster=None, limits=None, **flags):
     """The processes of a verb.
 
     Args:
       arguments: the verb.
       only: just these of the processes.
       each: flags of which every process has its own.
+      limits: KiB beyond which a process can write no file, by process.
       cluster: (processes, process) -> environment by which a cluster tells a process who it is; else flags do.
       flags: the others.
     """
@@ -89,9 +90,10 @@ class Pod:
       if arguments[0] == "train":
         own["config"] = self.paths[number]
       command = [sys.executable, "-m", "amopo_jax", *arguments, *(f"--{name}={value}" for name, value in own.items())]
+      limited = ["bash", "-c", 'ulimit -f "$0"; exec "$@"', str(limits[number])] if limits else []
       started.append(
         subprocess.Popen(
-          command,
+          limited + command,
           env=self.environment | (cluster(self.processes, number) if cluster else {}),
           cwd=self.cwds[number],
           stdout=subprocess.PIPE,
@@ -219,6 +221,16 @@ def test_a_killed_process_takes_the_other_with_it_and_they_start_again(pod, whol
   assert "resumed at step" in outputs[0]
   assert checksums(workdir) == checksums(whole)
   assert record(workdir) == record(whole)
+
+
+@pytest.mark.parametrize("process", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_save_that_one_process_cannot_write_ends_all(make_config, tmp_path, process):
+  """In the background, where Orbax would have the other wait for it."""
+  config = make_config(train__save_every=1, model__arch__hidden_size=256, mesh__fsdp=8)
+  limits = [100 if number == process else "unlimited" for number in range(2)]
+  statuses, outputs = ended(Pod(config, tmp_path).train(tmp_path / "run", limits=limits))
+  assert statuses == [1, 1], outputs
+  assert all("a checkpoint cannot be written" in output and "Traceback" not in output for output in outputs), outputs
 
 
 @pytest.mark.slow

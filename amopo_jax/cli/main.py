@@ -135,6 +135,7 @@ def _tell_others(verb: str, error: Exception) -> None:
   """Of several processes, ends all with what went wrong in this one; with one alone, Python says it better."""
   processes = sys.modules.get("amopo_jax.processes")
   if processes and processes.is_several():
+    processes.wait_if_ending()
     traceback.print_exc()
     _exit(f"amopo {verb}: {processes.find_cause(error)}", FAILURE_STATUS)
 

@@ -51,8 +51,7 @@ def run(values: flags.FlagValues) -> int:
   cases = check_cases(spec, topologies, values.rows_per_chip)
   workload = assume(spec, tokens_per_pair=values.tokens_per_pair, scored_share=values.scored_share, pairs=values.pairs)
   tell = lambda text: print(text, file=sys.stderr, flush=True)
-  plans: list[Plan] = []
-  status = 0
+  plans, status = list[Plan](), 0
   shown = lambda: json.dumps(to_json(plans, workload), indent=1)
   try:
     for case in cases:

@@ -9,15 +9,15 @@ import contextlib
 import itertools
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers as policies
-from orbax.checkpoint import type_handlers
 
+from amopo_jax.checkpoint.handlers import array_handler, telling
 from amopo_jax.state import TrainState, digests
 from amopo_jax.types import InputError, RunFailure
 
@@ -51,6 +51,8 @@ class Checkpoints:
     best_is_highest: which direction is better.
     read_only: leaves the folder as it is; else a save that has not ended, which may be that of a run in there, is
       taken for the remains of a killed one and removed.
+    failed: hears at once of a save that fails in the background; one that returns has it raised at the next save. Of
+      several processes, the others would wait for this one, and Orbax raises only after that.
   """
 
   def __init__(
@@ -61,6 +63,7 @@ class Checkpoints:
     best_metric: str = "",
     best_is_highest: bool = True,
     read_only: bool = False,
+    failed: Callable[[str], None] = lambda line: None,
   ):
     self.path = (
       epath.Path(workdir).absolute() / "checkpoints" if "://" not in workdir else epath.Path(workdir) / "checkpoints"
@@ -79,7 +82,8 @@ class Checkpoints:
       create=not read_only,
       read_only=read_only,
     )
-    handlers = {"state": _array_handler(), "meta": ocp.JsonCheckpointHandler()}
+    tell = lambda error: failed(self._unwritten(error))
+    handlers = {"state": telling(array_handler(), tell), "meta": telling(ocp.JsonCheckpointHandler(), tell)}
     open_all = lambda: ocp.CheckpointManager(self.path, options=options, item_handlers=handlers)
     try:
       self._manager = open_all()
@@ -211,10 +215,13 @@ class Checkpoints:
     try:
       yield
     except (OSError, ValueError) as error:  # tensorstore reports a full disk as a ValueError
-      raise RunFailure(
-        f"{self.path}: a checkpoint cannot be written ({_line(error)}); complete so far: {self.steps() or 'none'}; "
-        "make room and start again with the same command"
-      ) from error
+      raise RunFailure(self._unwritten(error)) from error
+
+  def _unwritten(self, error: Exception) -> str:
+    return (
+      f"{self.path}: a checkpoint cannot be written ({_line(error)}); complete so far: {self.steps() or 'none'}; "
+      "make room and start again with the same command"
+    )
 
   def _drop_broken_metrics(self, read_only: bool) -> None:
     for file in self.path.glob("*/metrics/metrics"):
@@ -232,13 +239,6 @@ class Checkpoints:
     names = (f"{step}{f'-{again}' if again else ''}" for again in itertools.count())
     (self.path / str(step)).rename(next(aside / name for name in names if not (aside / name).exists()))
     self._manager.reload()
-
-
-def _array_handler() -> ocp.PyTreeCheckpointHandler:
-  """Writes each array from its first replica: Orbax's default, a slice from every one, compiles at the first save."""
-  arrays = type_handlers.ArrayHandler(use_replica_parallel=False)
-  registry = type_handlers.create_type_handler_registry((jax.Array, arrays))
-  return ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
 
 
 def _line(error: BaseException) -> str:
