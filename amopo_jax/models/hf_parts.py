@@ -18,6 +18,8 @@ from amopo_jax.models.hf_files import View, Views
 from amopo_jax.models.hf_names import Leaf
 
 _STRIP_ROWS = 128
+_TILE, _PADDING = 256, 32
+"""Rows and columns of a matrix that are turned round at a time, and entries that keep them from a power of two."""
 _PIECE_BYTES = 1 << 24
 """Of a tensor that a thread goes through at a time."""
 _PIECES_AT_ONCE = 16
@@ -112,21 +114,49 @@ def _aligned(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
 
 
 def convert(target: np.ndarray, source: np.ndarray) -> None:
-  """`target[...] = source`, some rows at a time: transposed ones that fit the cache make it up to three times faster.
+  """`target[...] = source`, some rows at a time, and tile by tile where one lies across the other.
 
-  Numbers of the same type go as bits, and so does bfloat16 to float32: of plain integers numpy copies many at a time,
-  and lets other threads run meanwhile.
+  A tile goes through a buffer whose rows are a little longer than it: rows that lie a power of two apart take each
+  other's place in a processor's cache, and turning them round in place takes three times as long.
 
   Args:
     target, source: of the same shape; any types of files.
   """
-  bits = np.dtype(f"u{target.itemsize}")
+  if target.ndim == 2 and _fast_axis(target) != _fast_axis(source):
+    _turn(target, source)
+    return
   for start in range(0, len(target), _STRIP_ROWS):
-    into, rows = target[start : start + _STRIP_ROWS], source[start : start + _STRIP_ROWS]
-    if target.dtype == source.dtype:
-      into.view(bits)[...] = rows.view(bits)
-    elif target.dtype == np.float32 and source.dtype == ml_dtypes.bfloat16:
-      into.view(bits)[...] = rows.view(np.uint16)
-      into.view(bits)[...] <<= 16
-    else:
-      into[...] = rows
+    _cast(target[start : start + _STRIP_ROWS], source[start : start + _STRIP_ROWS])
+
+
+def _fast_axis(array: np.ndarray) -> int:
+  """Of a matrix, the axis along which neighbours lie next to each other."""
+  return 0 if array.strides[0] < array.strides[1] else 1
+
+
+def _turn(target: np.ndarray, source: np.ndarray) -> None:
+  if _fast_axis(source) == 0:
+    target, source = target.T, source.T
+  buffer = np.empty((_TILE, _TILE + _PADDING), target.dtype)
+  for row, column in itertools.product(range(0, len(source), _TILE), range(0, source.shape[1], _TILE)):
+    where = slice(row, row + _TILE), slice(column, column + _TILE)
+    from_tile, into = source[where], target[where]
+    tile = buffer[: from_tile.shape[0], : from_tile.shape[1]]
+    _cast(tile, from_tile)
+    _cast(into, tile)
+
+
+def _cast(target: np.ndarray, source: np.ndarray) -> None:
+  """`target[...] = source`.
+
+  Numbers of the same type go as bits, and so does bfloat16 to float32: of plain integers numpy copies many at a time,
+  and lets other threads run meanwhile.
+  """
+  bits = np.dtype(f"u{target.itemsize}")
+  if target.dtype == source.dtype:
+    target.view(bits)[...] = source.view(bits)
+  elif target.dtype == np.float32 and source.dtype == ml_dtypes.bfloat16:
+    target.view(bits)[...] = source.view(np.uint16)
+    target.view(bits)[...] <<= 16
+  else:
+    target[...] = source

@@ -7,7 +7,7 @@ import pytest
 
 from amopo_jax.models import hf_parts
 from amopo_jax.models.hf_names import Leaf
-from amopo_jax.models.hf_parts import read_parts
+from amopo_jax.models.hf_parts import convert, read_parts
 
 LAYERS, ROWS, COLUMNS = 3, 10, 6
 TYPES = [np.float32, ml_dtypes.bfloat16, np.float16, np.float64]
@@ -45,6 +45,7 @@ def leaf_of(is_stacked, is_transposed):
 def small_pieces(request, monkeypatch):
   monkeypatch.setattr(hf_parts, "_PIECE_BYTES", request.param * COLUMNS * 4 // 2)
   monkeypatch.setattr(hf_parts, "_STRIP_ROWS", 3)
+  monkeypatch.setattr(hf_parts, "_TILE", 4)
   monkeypatch.setattr(hf_parts, "_PIECES_AT_ONCE", 2)
 
 
@@ -73,3 +74,18 @@ def test_rows_that_several_parts_want_are_read_once_and_others_never(small_piece
   _, views = files_of(leaf, np.float32, times)
   read_parts(leaf, views, np.dtype(np.float32), [((0, 2), (2, 8), (0, 3)), ((1, 2), (2, 8), (3, 6))])
   np.testing.assert_array_equal([*times.values()], [[0, 0, *[1] * 6, 0, 0]] * 2 + [[0] * ROWS])
+
+
+@pytest.mark.parametrize(
+  "kinds", [(ml_dtypes.bfloat16,) * 2, (ml_dtypes.bfloat16, np.float32), (np.float32, np.float16)]
+)
+@pytest.mark.parametrize("orders", ["CF", "FC", "FF", "CC"])
+@pytest.mark.parametrize("shape", [(257, 600), (256, 512), (1, 300), (300, 1)])
+def test_matrices_are_turned_round_whole_whatever_their_size(shape, orders, kinds):
+  draw = np.random.default_rng(0)
+  source = np.asarray(draw.normal(size=shape).astype(kinds[0]), order=orders[0])
+  target = np.zeros((shape[0] + 2, shape[1] + 3), kinds[1], order=orders[1])
+  convert(target[1:-1, 2:-1], source)
+  np.testing.assert_array_equal(target[1:-1, 2:-1], source.astype(kinds[1]))
+  assert not target[0].any()
+  assert not target[:, -1].any()
