@@ -17,7 +17,7 @@ quickstart: $(VENV)/.runtime  ## trains a small model on three dimensions and sh
 	  --model=$(RUNS)/$$run --data=$(RUNS)/world/heldout.jsonl --out=$(RUNS)/$$run.jsonl --max_new=48 || exit 1; done
 	$(BIN)/amopo lab grade --responses=$(RUNS)/sft.jsonl,$(RUNS)/amopo.jsonl
 
-test: $(VENV)/.dev  ## runs the fast tests (15 to 35 minutes on two cores)
+test: $(VENV)/.dev  ## runs the fast tests (9 to 20 minutes on two cores)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(VENV)/.dev  ## runs the others too

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import socket
 import sys
 import threading
 from typing import Any
@@ -52,11 +53,7 @@ def join(processes: str, process: int | None, coordinator: str, *, timeout: int)
       "give --processes=N --process=I --coordinator=HOST:PORT"
     ) from error
   except jax.errors.JaxRuntimeError as error:
-    reason = " ".join(str(error).split())[:200]
-    raise InputError(
-      f"--coordinator={coordinator or processes}: process 0 cannot be reached or cannot listen there ({reason}); "
-      "choose a free port"
-    ) from error
+    raise _unreachable(coordinator or processes, error) from error
   finally:
     late.cancel()
   if others.is_several():
@@ -120,9 +117,29 @@ def _check(processes: str, process: int | None, coordinator: str) -> None:
 
 
 def _explicit(processes: int, process: int | None, coordinator: str) -> dict[str, Any]:
+  if process == 0:
+    _check_port(coordinator)
   return {
     "coordinator_address": coordinator,
     "num_processes": processes,
     "process_id": process,
     "cluster_detection_method": "deactivate",
   }
+
+
+def _check_port(coordinator: str) -> None:
+  """Sees that process 0 can listen there: where it cannot, JAX's runtime may end without a word."""
+  family, everywhere = (socket.AF_INET6, "::") if socket.has_dualstack_ipv6() else (socket.AF_INET, "")
+  with socket.socket(family) as probe:
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # that of a run that has just ended is free
+    try:
+      probe.bind((everywhere, int(coordinator.rpartition(":")[2])))
+    except (OSError, OverflowError) as error:
+      raise _unreachable(coordinator, error) from error
+
+
+def _unreachable(coordinator: str, error: Exception) -> InputError:
+  reason = " ".join(str(error).split())[:200]
+  return InputError(
+    f"--coordinator={coordinator}: process 0 cannot be reached or cannot listen there ({reason}); choose a free port"
+  )

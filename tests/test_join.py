@@ -1,5 +1,7 @@
 """What can be seen of joining with one process; tests/test_processes.py has the others."""
 
+import socket
+
 import jax
 import pytest
 
@@ -59,3 +61,15 @@ def test_one_process_joins_nobody(monkeypatch):
 
 def test_a_silent_process_is_named_before_the_runtime_aborts():
   assert SILENT_SECONDS + 2 * SIGN_SECONDS < HEARTBEAT_SECONDS / 2
+
+
+def test_a_port_that_is_taken_is_told_before_the_runtime_listens(monkeypatch):
+  monkeypatch.setattr(jax.distributed, "initialize", lambda **_: pytest.fail("asked"))
+  with socket.socket() as taken:
+    taken.bind(("", 0))
+    taken.listen()
+    port = taken.getsockname()[1]
+    with pytest.raises(InputError, match=rf"--coordinator=127.0.0.1:{port}: .* cannot listen there .*; choose a free"):
+      join("2", 0, f"127.0.0.1:{port}", timeout=20)
+  with pytest.raises(InputError, match="choose a free port"):
+    join("2", 0, "127.0.0.1:99999", timeout=20)
