@@ -1,6 +1,6 @@
 """amopo lab world --out=DIR [--seed=0] [--train=N] [--heldout=N] [--dial=conflict=0.8]...
 amopo lab grade --responses=BEFORE.jsonl,AFTER.jsonl [--dimensions=3]
-amopo lab STUDY --out=DIR [--seeds=5] [--workers=N] [--smoke]
+amopo lab STUDY --out=DIR [--seeds=5] [--arms=amopo,dpo] [--workers=N] [--smoke]
 
 `world` writes the synthetic world: preference records graded by program in several dimensions, and their tokenizer.
 `grade` gives the true scores of what `amopo generate` answered to its questions. A study trains and compares policies
@@ -47,6 +47,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
   )
   flags.DEFINE_multi_string("dial", [], "world: a field of WorldSpec, as domain=arithmetic", flag_values=values)
   flags.DEFINE_integer("seeds", 5, "study: runs of everything", lower_bound=1, flag_values=values)
+  flags.DEFINE_list("arms", [], "study: of its arms, these; others are named where one is wrong", flag_values=values)
   flags.DEFINE_integer("base_steps", 800, "study: of what all seeds begin with", lower_bound=1, flag_values=values)
   flags.DEFINE_integer("start_steps", 300, "study: of a seed's supervised start", lower_bound=1, flag_values=values)
   flags.DEFINE_integer("steps", 100, "study: of what follows", lower_bound=1, flag_values=values)
@@ -75,7 +76,8 @@ def _run_study(values: flags.FlagValues, name: str) -> int:
   asked = {key: getattr(values, key) for key in ("seeds", "train", "heldout", "base_steps", "start_steps", "steps")}
   asked["heldout"] = asked["heldout"] or _STUDIED
   size = studies.SMOKE if values.smoke else studies.Size(**asked)
-  study = studies.STUDIES[name]
+  study = studies.chosen(studies.STUDIES[name], values.arms) if values.arms else studies.STUDIES[name]
+  arms = f"--arms={','.join(values.arms)} " if values.arms else ""
   told = "--smoke" if values.smoke else " ".join(f"--{key}={value}" for key, value in asked.items())
   page = run_study(
     studies.shortened(study) if values.smoke else study,
@@ -84,7 +86,7 @@ def _run_study(values: flags.FlagValues, name: str) -> int:
     run=bundled_spec("lab"),
     size=size,
     workers=values.workers or len(free_cores()),
-    command=f"amopo lab {name} --out={values.out} {told}",
+    command=f"amopo lab {name} --out={values.out} {arms}{told}",
     tell=print,
   )
   print(page.read_text())

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from amopo_jax.lab.domains import DOMAINS
 from amopo_jax.lab.methods import DIALOGUE, MARGINS, METHODS, RATES, TIES, WEIGHTS, Method
 from amopo_jax.lab.spec import DEFAULT_SPEC, WorldSpec
+from amopo_jax.types import InputError
 
 
 class Ground(NamedTuple):
@@ -98,6 +99,24 @@ def shortened(study: Study) -> Study:
   shown = [place for place, arm in enumerate(study.arms) if arm.method in _SHOWN]
   places = list(dict.fromkeys([0, *shown, *range(len(study.arms))]))[:4]
   return study._replace(arms=tuple(study.arms[place] for place in sorted(places)))
+
+
+def chosen(study: Study, names: Sequence[str]) -> Study:
+  """The study with these of its arms, in its order.
+
+  Raises:
+    InputError: it has no such arm, or averages policies of arms that are left out.
+  """
+  arms = {arm.name: arm for arm in study.arms}
+  unknown = [name for name in names if name not in arms]
+  if unknown:
+    raise InputError(f"{study.name} has no arm {unknown[0]!r}; choose among {', '.join(arms)}")
+  found = tuple(arm for name, arm in arms.items() if name in names)
+  for arm in found:
+    missing = [name for name in study.methods[arm.method].soup if name not in names]
+    if missing:
+      raise InputError(f"{arm.name} averages {', '.join(missing)}, which --arms leaves out")
+  return study._replace(arms=found)
 
 
 def _on(grounds: Sequence[Ground], methods: Sequence[str]) -> tuple[Arm, ...]:

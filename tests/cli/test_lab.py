@@ -33,5 +33,11 @@ def test_what_is_missing_is_named(amopo):
   assert amopo("lab", "grade")[2].startswith("amopo lab: --responses is missing: grade: files of amopo generate")
 
 
+def test_an_arm_that_a_study_has_not_is_told_before_anything_is_made(amopo, tmp_path):
+  status, _, err = amopo("lab", "baselines", f"--out={tmp_path / 'lab'}", "--arms=amopo,dpoo")
+  assert status == 2 and "no arm 'dpoo'" in err
+  assert not (tmp_path / "lab").exists()
+
+
 def test_every_study_can_be_named():
   assert set(lab.STUDIES) == set(studies.STUDIES)

@@ -1,7 +1,8 @@
 import pytest
 
 from amopo_jax.lab.spec import DEFAULT_SPEC
-from amopo_jax.lab.studies import SMOKE, STUDIES, Ground, shortened
+from amopo_jax.lab.studies import SMOKE, STUDIES, Ground, chosen, shortened
+from amopo_jax.types import InputError
 
 
 def test_a_smoke_run_has_four_arms():
@@ -30,3 +31,17 @@ def test_an_origin_keeps_what_the_start_is_made_of():
   ground = STUDIES["dialogue"].arms[0].ground
   assert ground.origin == ground
   assert ground.origin.world.turns == 2 != DEFAULT_SPEC.turns
+
+
+def test_a_study_with_some_of_its_arms_keeps_its_order():
+  assert [arm.name for arm in chosen(STUDIES["baselines"], ["dpo", "amopo"]).arms] == ["amopo", "dpo"]
+  assert [arm.name for arm in chosen(STUDIES["template"], ["amopo@after"]).arms] == ["amopo@after"]
+
+
+@pytest.mark.parametrize(
+  ("names", "told"),
+  [(["amopo", "dpoo"], "no arm 'dpoo'; choose among amopo, uniform"), (["soup"], "soup averages only_helpfulness")],
+)
+def test_arms_that_a_study_has_not_or_cannot_do_alone_are_told(names, told):
+  with pytest.raises(InputError, match=told):
+    chosen(STUDIES["baselines"], names)
