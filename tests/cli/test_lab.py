@@ -35,7 +35,8 @@ def test_what_is_missing_is_named(amopo):
 
 def test_an_arm_that_a_study_has_not_is_told_before_anything_is_made(amopo, tmp_path):
   status, _, err = amopo("lab", "baselines", f"--out={tmp_path / 'lab'}", "--arms=amopo,dpoo")
-  assert status == 2 and "no arm 'dpoo'" in err
+  assert status == 2
+  assert "no arm 'dpoo'" in err
   assert not (tmp_path / "lab").exists()
 
 
