@@ -42,7 +42,7 @@ def hold_workdir(workdir: str) -> Iterator[None]:
     except BlockingIOError:
       file.seek(0)
       raise InputError(
-        f"{workdir}: another run (process {file.read().strip()}) is using it; wait for it, or use another --workdir"
+        f"{workdir}: another run (process {file.read().strip()}) is using it; wait for it, or use another folder"
       ) from None
     except OSError as error:
       if error.errno not in _NO_LOCKS:

@@ -8,11 +8,13 @@ on such worlds, several at a time, and writes a report; interrupted, the same co
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from absl import flags
 
 from amopo_jax.cli.parse import require
+from amopo_jax.types import InputError
 
 STUDIES = (
   "baselines",
@@ -29,6 +31,9 @@ STUDIES = (
 )
 _WRITTEN, _STUDIED = 400, 200
 """Held-out records of a world that is written, and of each of a study's."""
+
+_SIZES = ("seeds", "train", "heldout", "base_steps", "start_steps", "steps")
+"""Flags that say how much a study does."""
 
 SUBJECTS = ("world", "grade", *STUDIES)
 """What may follow `amopo lab`."""
@@ -61,9 +66,23 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 
 def run(values: flags.FlagValues, subject: str) -> int:
   """Does what the subject says."""
+  _check_whose(values, subject)
   if subject in STUDIES:
     return _run_study(values, subject)
   return _write_world(values) if subject == "world" else _grade(values)
+
+
+def _check_whose(values: flags.FlagValues, subject: str) -> None:
+  """Refuses a flag that another subject has; the help of each begins with those that have it."""
+  kind = "study" if subject in STUDIES else subject
+  given = [name for name in values if values[name].present]
+  for name in given:
+    owners = (values[name].help or "").partition(":")[0].split(", ")
+    if set(owners) <= {"world", "study", "grade"} and kind not in owners:
+      raise InputError(f"--{name} is a flag of amopo lab {' and '.join(owners)}, not of {subject}; leave it out")
+  sizes = [name for name in given if name in _SIZES]
+  if values.smoke and sizes:
+    raise InputError(f"--smoke says how much is done, and so does --{sizes[0]}; leave one out")
 
 
 def _run_study(values: flags.FlagValues, name: str) -> int:
@@ -73,7 +92,7 @@ def _run_study(values: flags.FlagValues, name: str) -> int:
   from amopo_jax.lab.pool import free_cores
   from amopo_jax.lab.run_study import run_study
 
-  asked = {key: getattr(values, key) for key in ("seeds", "train", "heldout", "base_steps", "start_steps", "steps")}
+  asked = {key: getattr(values, key) for key in _SIZES}
   asked["heldout"] = asked["heldout"] or _STUDIED
   size = studies.SMOKE if values.smoke else studies.Size(**asked)
   study = studies.chosen(studies.STUDIES[name], values.arms) if values.arms else studies.STUDIES[name]
@@ -87,7 +106,7 @@ def _run_study(values: flags.FlagValues, name: str) -> int:
     size=size,
     workers=values.workers or len(free_cores()),
     command=f"amopo lab {name} --out={values.out} {arms}{told}",
-    tell=print,
+    tell=partial(print, flush=True),
   )
   print(page.read_text())
   print(page)

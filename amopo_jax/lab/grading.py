@@ -57,19 +57,20 @@ def read_lines(path: str | Path, dimensions: Sequence[str] = DIMENSIONS) -> list
 
 
 def win_rate(ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-  """Share of questions on which our response has the higher sum of grades; equal ones count half.
+  """Share of responses, ours to the same question having the higher sum of grades; equal ones count half.
 
   Args:
-    ours, theirs: of `read_lines`, a response per record and context; only what both have is compared.
+    ours, theirs: of `read_lines`; draws are compared number by number, and only what both have.
 
   Returns:
     By context.
   """
   total = lambda line: sum(line[dimension] for dimension in DIMENSIONS)
-  other = {(line["record"], line["context"]): total(line) for line in theirs}
+  place = lambda line: (line["record"], line["context"], line["sample"])
+  other = {place(line): total(line) for line in theirs}
   wins: dict[str, list[float]] = {}
   for line in ours:
-    if (key := (line["record"], line["context"])) in other:
+    if (key := place(line)) in other:
       ahead = total(line) - other[key]
       wins.setdefault(line["context"], []).append(float(ahead > 0) + 0.5 * (ahead == 0))
   return {context: _mean(found) for context, found in wins.items()}

@@ -93,7 +93,7 @@ _UNTUNED: Mapping[str, Method] = MappingProxyType(
     ),
     "dpo": _loss("DPO", "dpo", beta=0.1),
     "ipo": _loss("IPO", "ipo", beta=0.5),
-    "kto": _loss("KTO", "kto", beta=0.1),
+    "kto": _loss("KTO, z of the pair", "kto", beta=0.1),
     "r_dpo": _loss("R-DPO", "r_dpo", beta=0.1, length_weight=0.02),
     "orpo": _loss("ORPO", "orpo", ratio_weight=0.5),
     "cpo": _loss("CPO", "cpo", beta=0.1, sft_weight=1.0),

@@ -4,7 +4,8 @@
     folder/NAME/result.json    what it returned
     folder/NAME/failed.txt     why it did not
 
-A job that was interrupted or failed finds its folder as it left it; one that is asked something else finds it empty.
+A job that was interrupted or failed finds its folder as it left it; one that is asked something else finds it empty,
+but what another question has an answer to is not thrown away.
 """
 
 import concurrent.futures
@@ -66,8 +67,12 @@ def run_jobs(
 
   Returns:
     Answers by name; of a job that failed, or needs one that failed, there is none.
+
+  Raises:
+    InputError: a folder holds the answer to another question.
   """
   digests = _digests(jobs)
+  _keep_other_answers(jobs, folder, digests)
   answers = {job.name: found for job in jobs if (found := _done(folder / job.name, digests[job.name])) is not None}
   waiting = [job for job in jobs if job.name not in answers]
   if not waiting:
@@ -155,6 +160,20 @@ def _done(folder: Path, digest: str) -> Answer | None:
   if _asked(folder) != digest or not (folder / RESULT).exists():
     return None
   return json.loads((folder / RESULT).read_text())
+
+
+def _keep_other_answers(jobs: Sequence[Job], folder: Path, digests: Mapping[str, str]) -> None:
+  others = [
+    folder / job.name
+    for job in jobs
+    if (folder / job.name / RESULT).exists() and _asked(folder / job.name) != digests[job.name]
+  ]
+  if others:
+    raise InputError(
+      f"{others[0]}: done with other steps, sizes or config keys"
+      + (f", and so are {len(others) - 1} more" if others[1:] else "")
+      + "; give another --out, or delete what need not be kept"
+    )
 
 
 def _asked(folder: Path) -> str:

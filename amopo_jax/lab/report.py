@@ -75,7 +75,8 @@ def _head(study: Study, size: Size, command: str, spent: str, world: Answer) -> 
     f"others; {size.heldout} held-out questions, {size.draws} draws for each. True scores run from 0 to 4. By chance: "
     f"{shown(world['chance'])}; of the responses that the start imitates: {shown(world['demonstrated'])}; at the "
     f"optimum: {shown(world['optimum'])}. Means over seeds ± half the 95 % interval (Student's t); differences are "
-    "taken seed by seed. Pairs per step are the same for all arms. All are asked in the same words, but for score-"
+    "taken seed by seed. The base is the same for all seeds, and no interval says what another would change. Pairs "
+    "per step are the same for all arms. All are asked in the same words, but for score-"
     "conditioned SFT, which is told all scores."
   )
 
@@ -85,7 +86,7 @@ def _sections(study: Study, answers: Mapping[str, Answer]) -> list[str]:
     "## True scores\n\nOf responses sampled at temperature 1, asked for everything. What a method was not trained in, "
     f"it knows from the start.\n\n{_markdown(tables.score_rows(study, answers, SAMPLED))}\n\n![scores](scores.png)",
     f"## Against the start\n\n{_markdown(tables.change_rows(study, answers, SAMPLED))}",
-    f"## Against the first\n\n{_markdown(tables.first_rows(study, answers))}",
+    f"## Against the first\n\n{_markdown(tables.first_rows(study, answers, SAMPLED))}\n\n{_by_chance(study)}",
     "## Asked for one dimension\n\nEach dimension's score, sampled, where the highest was asked for in that one; of "
     "score-conditioned SFT, where it was told the highest in all."
     f"\n\n{_markdown(tables.own_rows(study, answers))}",
@@ -95,17 +96,28 @@ def _sections(study: Study, answers: Mapping[str, Answer]) -> list[str]:
   return [
     *found,
     f"## True scores, greedy\n\n{_markdown(tables.score_rows(study, answers, GREEDY))}\n\n"
-    f"{_markdown(tables.change_rows(study, answers, GREEDY))}",
+    f"{_markdown(tables.change_rows(study, answers, GREEDY))}\n\n"
+    f"{_markdown(tables.first_rows(study, answers, GREEDY))}",
     f"## Pairs, responses, compute\n\n{_markdown(tables.cost_rows(study, answers))}\n\nAccuracy is that of held-out "
     "pairs by mean log-probability per token, over all contexts, each by the pairs that its dimension orders as the "
     "annotator did. Sequences are prompts with a response; "
     "hypervolume is the share of the scores' cube that the sampled scores, a point per context and score asked for, "
-    "dominate together.",
-    "## Trade-offs\n\nSampled scores, a point per context and score asked for.\n\n![front](front.png)",
+    "dominate together. A "
+    "reference costs its methods one more pass over their pairs, without gradients, before the first step; the soup "
+    "costs what its parts do.",
+    "## Trade-offs\n\nSampled scores, a point per context and score asked for.\n\n![front](front.png)\n\n"
+    f"Nothing beats these in all dimensions:\n\n{_markdown(tables.front_rows(study, answers))}",
     "## Over training\n\nOf the pairs that an arm compares: where ties are masked, those that the dimension orders as "
     "the annotator did.\n\n![curves](curves.png)",
     f"## The methods' keys\n\n{_keys(study)}",
   ]
+
+
+def _by_chance(study: Study) -> str:
+  count = len(study.arms) - len({arm.ground.name for arm in study.arms})
+  return (
+    f"Of {count} verdicts by 95 % intervals {0.05 * count:.1f} are expected to see a difference where there is none."
+  )
 
 
 def _keys(study: Study) -> str:

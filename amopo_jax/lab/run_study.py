@@ -11,6 +11,7 @@ from amopo_jax.lab.jobs import jobs_of, with_asked
 from amopo_jax.lab.pool import run_jobs, undone
 from amopo_jax.lab.report import write_report
 from amopo_jax.lab.studies import Size, Study
+from amopo_jax.lock import hold_workdir
 from amopo_jax.run_spec import RunSpec
 from amopo_jax.types import RunFailure
 
@@ -41,13 +42,15 @@ def run_study(
     Path of the page.
 
   Raises:
+    InputError: the folder is in use, or holds what other settings made.
     RunFailure: jobs are not done; the page says which, unless nothing came out of it.
   """
   began = time.monotonic()
   _share_compilation_cache()
   folder.mkdir(parents=True, exist_ok=True)
   jobs = jobs_of(study, start, run, size)
-  answers = run_jobs(jobs, folder, workers=workers, tell=tell)
+  with hold_workdir(str(folder)):
+    answers = run_jobs(jobs, folder, workers=workers, tell=tell)
   left = undone(jobs, answers, folder)
   if not any(name.startswith("seed") for name in answers):
     raise RunFailure(f"{folder}: no job came to an end; {'; '.join(dict.fromkeys(left.values()))}")

@@ -102,7 +102,7 @@ def shortened(study: Study) -> Study:
 
 
 def chosen(study: Study, names: Sequence[str]) -> Study:
-  """The study with these of its arms, in its order.
+  """The study with these of its arms, in its order, and a report of its own.
 
   Raises:
     InputError: it has no such arm, or averages policies of arms that are left out.
@@ -116,7 +116,7 @@ def chosen(study: Study, names: Sequence[str]) -> Study:
     missing = [name for name in study.methods[arm.method].soup if name not in names]
     if missing:
       raise InputError(f"{arm.name} averages {', '.join(missing)}, which --arms leaves out")
-  return study._replace(arms=found)
+  return study._replace(name=f"{study.name}-some", arms=found)
 
 
 def _on(grounds: Sequence[Ground], methods: Sequence[str]) -> tuple[Arm, ...]:

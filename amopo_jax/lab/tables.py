@@ -9,7 +9,7 @@ from amopo_jax.lab.graders import DIMENSIONS, HIGH
 from amopo_jax.lab.grading import MEAN, WANTED
 from amopo_jax.lab.jobs import START
 from amopo_jax.lab.methods import OVERALL, TOLD
-from amopo_jax.lab.pareto import hypervolume
+from amopo_jax.lab.pareto import front, hypervolume
 from amopo_jax.lab.pool import Answer
 from amopo_jax.lab.statistics import Interval, difference, interval
 from amopo_jax.lab.studies import Arm, Study
@@ -34,13 +34,7 @@ def own_score(study: Study, arm: Arm, dimension: str, asked: str = "") -> Read:
   A method that is told all scores in one context is asked for the same in all.
   """
   is_told = arm.method != START and study.methods[arm.method].contexts == TOLD
-  context = OVERALL if is_told else dimension
-
-  def read(answer: Answer) -> float:
-    contexts = answer["asked"].get(asked, {}) if asked else answer["scores"][SAMPLED]
-    return contexts.get(context, {}).get(dimension, float("nan"))
-
-  return read
+  return _sampled(asked, OVERALL if is_told else dimension, dimension)
 
 
 def by_seed(answers: Mapping[str, Answer], name: str, read: Read) -> BySeed:
@@ -87,26 +81,25 @@ def own_rows(study: Study, answers: Mapping[str, Answer]) -> Rows:
 
 
 def change_rows(study: Study, answers: Mapping[str, Answer], mode: str) -> Rows:
-  """Scores against the start of the same seed, seeds in which every dimension rose; greedy ones with questions won."""
-  columns, is_greedy = _columns(answers), mode == GREEDY
-  rows = [["against the start", *columns, "all rise in", *(("wins",) if is_greedy else ())]]
+  """Scores against the start of the same seed, seeds in which every dimension rose, share of responses that won."""
+  columns = _columns(answers)
+  rows = [["against the start", *columns, "all rise in", "wins"]]
   for arm in study.arms:
     gains = [_signed(_gain(answers, arm, start_name(arm), score(mode, column))) for column in columns]
-    wins = by_seed(answers, arm.name, lambda answer: answer["wins"][OVERALL])
-    more = (_over_seeds(wins),) if is_greedy else ()
-    rows.append([label(study, arm), *gains, _all_rise(answers, arm, mode), *more])
+    wins = _over_seeds(by_seed(answers, arm.name, lambda answer: answer["wins"][mode][OVERALL]))
+    rows.append([label(study, arm), *gains, _all_rise(answers, arm, mode), wins])
   return rows
 
 
-def first_rows(study: Study, answers: Mapping[str, Answer]) -> Rows:
-  """Sampled scores of every arm minus those of the first arm on its ground, with a verdict on the mean."""
+def first_rows(study: Study, answers: Mapping[str, Answer], mode: str) -> Rows:
+  """Scores of every arm minus those of the first arm on its ground, with a verdict on the mean."""
   columns = _columns(answers)
   rows = [[f"minus {study.methods[study.arms[0].method].label}", *columns, "verdict"]]
   for arm in study.arms:
     first = next(other for other in study.arms if other.ground.name == arm.ground.name)
     if arm is first:
       continue
-    gains = [_gain(answers, arm, first.name, score(SAMPLED, column)) for column in columns]
+    gains = [_gain(answers, arm, first.name, score(mode, column)) for column in columns]
     rows.append([label(study, arm), *map(_signed, gains), _verdict(gains[columns.index(MEAN)])])
   return rows
 
@@ -136,6 +129,35 @@ def volume(answer: Answer) -> float:
   contexts = [answer["scores"][SAMPLED], *answer["asked"].values()]
   points = [[scores[dimension] for dimension in DIMENSIONS] for of in contexts for scores in of.values()]
   return hypervolume(np.asarray(points, np.float64), [0.0] * len(DIMENSIONS)) / 4.0 ** len(DIMENSIONS)
+
+
+def front_rows(study: Study, answers: Mapping[str, Answer]) -> Rows:
+  """The sampled scores, means over seeds, that no other policy or question beats in all dimensions."""
+  found: dict[tuple[str, str, str], list[Interval]] = {}
+  for arm in with_starts(study):
+    for asked, contexts in _contexts(answers, arm.name).items():
+      for context in contexts:
+        reads = [_sampled(asked, context, dimension) for dimension in DIMENSIONS]
+        values = [[*by_seed(answers, arm.name, read).values()] for read in reads]
+        if not np.isnan(values).any():
+          found[label(study, arm), context, asked or f"{HIGH:g}"] = [interval(of) for of in values]
+  points = np.array([[one.mean for one in of] for of in found.values()], np.float64).reshape(-1, len(DIMENSIONS))
+  best = [key for key, is_best in zip(found, front(points), strict=True) if is_best]
+  return [["", "asked for", "score", *DIMENSIONS], *([*key, *map(str, found[key])] for key in best)]
+
+
+def _contexts(answers: Mapping[str, Answer], name: str) -> dict[str, list[str]]:
+  """Score asked for, "" for the highest -> contexts in which an arm was asked for it."""
+  runs = [answer for job, answer in answers.items() if job.startswith("seed") and job.partition("/")[2] == name]
+  return {asked: [*of] for run in runs[:1] for asked, of in {"": run["scores"][SAMPLED], **run["asked"]}.items()}
+
+
+def _sampled(asked: str, context: str, dimension: str) -> Read:
+  def read(answer: Answer) -> float:
+    contexts = answer["asked"].get(asked, {}) if asked else answer["scores"][SAMPLED]
+    return contexts.get(context, {}).get(dimension, float("nan"))
+
+  return read
 
 
 def asked_rows(study: Study, answers: Mapping[str, Answer]) -> Rows:

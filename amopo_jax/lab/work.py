@@ -177,8 +177,8 @@ def _measure(
     ask: of `_answer`.
 
   Returns:
-    "scores": mode -> context -> dimension -> mean; "wins": context -> share of questions on which the sum of greedy
-    grades beats the rival's in the same context, ties for half; "tokens_per_response" and "ended", of the sampled
+    "scores": mode -> context -> dimension -> mean; "wins": mode -> context -> share of responses whose sum of grades
+    beats that of the rival's to the same question, ties for half; "tokens_per_response" and "ended", of the sampled
     ones; "accuracy": context -> of `pair_accuracy`.
   """
   jax.clear_caches()  # a worker does many jobs
@@ -187,7 +187,8 @@ def _measure(
   heldout = root / world / "files" / "heldout.jsonl"
   lines = {mode: _answer(folder / f"{mode}.jsonl", spec, heldout, mode, **ask) for mode in MODES}
   found: dict[str, Any] = {"scores": {mode: mean_scores(of) for mode, of in lines.items()}}
-  found["wins"] = win_rate(lines[GREEDY], read_lines(root / rival / "greedy.jsonl")) if rival else {}
+  against = lambda mode: win_rate(lines[mode], read_lines(root / rival / f"{mode}.jsonl"))
+  found["wins"] = {mode: against(mode) for mode in MODES} if rival else {}
   sampled = lines[SAMPLED]
   found["tokens_per_response"] = sum(line["num_tokens"] for line in sampled) / len(sampled)
   found["ended"] = sum(line["has_ended"] for line in sampled) / len(sampled)

@@ -1,7 +1,7 @@
 """A small world with ground truth: seeded preference records whose scores are given by programs.
 
 Every record is a function of (spec, seed, split, number): asking for more records leaves the first ones as
-they were. Training and held-out records never share a question.
+they were. Training and held-out records never share a question, nor one of an earlier turn.
 """
 
 import dataclasses
@@ -83,13 +83,10 @@ def make_record(spec: WorldSpec, seed: int, split: str, number: int) -> dict[str
   rng = random.Random(f"{seed}/{split}/{number}")
   history, before = [], None
   for _ in range(spec.turns - 1):
-    past = _wanting(draw_task(spec, rng), spec, before, rng)
+    past = _wanting(_draw_task_of(split, spec, rng), spec, before, rng)
     history += [_message("user", past.question), _message("assistant", respond(past, draw_skill(rng), rng))]
     before = past.wanted
-  task = draw_task(spec, rng)
-  while split_of(task) != split:
-    task = draw_task(spec, rng)
-  task = _wanting(task, spec, before, rng)
+  task = _wanting(_draw_task_of(split, spec, rng), spec, before, rng)
   shares = (spec.tied, spec.inverted, 1 - spec.tied - spec.inverted)
   chosen, rejected = _draw_pair(spec, task, rng.choices(KINDS, shares)[0], rng)
   first = rng.randrange(2)
@@ -115,6 +112,13 @@ def split_of(task: Task) -> str:
   """The only split in which this question may occur."""
   question = dataclasses.replace(task, wanted=None).question
   return "train" if zlib.crc32(question.encode()) % HELDOUT_PARTS else "heldout"
+
+
+def _draw_task_of(split: str, spec: WorldSpec, rng: random.Random) -> Task:
+  task = draw_task(spec, rng)
+  while split_of(task) != split:
+    task = draw_task(spec, rng)
+  return task
 
 
 def _draw_pair(spec: WorldSpec, task: Task, kind: str, rng: random.Random) -> tuple[GradedResponse, GradedResponse]:

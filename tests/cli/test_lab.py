@@ -1,5 +1,7 @@
 import json
 
+import pytest
+
 from amopo_jax.cli import lab
 from amopo_jax.lab import studies
 
@@ -37,6 +39,24 @@ def test_an_arm_that_a_study_has_not_is_told_before_anything_is_made(amopo, tmp_
   status, _, err = amopo("lab", "baselines", f"--out={tmp_path / 'lab'}", "--arms=amopo,dpoo")
   assert status == 2
   assert "no arm 'dpoo'" in err
+  assert not (tmp_path / "lab").exists()
+
+
+@pytest.mark.parametrize(
+  ("arguments", "told"),
+  [
+    (("baselines", "--dial=noise=0.2"), "--dial is a flag of amopo lab world, not of baselines; leave it out"),
+    (("baselines", "--seed=3"), "--seed is a flag of amopo lab world, not of baselines"),
+    (("world", "--seeds=3"), "--seeds is a flag of amopo lab study, not of world"),
+    (("grade", "--out=x"), "--out is a flag of amopo lab world and study, not of grade"),
+    (("baselines", "--smoke", "--steps=5"), "--smoke says how much is done, and so does --steps"),
+  ],
+)
+def test_a_flag_that_would_change_nothing_is_refused(amopo, tmp_path, arguments, told):
+  out = () if arguments[0] == "grade" else (f"--out={tmp_path / 'lab'}",)
+  status, _, err = amopo("lab", *arguments, *out)
+  assert status == 2
+  assert told in err
   assert not (tmp_path / "lab").exists()
 
 

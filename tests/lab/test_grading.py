@@ -4,7 +4,7 @@ from functools import partial
 import pytest
 
 from amopo_jax.lab.graders import GRADERS, grade
-from amopo_jax.lab.grading import best_scores, mean_scores, pair_accuracy, read_scores, table_rows
+from amopo_jax.lab.grading import best_scores, mean_scores, pair_accuracy, read_scores, table_rows, win_rate
 from amopo_jax.lab.responders import optimum
 from amopo_jax.lab.spec import DEFAULT_SPEC
 from amopo_jax.lab.tasks import parse
@@ -117,3 +117,15 @@ def test_in_a_dialogue_the_wanted_dimension_has_a_mean_of_its_own():
   assert found["mean"] == pytest.approx(2.0)
   without = {key: value for key, value in lines[1].items() if key != "wanted"}
   assert "wanted" not in mean_scores([lines[0], without])["overall"]
+
+
+def test_a_draw_wins_against_the_other_s_draw_of_the_same_number():
+  line = lambda record, sample, grade, context="overall": {
+    "record": record,
+    "context": context,
+    "sample": sample,
+    **dict.fromkeys(("helpfulness", "correctness", "instruction_following"), grade),
+  }
+  theirs = [line(0, 0, 1), line(0, 1, 3), line(1, 0, 2), line(0, 0, 0, "tone")]
+  ours = [line(0, 1, 2), line(0, 0, 2), line(1, 0, 2), line(0, 0, 1, "tone"), line(7, 0, 4)]
+  assert win_rate(ours, theirs) == {"overall": 0.5, "tone": 1.0}  # lost, won, equal; the last has no rival

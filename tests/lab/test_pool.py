@@ -68,8 +68,13 @@ def test_what_is_done_is_not_done_again(tmp_path):
   assert [calls(tmp_path, name) for name in "abc"] == [1, 1, 1]
 
 
-def test_another_question_makes_all_that_follows_from_it_new(tmp_path):
+def test_another_question_makes_all_that_follows_from_it_new_but_throws_no_answer_away(tmp_path):
   run_jobs(chain(), tmp_path, workers=1)
+  with pytest.raises(InputError, match=r"a: done with other steps.*, and so are 1 more; give another --out"):
+    run_jobs(chain(first=5), tmp_path, workers=1)
+  assert run_jobs(chain(), tmp_path, workers=1)["b"]["sum"] == 3
+  for name in "ab":
+    (tmp_path / name / "result.json").unlink()
   assert run_jobs(chain(first=5), tmp_path, workers=1)["b"]["sum"] == 7
   assert [calls(tmp_path, name) for name in "ab"] == [1, 1]  # in folders that were emptied
 

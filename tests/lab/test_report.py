@@ -13,6 +13,7 @@ from amopo_jax.lab.report import write_report
 from amopo_jax.lab.studies import STUDIES, Arm, Size
 
 STUDY = STUDIES["baselines"]._replace(arms=(Arm("amopo"), Arm("simpo")), scores=(1.0,))
+WINS = {mode: {"overall": 0.5} for mode in ("greedy", "sampled")}
 FULL = {name: 4.0 for name in DIMENSIONS}
 
 
@@ -20,7 +21,11 @@ def answer(value, contexts=("overall",)):
   scores = dict.fromkeys([*DIMENSIONS, "mean"], value)
   found = {context: scores for context in contexts}
   more = {"accuracy": {"overall": 0.75}, "tokens_per_response": 10.0, "ended": 1.0, "sequences": 8, "seconds": 2.0}
-  return {"scores": {"greedy": found, "sampled": found}, "asked": {"1": found}, "wins": {"overall": 0.5}} | more
+  return {
+    "scores": {"greedy": found, "sampled": found},
+    "asked": {"1": found},
+    "wins": WINS,
+  } | more
 
 
 @pytest.fixture(scope="module")

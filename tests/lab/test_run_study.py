@@ -13,6 +13,7 @@ from amopo_jax.lab.studies import SMOKE, STUDIES, Arm
 from amopo_jax.types import RunFailure
 
 STUDY = STUDIES["baselines"]._replace(arms=(Arm("amopo"), Arm("simpo")))
+WINS = {mode: {"overall": 0.5} for mode in ("greedy", "sampled")}
 
 
 def world(folder):
@@ -24,7 +25,10 @@ def policy(folder, score):
     file.write("called\n")
   found = {"overall": dict.fromkeys([*DIMENSIONS, "mean"], score)}
   more = {"accuracy": {"overall": 0.75}, "tokens_per_response": 10.0, "ended": 1.0, "sequences": 8, "seconds": 2.0}
-  return {"scores": {"greedy": found, "sampled": found}, "wins": {"overall": 0.5}} | more
+  return {
+    "scores": {"greedy": found, "sampled": found},
+    "wins": WINS,
+  } | more
 
 
 def fail(folder):

@@ -34,7 +34,9 @@ def test_an_origin_keeps_what_the_start_is_made_of():
 
 
 def test_a_study_with_some_of_its_arms_keeps_its_order():
-  assert [arm.name for arm in chosen(STUDIES["baselines"], ["dpo", "amopo"]).arms] == ["amopo", "dpo"]
+  some = chosen(STUDIES["baselines"], ["dpo", "amopo"])
+  assert [arm.name for arm in some.arms] == ["amopo", "dpo"]
+  assert some.name != "baselines"  # nor is its report in the place of the whole one's
   assert [arm.name for arm in chosen(STUDIES["template"], ["amopo@after"]).arms] == ["amopo@after"]
 
 

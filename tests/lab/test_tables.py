@@ -14,7 +14,11 @@ def answer(*values, contexts=("overall",), wins=0.5):
   found = {context: scores for context in contexts}
   asked = {"0": {name: scores for name in DIMENSIONS}}
   more = {"accuracy": {"overall": 0.75}, "tokens_per_response": 10.0, "ended": 1.0, "sequences": 8, "seconds": 2.0}
-  return {"scores": {"greedy": found, "sampled": found}, "asked": asked, "wins": {"overall": wins}} | more
+  return {
+    "scores": {"greedy": found, "sampled": found},
+    "asked": asked,
+    "wins": {mode: {"overall": wins} for mode in ("greedy", "sampled")},
+  } | more
 
 
 ANSWERS = {
@@ -67,13 +71,13 @@ def test_changes_are_taken_seed_by_seed():
   gains = row(rows, "AMoPO, Gaussian weights")
   assert gains[0] == "+1.00 ± 0.00"
   assert gains[1].startswith("+0.50 ± ")
-  assert gains[-1] == "1 of 2"
-  assert row(rows, "SimPO")[-1] == "0 of 1"
+  assert gains[-2:] == ["1 of 2", "0.75 ± 3.18"]
+  assert row(rows, "SimPO")[-2:] == ["0 of 1", "0.50"]
   assert row(tables.change_rows(STUDY, ANSWERS, "greedy"), "SimPO")[-2:] == ["0 of 1", "0.50"]
 
 
 def test_the_first_is_what_the_others_are_compared_with():
-  rows = tables.first_rows(STUDY, ANSWERS)
+  rows = tables.first_rows(STUDY, ANSWERS, "sampled")
   assert [cells[0] for cells in rows[1:]] == ["SimPO", "MODPO"]
   assert row(rows, "SimPO") == ["−1.00", "−1.00", "+2.00", "+0.00", "–"]
 
@@ -90,3 +94,34 @@ def test_scores_asked_for():
 def test_volume_is_a_share_of_the_cube():
   assert tables.volume(answer(4.0, 4.0, 4.0)) == 1.0
   assert tables.volume(answer(2.0, 4.0, 1.0)) == pytest.approx(0.125)
+
+
+def test_verdicts_of_a_mode_are_of_that_mode_s_scores():
+  of = lambda greedy, sampled: (
+    answer(1.0, 1.0, 1.0)
+    | {"scores": {"greedy": answer(*greedy)["scores"]["greedy"], "sampled": answer(*sampled)["scores"]["sampled"]}}
+  )
+  answers = {f"seed{n}/amopo": of((2.0, 2.0, 2.0), (2.0, 2.0, 2.0)) for n in range(3)}
+  answers |= {f"seed{n}/simpo": of((1.0, 1.0, 1.0), (3.0, 3.0, 3.0 + n / 100)) for n in range(3)}
+  answers["seed1/simpo"] = of((1.0, 1.0, 1.1), (3.0, 3.0, 3.0))
+  assert [row(tables.first_rows(STUDY, answers, mode), "SimPO")[-1] for mode in ("greedy", "sampled")] == [
+    "worse",
+    "better",
+  ]
+
+
+def test_the_front_has_what_nothing_beats():
+  rows = tables.front_rows(STUDY, ANSWERS)
+  assert rows[0] == ["", "asked for", "score", *DIMENSIONS]
+  assert {(cells[0], cells[1], cells[2]) for cells in rows[1:]} == {
+    ("AMoPO, Gaussian weights", "overall", "4"),
+    ("AMoPO, Gaussian weights", "helpfulness", "0"),
+    ("AMoPO, Gaussian weights", "correctness", "0"),
+    ("AMoPO, Gaussian weights", "instruction_following", "0"),
+    ("SimPO", "overall", "4"),
+    ("SimPO", "helpfulness", "0"),
+    ("SimPO", "correctness", "0"),
+    ("SimPO", "instruction_following", "0"),
+    ("MODPO", "overall", "4"),
+    *(("MODPO", name, score) for name in DIMENSIONS for score in ("0", "4")),
+  }

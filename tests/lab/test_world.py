@@ -223,7 +223,13 @@ def test_in_a_dialogue_each_turn_wants_another_dimension_than_the_one_before():
     asked = [parse(message["content"]).wanted for message in record["prompt"] if message["role"] == "user"]
     assert all(one != other for one, other in itertools.pairwise(asked))
     assert record["wanted"] == {asked[-1]: 1}
-    assert split_of(parse(record["prompt"][-1]["content"])) == "train"
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_no_turn_of_a_dialogue_has_a_question_of_the_other_split(split):
+  for record in make_records(WorldSpec(turns=3), 0, split, 60):
+    questions = [message["content"] for message in record["prompt"] if message["role"] == "user"]
+    assert {split_of(parse(question)) for question in questions} == {split}
 
 
 def test_what_a_turn_wants_decides_the_choice_more_often():
