@@ -7,7 +7,6 @@ its final name only when it is complete, and older ones are removed only after t
 
 import contextlib
 import itertools
-import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -17,11 +16,15 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers as policies
 
-from amopo_jax.checkpoint.handlers import array_handler, telling
+from amopo_jax import processes
+from amopo_jax.checkpoint.orbax import Manager, array_handler, check_metrics
 from amopo_jax.state import TrainState, digests
 from amopo_jax.types import InputError, RunFailure
 
 _log = logging.getLogger(__name__)
+
+_SAVE_SECONDS = 4 * 3600
+"""For all of a save; Orbax's own twenty minutes are too few for hundreds of GB on a slow store."""
 
 _DIGESTS = "digests"
 """Key of the metadata under which the checksums of the arrays are kept."""
@@ -81,15 +84,12 @@ class Checkpoints:
       cleanup_tmp_directories=not read_only,
       create=not read_only,
       read_only=read_only,
+      async_options=ocp.AsyncOptions(timeout_secs=_SAVE_SECONDS),
     )
+    check_metrics(self.path, read_only=read_only)
+    handlers = {"state": array_handler(), "meta": ocp.JsonCheckpointHandler()}
     tell = lambda error: failed(self._unwritten(error))
-    handlers = {"state": telling(array_handler(), tell), "meta": telling(ocp.JsonCheckpointHandler(), tell)}
-    open_all = lambda: ocp.CheckpointManager(self.path, options=options, item_handlers=handlers)
-    try:
-      self._manager = open_all()
-    except json.JSONDecodeError:  # Orbax reads the metrics of all checkpoints first
-      self._drop_broken_metrics(read_only)
-      self._manager = open_all()
+    self._manager = Manager(self.path, options=options, item_handlers=handlers, failed=tell)
 
   def latest_step(self) -> int | None:
     """The newest complete step, None before the first."""
@@ -111,7 +111,7 @@ class Checkpoints:
       RunFailure: this save, or the one before, could not be written.
     """
     step = int(state.step)
-    if step in self._manager.all_steps():
+    if processes.from_first(step in self._manager.all_steps()):
       return
     content = dict(meta) | {_DIGESTS: digests(state)}
     args = ocp.args.Composite(state=ocp.args.PyTreeSave(state), meta=ocp.args.JsonSave(content))
@@ -137,9 +137,9 @@ class Checkpoints:
       RunFailure: one of several processes cannot read the newest.
     """
     broken: dict[int, str] = {}
-    for step in reversed(self.steps()):
+    for step in reversed(processes.from_first(self.steps())):  # a shared disk may show each process another list
       try:
-        restored = self.restore_step(step, target)
+        restored = self._restore_twice(step, target)
       except Exception as error:  # Orbax raises a bare Exception for a lost array file, among others
         broken[step] = _line(error)
         if jax.process_count() > 1:
@@ -158,6 +158,13 @@ class Checkpoints:
         f"{self.path}: none of the checkpoints {sorted(broken)} can be read, and all are left there ({last})"
       )
     return None
+
+  def _restore_twice(self, step: int, target: TrainState) -> Restored:
+    """Of one process, once more after an error: a disk or a store may fail to answer once."""
+    if jax.process_count() == 1:
+      with contextlib.suppress(OSError, ValueError):
+        return self.restore_step(step, target)
+    return self.restore_step(step, target)
 
   def restore_step(self, step: int, target: TrainState) -> Restored:
     """One checkpoint by number; whatever Orbax raises if it is missing or broken, ValueError if it is not as saved."""
@@ -218,20 +225,11 @@ class Checkpoints:
       raise RunFailure(self._unwritten(error)) from error
 
   def _unwritten(self, error: Exception) -> str:
+    remedy = "find out why the store is slow" if isinstance(error, TimeoutError) else "make room"
     return (
       f"{self.path}: a checkpoint cannot be written ({_line(error)}); complete so far: {self.steps() or 'none'}; "
-      "make room and start again with the same command"
+      f"{remedy} and start again with the same command"
     )
-
-  def _drop_broken_metrics(self, read_only: bool) -> None:
-    for file in self.path.glob("*/metrics/metrics"):
-      try:
-        json.loads(file.read_text())
-      except json.JSONDecodeError as error:
-        if read_only:
-          raise InputError(f"{file}: broken ({error}); remove it, only the best checkpoint is told by it") from None
-        _log.warning("%s is broken; removed, its checkpoint is not taken for the best", file)
-        file.unlink(missing_ok=True)
 
   def _set_aside(self, step: int) -> None:
     aside = self.path.parent / "unreadable"
