@@ -62,7 +62,8 @@ def export(
     if not is_workdir(name):
       raise InputError(f"{name}: not a workdir; give the --workdir of a training run")
   shares = soup_shares(weights, len(names))
-  check_out_dir(out)
+  if jax.process_index() == 0:
+    check_out_dir(out)
   spec = read_run(names[0]).spec
   sources = [find_policy(name, {}, step=step) for name in names]
   source, tokenizer = sources[0], load_tokenizer(sources[0].tokenizer)
@@ -79,7 +80,9 @@ def export(
 
   crew = Crew(jax.process_index(), jax.process_count(), processes.meet)
   save_model(params, source.config, source.hf_config, out, dtype=written, add_files=add_files, crew=crew)
-  return Exported(int(source.step or 0), is_read_alike(local_folder(out)))
+  is_first = jax.process_index() == 0  # the disk of another may not show the folder yet
+  is_alike = processes.from_first(is_read_alike(local_folder(out)) if is_first else None)
+  return Exported(int(source.step or 0), is_alike)
 
 
 def _shardings(spec: RunSpec, config: ModelConfig, params: Params) -> Params:

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from amopo_jax import processes as others
-from amopo_jax.types import InputError
+from amopo_jax.types import InputError, RunFailure
 
 HEARTBEAT_SECONDS = 3 * others.SILENT_SECONDS
 """After so long without a sign of life, JAX's runtime takes a process for dead and aborts all others. Its signs are
@@ -32,6 +32,7 @@ def join(processes: str, process: int | None, coordinator: str, *, timeout: int)
 
   Raises:
     InputError: the three do not fit together, no cluster was found, or process 0 cannot listen there.
+    RunFailure: the runtime of the processes could not be set up.
   """
   _check(processes, process, coordinator)
   if processes == "1":
@@ -53,7 +54,11 @@ def join(processes: str, process: int | None, coordinator: str, *, timeout: int)
       "give --processes=N --process=I --coordinator=HOST:PORT"
     ) from error
   except jax.errors.JaxRuntimeError as error:
-    raise _unreachable(coordinator or processes, error) from error
+    reason = " ".join(str(error).split())[:200]
+    raise RunFailure(
+      f"the {processes} processes did not find together ({reason}); see that each has a --process of its own, and "
+      "start all of them again"
+    ) from error
   finally:
     late.cancel()
   if others.is_several():
@@ -135,11 +140,6 @@ def _check_port(coordinator: str) -> None:
     try:
       probe.bind((everywhere, int(coordinator.rpartition(":")[2])))
     except (OSError, OverflowError) as error:
-      raise _unreachable(coordinator, error) from error
-
-
-def _unreachable(coordinator: str, error: Exception) -> InputError:
-  reason = " ".join(str(error).split())[:200]
-  return InputError(
-    f"--coordinator={coordinator}: process 0 cannot be reached or cannot listen there ({reason}); choose a free port"
-  )
+      raise InputError(
+        f"--coordinator={coordinator}: process 0 cannot listen there ({error}); choose a free port"
+      ) from error

@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,14 @@ Table = Float32[np.ndarray, "N K P"]
 """Sums of log-probabilities, nats, by the number of the pair among all pairs of the run, held-out ones too."""
 
 
-def reference_of(run: Run, workdir: str, base: Base, stop: StopRequest | None = None) -> Table | None:
+def reference_of(
+  run: Run,
+  workdir: str,
+  base: Base,
+  stop: StopRequest | None = None,
+  *,
+  progressed: Callable[[], None] = lambda: None,
+) -> Table | None:
   """The reference log-probabilities of a run; None where its objective needs none.
 
   Args:
@@ -41,6 +49,7 @@ def reference_of(run: Run, workdir: str, base: Base, stop: StopRequest | None = 
       policy and pairs.
     base: the frozen part of the policy.
     stop: a request to stop; None: nobody can ask.
+    progressed: called after every batch.
 
   Returns:
     Sums by pair, context and member.
@@ -53,21 +62,21 @@ def reference_of(run: Run, workdir: str, base: Base, stop: StopRequest | None = 
   name, is_first, content = f"reference-{_key(run)}", jax.process_index() == 0, None
   place = epath.Path(workdir) / f"{name}.npy"
   if not processes.from_first(place.exists() if is_first else None):
-    content = _take_or_compute(run, base, name, StopRequest() if stop is None else stop)
+    content = _take_or_compute(run, base, name, StopRequest() if stop is None else stop, progressed)
     if is_first:
       _write(place, content)
   processes.meet()
   return np.load(io.BytesIO(content or place.read_bytes()))
 
 
-def _take_or_compute(run: Run, base: Base, name: str, stop: StopRequest) -> bytes:
+def _take_or_compute(run: Run, base: Base, name: str, stop: StopRequest, progressed: Callable[[], None]) -> bytes:
   """Of this machine's folder, by the weights' digest: a model that is trained again keeps its path; b"" elsewhere."""
   params, is_first = run.init().params, jax.process_index() == 0
   weights = hashlib.sha256(json.dumps([digests(params), base.fingerprint], sort_keys=True).encode()).hexdigest()[:16]
   cached = epath.Path(_cache()) / f"{name}-{weights}.npy"
   if processes.from_first(cached.exists() if is_first else None):
     return cached.read_bytes() if is_first else b""
-  content = _to_bytes(_compute(run, params, base, stop))
+  content = _to_bytes(_compute(run, params, base, stop, progressed))
   if is_first:
     with contextlib.suppress(OSError):
       _write(cached, content)
@@ -95,7 +104,9 @@ def _cache() -> Path:
   return Path(home) / "amopo_jax" / "reference"
 
 
-def _compute(run: Run, params: Params, base: Base, stop: StopRequest) -> Table:
+def _compute(
+  run: Run, params: Params, base: Base, stop: StopRequest, progressed: Callable[[], None] = lambda: None
+) -> Table:
   """One pass over every pair with the initial policy."""
   datasets = [dataset.laying_out(EVERYTHING) for dataset in (*run.data.train, *run.data.heldout)]
   table = np.full((sum(map(len, datasets)), len(run.data.contexts.names), 2), np.nan, np.float32)
@@ -115,6 +126,7 @@ def _compute(run: Run, params: Params, base: Base, stop: StopRequest) -> Table:
       index, sums = jax.tree.map(np.asarray, run.score_step(params, batch, base.params))
       is_real = index.reshape(-1) >= 0
       table[index.reshape(-1)[is_real]] = sums[is_real]
+      progressed()
     if feed.is_stopped:
       raise StoppedError
   if not np.isfinite(table).all():

@@ -1,7 +1,9 @@
 """Whether a run may go on in a workdir: what must be as its record says, and what is free to change."""
 
+import jax
 from etils import epath
 
+from amopo_jax import processes
 from amopo_jax.data.tokenizer import Tokenizer
 from amopo_jax.policy import RUN_FILE, RunRecord, read_run
 from amopo_jax.run_codec import difference
@@ -36,7 +38,7 @@ def matching_record(spec: RunSpec, workdir: str | None) -> RunRecord | None:
   Raises:
     InputError: the workdir belongs to a run of another config.
   """
-  if workdir is None or not (epath.Path(workdir) / RUN_FILE).exists():
+  if workdir is None or not _has_record(workdir):
     return None
   record = read_run(workdir)
   changed = [line for line in difference(record.spec, spec) if not line.startswith(FREE_TO_CHANGE)]
@@ -46,6 +48,12 @@ def matching_record(spec: RunSpec, workdir: str | None) -> RunRecord | None:
       f"{workdir}: belongs to a run of another config: {changed[0]}{more}; use another --workdir, or that config"
     )
   return record
+
+
+def _has_record(workdir: str) -> bool:
+  """Asked by process 0 alone: the disk of another may remember for a minute that a file was not there."""
+  is_first = jax.process_index() == 0
+  return processes.from_first((epath.Path(workdir) / RUN_FILE).exists() if is_first else None)
 
 
 def check_tokenizer(record: RunRecord | None, tokenizer: Tokenizer, workdir: str | None) -> None:

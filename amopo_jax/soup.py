@@ -63,5 +63,7 @@ def mix(load: Callable[[PolicySource], Params], sources: Sequence[PolicySource],
   scale = jax.jit(lambda params, share: jax.tree.map(lambda leaf: leaf.astype(jnp.float32) * share, params))
   add = jax.jit(lambda total, params: jax.tree.map(jnp.add, total, params), donate_argnums=0)
   rest = zip(sources[1:], shares[1:], strict=True)
-  total = reduce(lambda total, one: add(total, scale(load(one[0]), one[1])), rest, scale(first, shares[0]))
+  total = scale(first, shares[0])
+  del first
+  total = reduce(lambda total, one: add(total, scale(load(one[0]), one[1])), rest, total)
   return jax.tree.map(lambda leaf, dtype: leaf.astype(dtype), total, types)

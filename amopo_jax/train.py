@@ -7,7 +7,6 @@ state after step n together with the input pipeline's state after batch n.
 
 import errno
 import time
-from contextlib import closing
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -61,30 +60,32 @@ def train(spec: RunSpec, workdir: str, console: Console) -> Outcome:
     InputError: a mistake in what was given; found before anything is written or compiled.
     RunFailure: the loss or the gradient is not finite, or the disk is full.
   """
-  launched = time.monotonic()
+  began = time.monotonic()
   processes.agree("config", to_dict(spec))
   with stop_on_signals() as stop:
     run = prepare(spec, workdir)
     processes.agree("found", identify(run))
     announce(run, console)
     try:
-      with hold_workdir(workdir):
-        return _train(run, workdir, console, stop, launched)
+      with hold_workdir(workdir), Watchdog(spec.train.hang_minutes) as watchdog:
+        return _train(run, workdir, console, stop, watchdog, began)
     except OSError as error:
       remedy = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "mend that"
       reason = f"{error.strerror or error} ({error.filename})" if error.filename else str(error)
       raise RunFailure(f"{workdir}: {reason}; {remedy} and start again with the same command") from error
 
 
-def _train(run: Run, workdir: str, console: Console, stop: StopRequest, launched: float) -> Outcome:
+def _train(run: Run, workdir: str, console: Console, stop: StopRequest, watchdog: Watchdog, began: float) -> Outcome:
   checkpoints = open_workdir(run, workdir)
   base = run.load_base()
+  watchdog.beat()
   try:
-    reference = reference_of(run, workdir, base, stop)
+    reference = reference_of(run, workdir, base, stop, progressed=watchdog.beat)
   except StoppedError:
     checkpoints.close()
     return Outcome(checkpoints.latest_step() or 0, stop.told_by)
   step, state, meta = start_or_resume(run, checkpoints)
+  watchdog.beat()
   if step:
     check_base(base.fingerprint, meta.get("base", ""), workdir, run.spec.model.path)
     console.print(f"resumed at step {step}")
@@ -95,8 +96,8 @@ def _train(run: Run, workdir: str, console: Console, stop: StopRequest, launched
     wandb_project=run.spec.train.wandb_project,
     config=to_dict(run.spec),
   )
-  shown = RunProgress(console, total=run.num_steps, done=step, launched=launched)
-  with closing(writer), shown as progress, Watchdog(run.spec.train.hang_minutes) as watchdog:
+  shown = RunProgress(console, total=run.num_steps, done=step, launched=began)
+  with writer, shown as progress:
     loop = _Loop(run, base, reference, reports=_Reports(checkpoints, writer, progress, watchdog), stop=stop)
     outcome = loop.go_on(step, state, meta, processes.from_first(last_evaluation(workdir)))
   checkpoints.close()

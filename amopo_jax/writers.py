@@ -4,10 +4,12 @@
 restored step are cut, so that the file reads as if the run had never stopped.
 """
 
+import contextlib
 import json
 import math
 import time
 from collections.abc import Iterable, Mapping
+from types import TracebackType
 from typing import Any
 
 import jax
@@ -78,6 +80,13 @@ class MetricWriter:
     """Puts lines that an object store has not got yet there, before a checkpoint that a run may be resumed from."""
     if self._writes and self._is_remote:
       self._rewrite()
+
+  def __enter__(self) -> "MetricWriter":
+    return self
+
+  def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    with contextlib.suppress(*([OSError] if error else [])):  # what ended the run is to be told, not this
+      self.close()
 
   def close(self) -> None:
     """Flushes and closes everything."""

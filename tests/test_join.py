@@ -69,7 +69,9 @@ def test_a_port_that_is_taken_is_told_before_the_runtime_listens(monkeypatch):
     taken.bind(("", 0))
     taken.listen()
     port = taken.getsockname()[1]
-    with pytest.raises(InputError, match=rf"--coordinator=127.0.0.1:{port}: .* cannot listen there .*; choose a free"):
+    with pytest.raises(
+      InputError, match=rf"--coordinator=127.0.0.1:{port}: process 0 cannot listen there .*; choose a free"
+    ):
       join("2", 0, f"127.0.0.1:{port}", timeout=20)
   with pytest.raises(InputError, match="choose a free port"):
     join("2", 0, "127.0.0.1:99999", timeout=20)

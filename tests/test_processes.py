@@ -379,7 +379,19 @@ class TestMistakes:
       each = {"only": [0], "join_timeout": 20, "coordinator": f"127.0.0.1:{taken.getsockname()[1]}"}
       (status,), (output,) = ended(Pod(make_config(), tmp_path).start("train", workdir=tmp_path / "run", **each))
     assert status == 2, output
-    assert "process 0 cannot be reached or cannot listen there" in output.splitlines()[-1]
+    assert "process 0 cannot listen there" in output.splitlines()[-1]
+
+  @pytest.mark.parametrize("lacking", [0, 1])
+  def test_a_config_that_one_host_lacks(self, make_config, tmp_path, lacking):
+    pod = Pod(make_config(), tmp_path)
+    pod.paths[lacking].unlink()
+    began = time.monotonic()
+    statuses, outputs = ended(pod.train(tmp_path / "run"))
+    assert statuses == [2, 2], outputs
+    line = f"amopo train: --config={pod.paths[lacking]}: no such file; name one such as configs/quickstart.py"
+    assert outputs[lacking].splitlines() == [line]
+    assert outputs[1 - lacking].splitlines() == [f"process {lacking} stopped: {line}"]
+    assert time.monotonic() - began < 60
 
   def test_a_model_that_one_host_lacks(self, make_config, trained, tmp_path):
     hosts = [tmp_path / "a", tmp_path / "b"]

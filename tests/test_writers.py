@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from amopo_jax.types import InputError
+from amopo_jax.types import InputError, RunFailure
 from amopo_jax.writers import METRICS_FILE, MetricWriter, read_metrics
 
 
@@ -111,3 +111,14 @@ def test_whatever_a_store_raises_is_an_error_of_the_system(bucket, monkeypatch):
   monkeypatch.setattr(type(bucket), "_open", refuse)
   with pytest.raises(OSError, match=r"metrics.jsonl: 429: too many requests"):
     writer.flush()
+
+
+def test_what_ended_the_run_is_told_and_not_what_its_end_met(tmp_path, monkeypatch):
+  def full(self):
+    raise OSError(28, "No space left on device")
+
+  monkeypatch.setattr(MetricWriter, "flush", full)
+  with pytest.raises(RunFailure, match="not finite"), make(tmp_path):
+    raise RunFailure("not finite")
+  with pytest.raises(OSError, match="No space"), make(tmp_path):
+    pass

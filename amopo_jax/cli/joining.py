@@ -1,9 +1,18 @@
 """The flags by which a verb runs as several processes, and the run as one of them."""
 
 import contextlib
-from collections.abc import Iterator
+import os
+import sys
+import threading
+from collections.abc import Iterator, Sequence
 
 from absl import flags
+
+JOINING = ("train", "score", "generate", "export")
+"""The verbs that may run as several processes."""
+
+_LATE_SECONDS = 60
+"""For the others to come, where there is only a mistake to tell them."""
 
 _NOT_COMPARED = ("process", "config")
 """Flags that each process has for itself, or that the verb compares when it has read them."""
@@ -33,6 +42,38 @@ def joined(values: flags.FlagValues) -> Iterator[None]:
   processes.agree("", _command(values))
   yield
   leave()
+
+
+def join_to_tell(verb: str, arguments: Sequence[str], status: int) -> None:
+  """After a mistake that was found before the others were met, such as a config that this host lacks: meets them.
+
+  They would wait for this process else. It is ended if they do not come, or come late.
+
+  Args:
+    verb: of amopo; some have no several processes.
+    arguments: what followed it, mistakes and all.
+    status: to end with.
+  """
+  if verb not in JOINING or "amopo_jax.join" in sys.modules:  # or the mistake came later, and they were met
+    return
+  values = flags.FlagValues()
+  define_processes(values)
+  try:
+    values(["amopo", *arguments], known_only=True)
+  except flags.Error:
+    return
+  if values.processes == "1":
+    return
+  from amopo_jax.join import join
+  from amopo_jax.types import InputError
+
+  seconds = min(values.join_timeout, _LATE_SECONDS)
+  ending = threading.Timer(seconds, os._exit, (status,))
+  ending.daemon = True
+  ending.start()
+  with contextlib.suppress(InputError):
+    join(values.processes, values.process, values.coordinator, timeout=2 * _LATE_SECONDS)
+  ending.cancel()
 
 
 def _command(values: flags.FlagValues) -> dict[str, object]:

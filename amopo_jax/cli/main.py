@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
   try:
     sys.exit(_run(verb, argv[2:]))
   except InputError as error:
-    _exit(f"amopo {verb}: {error}", USAGE_STATUS)
+    _exit_with_mistake(verb, argv[2:], error)
   except RunFailure as error:
     _exit(f"amopo {verb}: {error}", FAILURE_STATUS)
   except KeyboardInterrupt:
@@ -138,6 +138,15 @@ def _tell_others(verb: str, error: Exception) -> None:
     processes.wait_if_ending()
     traceback.print_exc()
     _exit(f"amopo {verb}: {processes.find_cause(error)}", FAILURE_STATUS)
+
+
+def _exit_with_mistake(verb: str, arguments: Sequence[str], error: Exception) -> NoReturn:
+  from amopo_jax.cli.joining import join_to_tell
+
+  message = f"amopo {verb}: {error}"
+  tell(" ".join(message.split()))
+  join_to_tell(verb, arguments, USAGE_STATUS)
+  _exit(message, USAGE_STATUS)
 
 
 def _exit(message: str, status: int) -> NoReturn:

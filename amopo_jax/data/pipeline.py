@@ -197,9 +197,13 @@ def _in_workers(packed: PackedStreams, num_workers: int) -> grain.IterDataset:
 
 
 def _follow_parent(index: int, count: int) -> None:
-  """In a worker: Ctrl-C is the parent's to answer, and without it, however it ended, there is nothing to do."""
+  """In a worker: signals are the parent's to answer, and without it, however it ended, there is nothing to do.
+
+  One that ended in the middle of a group would leave the parent waiting for the rest of it.
+  """
   del index, count
-  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, signal.SIG_IGN)
   threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
 
 

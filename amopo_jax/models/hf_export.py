@@ -5,6 +5,7 @@ Several processes write one directory: each its share of the files, the first on
 
 import json
 import os
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -42,6 +43,12 @@ class Crew(NamedTuple):
   size: int
   meet: Callable[[], None]
 
+
+_SHARD = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
+_BESIDE = frozenset(
+  ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja")
+) | {"vocab.json", "merges.txt", "generation_config.json"}
+"""What an export may have written beside the tensors; `config.json` makes them a model."""
 
 ALONE = Crew(0, 1, lambda: None)
 
@@ -108,13 +115,13 @@ def check_out_dir(out_dir: str | os.PathLike[str]) -> None:
   """Refuses a directory that `save_model` would not write.
 
   Args:
-    out_dir: where to, local or gs://.
+    out_dir: where to, local or gs://; there it may hold what an export left that was killed.
 
   Raises:
     InputError: it is a file or not empty.
   """
   path = epath.Path(out_dir)
-  if path.exists() and (not path.is_dir() or any(path.iterdir())):
+  if path.exists() and (not path.is_dir() or any(path.iterdir())) and not _is_unfinished(path):
     raise InputError(f"{out_dir}: exists and is not an empty directory; choose another one or delete it")
 
 
@@ -165,9 +172,19 @@ def _describe(
 
 def _clear(place: epath.Path) -> None:
   """An empty directory, without the remains of an export that was killed."""
-  if place.exists() and not _is_remote(place):
+  if place.exists():
     place.rmtree()
   place.mkdir(parents=True, exist_ok=True)
+
+
+def _is_unfinished(path: epath.Path) -> bool:
+  """Whether an object store holds what an export writes before `config.json`, and nothing else."""
+  if not _is_remote(path) or not path.is_dir():
+    return False
+  names = [file.name for file in path.iterdir()]
+  return any(_SHARD.fullmatch(name) for name in names) and all(
+    _SHARD.fullmatch(name) or name == INDEX or name in _BESIDE for name in names
+  )
 
 
 def _rename(place: epath.Path, out: epath.Path) -> None:

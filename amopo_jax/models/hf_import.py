@@ -141,10 +141,14 @@ def check_headers(headers: dict[str, TensorHeader], config: ModelConfig, directo
 
 
 def _check_tied_head(view: View, header: TensorHeader) -> None:
-  """Some files repeat the tied table; a different one would mean that the model is not tied at all."""
+  """Some files repeat the tied table; a different one would mean that the model is not tied at all.
+
+  Of several processes each compares its share of the rows.
+  """
   head, embedding = view(HEAD), view(EMBEDDING)
-  for start in range(0, header.shape[0], _COMPARED_ROWS):
-    rows = slice(start, min(start + _COMPARED_ROWS, header.shape[0]))
+  first, last = (header.shape[0] * (jax.process_index() + part) // jax.process_count() for part in (0, 1))
+  for start in range(first, last, _COMPARED_ROWS):
+    rows = slice(start, min(start + _COMPARED_ROWS, last))
     if not np.array_equal(head[rows].astype(np.float32), embedding[rows].astype(np.float32)):
       raise InputError(
         f"{header.file}: tensor {HEAD} differs from {EMBEDDING}, but {CONFIG} ties them; "

@@ -4,8 +4,9 @@ A file has its tensors row by row. A process whose devices hold columns of a ten
 have to read all rows for them; so where there are several, each reads some rows and the devices exchange them.
 """
 
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -39,18 +40,27 @@ def place(leaf: Leaf, views: Views, dtype: np.dtype, sharding: Sharding) -> jax.
 
 
 def by_file_rows(leaf: Leaf, sharding: Sharding) -> NamedSharding | None:
-  """The parameter split over all devices along the rows of its tensors in the file.
+  """The parameter split along the rows of its tensors in the file, over as many devices as divide them.
 
-  None where that gains nothing or cannot be: vectors, and rows that do not divide.
+  None where that gains nothing or cannot be: vectors, and rows that no axis of the mesh divides.
   """
   axis = len(leaf.shape) - 1 if leaf.is_transposed else len(leaf.shape) - len(leaf.file_shape)
   if not isinstance(sharding, NamedSharding) or len(leaf.file_shape) < 2:
     return None
-  if leaf.shape[axis] % sharding.mesh.size:
+  names = _dividing(leaf.shape[axis], dict(sharding.mesh.shape))
+  if not names:
     return None
   axes: list[tuple[str, ...] | None] = [None] * len(leaf.shape)
-  axes[axis] = tuple(sharding.mesh.axis_names)
+  axes[axis] = names
   return NamedSharding(sharding.mesh, PartitionSpec(*axes), memory_kind=sharding.memory_kind)
+
+
+def _dividing(rows: int, sizes: Mapping[str, int]) -> tuple[str, ...]:
+  """The axes of a mesh that together split these rows evenly into the most parts; () if there are none."""
+  kept = [name for name, size in sizes.items() if size > 1]
+  some = [names for count in range(len(kept) + 1) for names in itertools.combinations(kept, count)]
+  parts = lambda names: math.prod(sizes[name] for name in names)
+  return max((names for names in some if rows % parts(names) == 0), key=parts)
 
 
 def _read(leaf: Leaf, views: Views, dtype: np.dtype, sharding: Sharding) -> jax.Array:

@@ -164,6 +164,17 @@ def test_an_object_store_s_directory_in_use_is_refused(model, bucket):
     save_model(*model, "gs://bucket/out", dtype=jnp.float32)
 
 
+def test_what_a_killed_export_left_in_an_object_store_is_written_anew(model, bucket):
+  for name in ("model-00001-of-00009.safetensors", "tokenizer.json"):
+    bucket.pipe_file(f"bucket/out/{name}", b"half")
+  save_model(*model, "gs://bucket/out", dtype=jnp.float32, max_shard_bytes=1000)
+  names = {path.rpartition("/")[2] for path in bucket.ls("bucket/out", detail=False)}
+  assert "config.json" in names
+  assert not names & {"model-00001-of-00009.safetensors", "tokenizer.json"}
+  with pytest.raises(InputError, match="exists and is not an empty directory"):
+    save_model(*model, "gs://bucket/out", dtype=jnp.float32)
+
+
 def test_an_empty_directory_is_filled(model, tmp_path):
   (tmp_path / "out").mkdir()
   save_model(*model, tmp_path / "out", dtype=jnp.float32)
