@@ -147,7 +147,7 @@ def open_workdir(run: Run, workdir: str) -> Checkpoints:
     )
   loop = run.spec.train
   best = {"best_metric": loop.best_metric, "best_is_highest": loop.best_is_highest}
-  return Checkpoints(workdir, keep=loop.keep, **best, failed=_end_all)
+  return Checkpoints(workdir, keep=loop.keep, **best, failed=_end_all, from_first=processes.from_first)
 
 
 def _end_all(line: str) -> None:

@@ -85,7 +85,6 @@ def _train(run: Run, workdir: str, console: Console, stop: StopRequest, watchdog
     checkpoints.close()
     return Outcome(checkpoints.latest_step() or 0, stop.told_by)
   step, state, meta = start_or_resume(run, checkpoints)
-  watchdog.beat()
   if step:
     check_base(base.fingerprint, meta.get("base", ""), workdir, run.spec.model.path)
     console.print(f"resumed at step {step}")

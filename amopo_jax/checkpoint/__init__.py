@@ -16,7 +16,6 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers as policies
 
-from amopo_jax import processes
 from amopo_jax.checkpoint.orbax import Manager, array_handler, check_metrics
 from amopo_jax.state import TrainState, digests
 from amopo_jax.types import InputError, RunFailure
@@ -56,6 +55,7 @@ class Checkpoints:
       taken for the remains of a killed one and removed.
     failed: hears at once of a save that fails in the background; one that returns has it raised at the next save. Of
       several processes, the others would wait for this one, and Orbax raises only after that.
+    from_first: process 0's value, on every process; a shared disk may show each of them other files.
   """
 
   def __init__(
@@ -67,7 +67,9 @@ class Checkpoints:
     best_is_highest: bool = True,
     read_only: bool = False,
     failed: Callable[[str], None] = lambda line: None,
+    from_first: Callable[[Any], Any] = lambda value: value,
   ):
+    self._from_first = from_first
     self.path = (
       epath.Path(workdir).absolute() / "checkpoints" if "://" not in workdir else epath.Path(workdir) / "checkpoints"
     )
@@ -86,7 +88,10 @@ class Checkpoints:
       read_only=read_only,
       async_options=ocp.AsyncOptions(timeout_secs=_SAVE_SECONDS),
     )
-    check_metrics(self.path, read_only=read_only)
+    if read_only or jax.process_index() == 0:
+      check_metrics(self.path, read_only=read_only)
+    if not read_only:
+      from_first(None)  # then they are mended
     handlers = {"state": array_handler(), "meta": ocp.JsonCheckpointHandler()}
     tell = lambda error: failed(self._unwritten(error))
     self._manager = Manager(self.path, options=options, item_handlers=handlers, failed=tell)
@@ -111,7 +116,7 @@ class Checkpoints:
       RunFailure: this save, or the one before, could not be written.
     """
     step = int(state.step)
-    if processes.from_first(step in self._manager.all_steps()):
+    if self._from_first(step in self._manager.all_steps()):
       return
     content = dict(meta) | {_DIGESTS: digests(state)}
     args = ocp.args.Composite(state=ocp.args.PyTreeSave(state), meta=ocp.args.JsonSave(content))
@@ -137,7 +142,7 @@ class Checkpoints:
       RunFailure: one of several processes cannot read the newest.
     """
     broken: dict[int, str] = {}
-    for step in reversed(processes.from_first(self.steps())):  # a shared disk may show each process another list
+    for step in reversed(self._from_first(self.steps())):
       try:
         restored = self._restore_twice(step, target)
       except Exception as error:  # Orbax raises a bare Exception for a lost array file, among others

@@ -10,7 +10,6 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import type_handlers
 
-from amopo_jax import processes
 from amopo_jax.types import InputError
 
 _log = logging.getLogger(__name__)
@@ -44,7 +43,7 @@ class Manager(ocp.CheckpointManager):
 
 
 def check_metrics(path: epath.Path, *, read_only: bool) -> None:
-  """Removes broken files of metrics, of several processes the first one does: Orbax reads them all at the start.
+  """Removes broken files of metrics: Orbax reads them all at the start.
 
   Args:
     path: of the checkpoints.
@@ -53,7 +52,7 @@ def check_metrics(path: epath.Path, *, read_only: bool) -> None:
   Raises:
     InputError: one is broken, and must not be removed.
   """
-  for file in path.glob("*/metrics/metrics") if read_only or jax.process_index() == 0 else ():
+  for file in path.glob("*/metrics/metrics"):
     try:
       json.loads(file.read_text())
     except json.JSONDecodeError as error:
@@ -61,5 +60,3 @@ def check_metrics(path: epath.Path, *, read_only: bool) -> None:
         raise InputError(f"{file}: broken ({error}); remove it, only the best checkpoint is told by it") from None
       _log.warning("%s is broken; removed, its checkpoint is not taken for the best", file)
       file.unlink(missing_ok=True)
-  if not read_only:
-    processes.meet()

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 
@@ -54,7 +53,7 @@ def join_to_tell(verb: str, arguments: Sequence[str], status: int) -> None:
     arguments: what followed it, mistakes and all.
     status: to end with.
   """
-  if verb not in JOINING or "amopo_jax.join" in sys.modules:  # or the mistake came later, and they were met
+  if verb not in JOINING:
     return
   values = flags.FlagValues()
   define_processes(values)

@@ -145,7 +145,8 @@ def _exit_with_mistake(verb: str, arguments: Sequence[str], error: Exception) ->
 
   message = f"amopo {verb}: {error}"
   tell(" ".join(message.split()))
-  join_to_tell(verb, arguments, USAGE_STATUS)
+  if "amopo_jax.join" not in sys.modules:  # else they were met, or that is where the mistake lies
+    join_to_tell(verb, arguments, USAGE_STATUS)
   _exit(message, USAGE_STATUS)
 
 

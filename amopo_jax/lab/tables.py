@@ -1,6 +1,6 @@
 """What came out of a study, arm by arm: means over seeds, with intervals, and differences seed by seed."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -134,22 +134,23 @@ def volume(answer: Answer) -> float:
 def front_rows(study: Study, answers: Mapping[str, Answer]) -> Rows:
   """The sampled scores, means over seeds, that no other policy or question beats in all dimensions."""
   found: dict[tuple[str, str, str], list[Interval]] = {}
-  for arm in with_starts(study):
-    for asked, contexts in _contexts(answers, arm.name).items():
-      for context in contexts:
-        reads = [_sampled(asked, context, dimension) for dimension in DIMENSIONS]
-        values = [[*by_seed(answers, arm.name, read).values()] for read in reads]
-        if not np.isnan(values).any():
-          found[label(study, arm), context, asked or f"{HIGH:g}"] = [interval(of) for of in values]
+  for arm, asked, context in _questions(study, answers):
+    reads = [_sampled(asked, context, dimension) for dimension in DIMENSIONS]
+    values = [[*by_seed(answers, arm.name, read).values()] for read in reads]
+    if not np.isnan(values).any():
+      found[label(study, arm), context, asked or f"{HIGH:g}"] = [interval(of) for of in values]
   points = np.array([[one.mean for one in of] for of in found.values()], np.float64).reshape(-1, len(DIMENSIONS))
   best = [key for key, is_best in zip(found, front(points), strict=True) if is_best]
   return [["", "asked for", "score", *DIMENSIONS], *([*key, *map(str, found[key])] for key in best)]
 
 
-def _contexts(answers: Mapping[str, Answer], name: str) -> dict[str, list[str]]:
-  """Score asked for, "" for the highest -> contexts in which an arm was asked for it."""
-  runs = [answer for job, answer in answers.items() if job.startswith("seed") and job.partition("/")[2] == name]
-  return {asked: [*of] for run in runs[:1] for asked, of in {"": run["scores"][SAMPLED], **run["asked"]}.items()}
+def _questions(study: Study, answers: Mapping[str, Answer]) -> Iterator[tuple[Arm, str, str]]:
+  """(arm, score, context) that was asked for; "" is the highest score."""
+  some = {job.partition("/")[2]: answer for job, answer in answers.items() if job.startswith("seed")}
+  for arm in with_starts(study):
+    if run := some.get(arm.name):
+      asked = {"": run["scores"][SAMPLED], **run["asked"]}
+      yield from ((arm, score, context) for score, contexts in asked.items() for context in contexts)
 
 
 def _sampled(asked: str, context: str, dimension: str) -> Read:
