@@ -216,6 +216,36 @@ def test_of_several_processes_one_that_cannot_read_stops_all_and_moves_nothing(t
   assert checkpoints.steps() == [1, 2]
 
 
+def test_a_read_that_fails_once_is_tried_again(tmp_path, target, monkeypatch):
+  save_steps(tmp_path, [1, 2]).close()
+  checkpoints, answers = Checkpoints(str(tmp_path)), [OSError("Input/output error")]
+  read = checkpoints.restore_step
+
+  def sometimes(*given):
+    if answers:
+      raise answers.pop()
+    return read(*given)
+
+  monkeypatch.setattr(checkpoints, "restore_step", sometimes)
+  assert checkpoints.restore(target).step == 2
+  assert checkpoints.steps() == [1, 2]
+
+
+def test_the_first_process_says_which_steps_there_are(tmp_path, target):
+  save_steps(tmp_path, [1, 2]).close()
+  asked = []
+
+  def from_first(value):
+    asked.append(value)
+    return [1] if value == [1, 2] else value
+
+  checkpoints = Checkpoints(str(tmp_path), from_first=from_first)
+  assert checkpoints.restore(target).step == 1
+  checkpoints.save(state_at(7), {"stream": {}})
+  checkpoints.close()
+  assert asked == [None, [1, 2], False]
+
+
 def lose_checksums(path):
   (file,) = [file for file in (path / "meta").iterdir() if "digests" in file.read_text()]
   content = json.loads(file.read_text())

@@ -212,7 +212,7 @@ def is_alive(pid):
     return False
 
 
-def test_workers_leave_ctrl_c_to_the_parent_and_end_when_it_is_killed(dataset, tmp_path):
+def test_workers_leave_signals_to_the_parent_and_end_when_it_is_killed(dataset, tmp_path):
   (tmp_path / "data").write_bytes(pickle.dumps(dataset))
   root = str(pathlib.Path(__file__).parents[2])
   (tmp_path / "main.py").write_text(WORKERS.format(root=root, data=str(tmp_path / "data")))
@@ -224,6 +224,7 @@ def test_workers_leave_ctrl_c_to_the_parent_and_end_when_it_is_killed(dataset, t
   assert len(workers) == 2
   for worker in workers:
     os.kill(worker, signal.SIGINT)
+    os.kill(worker, signal.SIGTERM)
   time.sleep(0.5)
   assert all(map(is_alive, workers))
   parent.kill()
