@@ -44,9 +44,10 @@ ORACLES = {
 
 def referenced(responses, info, seed=0):
   """The pairs with the sums of some other policy."""
-  total = responses.each(np.sum)
-  other = np.where(total == 0, 0, total + np.random.default_rng(seed).normal(size=total.shape))
-  return info._replace(reference=jax.numpy.asarray(other, info.weight.dtype)), total - other
+  dtype = info.weight.dtype
+  total = np.asarray(responses.moments(dtype).sum_logp)  # as the objective is given them: rounded sums of tokens
+  other = np.where(total == 0, 0, total + np.random.default_rng(seed).normal(size=total.shape)).astype(dtype)
+  return info._replace(reference=jax.numpy.asarray(other)), total.astype(np.float64) - other.astype(np.float64)
 
 
 @pytest.fixture(params=[(1, 1), (4, 3), (3, 8)], ids=str)
@@ -62,8 +63,8 @@ def test_losses_agree_with_their_formula_on_the_tokens(case, name):
   objective, formula = ORACLES[name]
   expected = formula(ratio, responses.each(len))
   loss, aux = objective(responses.moments(), noise, info)
-  np.testing.assert_allclose(aux.losses, expected, rtol=1e-4, atol=1e-5)
-  np.testing.assert_allclose(loss, expected.mean(), rtol=1e-5)
+  np.testing.assert_allclose(aux.losses, expected, rtol=1e-6, atol=1e-6)
+  np.testing.assert_allclose(loss, expected.mean(), rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["dpo", "ipo", "r_dpo"])
@@ -124,7 +125,7 @@ def test_lambda_dpo_weighs_the_dpo_of_every_dimension(case):
   lambdas = np.asarray(simplex(responses.moments(), noise), np.float64)
   expected = weighted_terms(ratio, gap, lambdas, lambda ahead, b, k: -np.log(sigmoid(np.sign(gap[b, k]) * 0.3 * ahead)))
   objective = make_lambda_dpo(beta=0.3, alpha_fn=simplex)
-  np.testing.assert_allclose(objective(responses.moments(), noise, info)[0], expected, rtol=1e-5)
+  np.testing.assert_allclose(objective(responses.moments(), noise, info)[0], expected, rtol=1e-6)
 
 
 def test_modpo_demands_more_where_the_other_dimensions_disagree(case):
@@ -139,7 +140,7 @@ def test_modpo_demands_more_where_the_other_dimensions_disagree(case):
 
   expected = weighted_terms(ratio, gap, np.ones_like(gap), term)
   objective = make_modpo(beta=0.3, weights=tuple(given), gap_margin=1.5)
-  np.testing.assert_allclose(objective(responses.moments(), noise, info)[0], expected, rtol=1e-5)
+  np.testing.assert_allclose(objective(responses.moments(), noise, info)[0], expected, rtol=1e-6)
 
 
 def test_modpo_of_one_dimension_is_dpo(make_responses, make_pairs, make_noise):
