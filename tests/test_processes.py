@@ -557,3 +557,32 @@ def test_two_threads_that_part_at_once_wait_for_the_other_process(client, monkey
   assert ended.wait(5)
   time.sleep(0.2)
   assert exits == [(2, True)]
+
+
+JUDGE = """
+import json, sys
+with open(sys.argv[-1], "w") as scores:
+  for line in open(sys.argv[-2]):
+    grade = min(4, len(json.loads(line)["response"].split()))
+    named = dict.fromkeys(("helpfulness", "correctness", "instruction_following"), grade)
+    print(json.dumps({"scores": named}), file=scores)
+"""
+
+
+@pytest.mark.slow
+def test_a_study_with_a_judge_by_two_processes_is_that_of_one(world, make_config, tmp_path):
+  config = make_config(train__steps=2)
+  one, two = (Pod(config, tmp_path, processes=count, devices=4 // count) for count in (1, 2))
+  (tmp_path / "judge.py").write_text(JUDGE)
+  flags = {"config": ROOT / "configs/lab.py", "model": tmp_path / "start", "smoke": True, "arms": "amopo,simpo"}
+  flags |= {"train_data": world / "train.jsonl", "heldout_data": world / "heldout.jsonl"}
+  flags |= {"judge": f"{sys.executable} {tmp_path / 'judge.py'}", "config.batch.max_pairs": 32}
+  flags |= {"config.batch.group_rows": 12, "config.batch.rows": 48, "config.mesh.data": 1, "config.mesh.fsdp": -1}
+  assert ended(one.train(tmp_path / "start"))[0] == [0]
+  tables = []
+  for pod, out in ((one, "one"), (two, "two")):
+    more = {"workers": 1} if pod is one else {}
+    statuses, outputs = ended(pod.start("lab", "baselines", out=tmp_path / out, **flags, **more))
+    assert set(statuses) == {0}, outputs
+    tables.append((tmp_path / out / "reports" / "baselines-some" / "scores.csv").read_text())
+  assert tables[0] == tables[1]

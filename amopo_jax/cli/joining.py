@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from absl import flags
 
-JOINING = ("train", "score", "generate", "export")
+JOINING = ("train", "score", "generate", "export", "lab")
 """The verbs that may run as several processes."""
 
 _LATE_SECONDS = 60

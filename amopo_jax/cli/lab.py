@@ -1,20 +1,31 @@
 """amopo lab world --out=DIR [--seed=0] [--train=N] [--heldout=N] [--dial=conflict=0.8]...
 amopo lab grade --responses=BEFORE.jsonl,AFTER.jsonl [--dimensions=3]
 amopo lab STUDY --out=DIR [--seeds=5] [--arms=amopo,dpo] [--workers=N] [--smoke]
+amopo lab STUDY --out=DIR --judge=CMD --model=M --train_data=FILE --heldout_data=FILE --config=FILE [--processes=auto]
 
 `world` writes the synthetic world: preference records graded by program in several dimensions, and their tokenizer.
 `grade` gives the true scores of what `amopo generate` answered to its questions. A study trains and compares policies
-on such worlds, several at a time, and writes a report; interrupted, the same command goes on.
+on such worlds, several at a time, and writes a report; interrupted, the same command goes on. With a judge it does so
+on a model and records that are given, on all chips, of several machines too.
 """
 
+import shlex
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
+from ml_collections.config_flags import get_config_filename
 
+from amopo_jax.cli.configs import define_config
+from amopo_jax.cli.joining import define_processes, joined
 from amopo_jax.cli.parse import require
+from amopo_jax.cli.platforms import has_accelerator
 from amopo_jax.types import InputError
+
+if TYPE_CHECKING:
+  from amopo_jax.lab.given import Given
 
 STUDIES = (
   "baselines",
@@ -32,7 +43,8 @@ STUDIES = (
 _WRITTEN, _STUDIED = 400, 200
 """Held-out records of a world that is written, and of each of a study's."""
 
-_SIZES = ("seeds", "train", "heldout", "base_steps", "start_steps", "steps")
+_NAMED = ("arms", "judge", "model", "train_data", "heldout_data")
+_SIZES = ("seeds", "train", "heldout", "base_steps", "start_steps", "steps", "max_new", "draws")
 """Flags that say how much a study does."""
 
 SUBJECTS = ("world", "grade", *STUDIES)
@@ -41,7 +53,8 @@ SUBJECTS = ("world", "grade", *STUDIES)
 
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
   """Flags of this verb."""
-  del arguments
+  define_config(values, arguments)
+  define_processes(values)
   flags.DEFINE_string(
     "out", None, "world, study: directory to write; what it holds already is not done again", flag_values=values
   )
@@ -56,7 +69,20 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
   flags.DEFINE_integer("base_steps", 800, "study: of what all seeds begin with", lower_bound=1, flag_values=values)
   flags.DEFINE_integer("start_steps", 300, "study: of a seed's supervised start", lower_bound=1, flag_values=values)
   flags.DEFINE_integer("steps", 100, "study: of what follows", lower_bound=1, flag_values=values)
-  flags.DEFINE_integer("workers", 0, "study: processes; 0: one per core", lower_bound=0, flag_values=values)
+  flags.DEFINE_integer("max_new", 32, "study: most tokens of a response", lower_bound=1, flag_values=values)
+  flags.DEFINE_integer("draws", 4, "study: sampled responses to a question", lower_bound=1, flag_values=values)
+  flags.DEFINE_integer(
+    "workers",
+    0,
+    "study: processes side by side; 0: one per core, or this one where chips are",
+    lower_bound=0,
+    flag_values=values,
+  )
+  text = lambda name, about: flags.DEFINE_string(name, "", f"study: {about}", flag_values=values)
+  text("judge", "a command that scores responses (docs/lab.md), in the place of the worlds' programs")
+  text("model", "with a judge: what all methods begin with, Hugging Face directory or hub name, or a workdir")
+  text("train_data", "with a judge: native records to train on")
+  text("heldout_data", "with a judge: native records, to whose questions policies answer")
   flags.DEFINE_boolean("smoke", False, "study: four arms, a few steps: does it run?", flag_values=values)
   flags.DEFINE_list("responses", None, "grade: files of amopo generate, such as before,after", flag_values=values)
   flags.DEFINE_integer(
@@ -87,7 +113,9 @@ def _check_whose(values: flags.FlagValues, subject: str) -> None:
 
 def _run_study(values: flags.FlagValues, name: str) -> int:
   require(values, "out")
-  from amopo_jax.cli.configs import bundled_spec
+  import jax
+
+  from amopo_jax.cli.configs import bundled_spec, spec_from_flags
   from amopo_jax.lab import studies
   from amopo_jax.lab.pool import free_cores
   from amopo_jax.lab.run_study import run_study
@@ -96,21 +124,51 @@ def _run_study(values: flags.FlagValues, name: str) -> int:
   asked["heldout"] = asked["heldout"] or _STUDIED
   size = studies.SMOKE if values.smoke else studies.Size(**asked)
   study = studies.chosen(studies.STUDIES[name], values.arms) if values.arms else studies.STUDIES[name]
-  arms = f"--arms={','.join(values.arms)} " if values.arms else ""
   told = "--smoke" if values.smoke else " ".join(f"--{key}={value}" for key, value in asked.items())
-  page = run_study(
-    studies.shortened(study) if values.smoke else study,
-    Path(values.out),
-    start=bundled_spec("lab_sft"),
-    run=bundled_spec("lab"),
-    size=size,
-    workers=values.workers or len(free_cores()),
-    command=f"amopo lab {name} --out={values.out} {arms}{told}",
-    tell=partial(print, flush=True),
-  )
-  print(page.read_text())
-  print(page)
+  given, run = _given(values), spec_from_flags(values) if values.config else bundled_spec("lab")
+  is_together = values.processes != "1" or (not values.workers and has_accelerator())
+  with joined(values):
+    is_first = jax.process_index() == 0
+    page = run_study(
+      studies.shortened(study) if values.smoke and not values.arms else study,
+      Path(values.out),
+      start=bundled_spec("lab_sft"),
+      run=run,
+      size=size,
+      workers=0 if is_together else values.workers or len(free_cores()),
+      command=" ".join([f"amopo lab {name} --out={values.out}", *_others(values), told]),
+      tell=partial(print, flush=True) if is_first else lambda line: None,
+      given=given,
+    )
+  if is_first:
+    print(page.read_text())
+    print(page)
   return 0
+
+
+def _given(values: flags.FlagValues) -> "Given | None":
+  """What --judge and its companions say."""
+  names = ("judge", "model", "train_data", "heldout_data")
+  missing = [name for name in names if not values[name].value]
+  if len(missing) == len(names):
+    return None
+  if missing or not values.config:
+    needed = [*missing, *(() if values.config else ("config",))]
+    raise InputError(f"--{needed[0]} is missing: a study with a judge needs --{', --'.join((*names, 'config'))}")
+  from amopo_jax.lab.given import Given, check_given
+
+  given = Given(values.model, values.train_data, values.heldout_data, values.judge)
+  check_given(given)
+  return given
+
+
+def _others(values: flags.FlagValues) -> list[str]:
+  """The flags that a report names beside how much was done."""
+  told = [name for name in values if values[name].present and name in (*_NAMED, "config")]
+  texts = {name: values[name].value for name in told} | {"config": get_config_filename(values["config"])}
+  shown = {name: ",".join(text) if isinstance(text, list) else text for name, text in texts.items() if name in told}
+  overrides = {name: values[name].value for name in values if name.startswith("config.") and values[name].present}
+  return [shlex.quote(f"--{name}={text}") for name, text in {**shown, **overrides}.items()]
 
 
 def _write_world(values: flags.FlagValues) -> int:

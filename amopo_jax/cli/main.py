@@ -1,9 +1,7 @@
 """`amopo VERB [--flags]`: finds the verb, parses its flags, and turns mistakes into one line."""
 
 import errno
-import glob
 import importlib
-import importlib.util
 import logging
 import os
 import sys
@@ -16,6 +14,7 @@ from typing import NoReturn
 from absl import flags
 from absl import logging as absl_logging
 
+from amopo_jax.cli.platforms import name_platform
 from amopo_jax.stopping import forget_what_was_told, tell
 
 VERBS = {
@@ -118,17 +117,6 @@ def is_known(error: BaseException | None) -> bool:
   """
   is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
   return is_full or str(error) == "Event loop is closed"
-
-
-def name_platform() -> None:
-  """Says "cpu" where it is nothing else: libtpu, which the tests bring, writes much about finding nothing."""
-  if "JAX_PLATFORMS" not in os.environ and importlib.util.find_spec("libtpu") and not _has_accelerator():
-    os.environ["JAX_PLATFORMS"] = "cpu"
-
-
-def _has_accelerator() -> bool:
-  files = ("/dev/accel*", "/dev/vfio/[0-9]*", "/dev/nvidia[0-9]*", "/dev/kfd", "/dev/dxg")
-  return any(glob.glob(pattern) for pattern in files)
 
 
 def _tell_others(verb: str, error: Exception) -> None:

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from amopo_jax.lab.graders import DIMENSIONS
+from amopo_jax.lab.measure import SAMPLED
 from amopo_jax.lab.pool import Answer
 from amopo_jax.lab.statistics import Interval, interval
 from amopo_jax.lab.studies import Study
 from amopo_jax.lab.tables import by_seed, label, score, with_starts
-from amopo_jax.lab.work import SAMPLED
 
 Curves = Mapping[str, Mapping[str, Sequence[tuple[int, float]]]]
 """Arm -> name of a metric -> (step, mean over seeds)."""
@@ -36,7 +36,8 @@ def draw_scores(study: Study, answers: Mapping[str, Answer], best: Mapping[str, 
     colours = ["0.35" if arm.method == "start" else "C0" for arm in arms]
     panel.barh(places, means, xerr=errors, color=colours, height=0.7, error_kw={"elinewidth": 1, "capsize": 2})
     panel.axvline(means[0], color="0.35", linewidth=0.8, linestyle="--")
-    panel.axvline(best[dimension], color="C2", linewidth=1)
+    if best:
+      panel.axvline(best[dimension], color="C2", linewidth=1)
     panel.set(title=dimension.replace("_", " "), xlim=(0, 4.1), xlabel="true score")
     panel.grid(axis="x", alpha=0.25)
   panels.flat[0].set_yticks(places, [label(study, arm) for arm in arms], fontsize=8)

@@ -12,8 +12,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from amopo_jax.lab.given import Given, take_data, take_start
 from amopo_jax.lab.graders import DIMENSIONS
-from amopo_jax.lab.methods import ALL, EACH, OVERALL, PLAIN, TOLD
+from amopo_jax.lab.methods import ALL, EACH, OVERALL, PLAIN, TOLD, Method
 from amopo_jax.lab.pool import Answer, Job
 from amopo_jax.lab.spec import WorldSpec
 from amopo_jax.lab.studies import Arm, Ground, Size, Study
@@ -22,12 +23,12 @@ from amopo_jax.run_codec import from_dict, to_dict
 from amopo_jax.run_spec import RunSpec
 from amopo_jax.types import InputError
 
-START = "start"
+START, _RATE = "start", "optim.learning_rate"
 _BASE_SEED = 20_000
 """Of the base's world, far from those of the seeds."""
 
 
-def jobs_of(study: Study, start: RunSpec, run: RunSpec, size: Size) -> list[Job]:
+def jobs_of(study: Study, start: RunSpec, run: RunSpec, size: Size, given: Given | None = None) -> list[Job]:
   """The jobs of a study.
 
   Args:
@@ -35,7 +36,14 @@ def jobs_of(study: Study, start: RunSpec, run: RunSpec, size: Size) -> list[Job]
     start: the config of the start.
     run: the config of AMoPO; methods change it.
     size: how much of it.
+    given: model, records and judge that take the place of worlds, base and start.
+
+  Raises:
+    InputError: the config's contexts are not the lab's, or what is given has not what the study turns.
   """
+  _check_contexts(run)
+  if given:
+    return _jobs_of_given(study, run, size, given)
   origins = {arm.ground.origin.name: arm.ground.origin for arm in study.arms}
   by_name = origins | {arm.ground.name: arm.ground for arm in study.arms}
   places = _places(sorted(by_name.values(), key=lambda ground: ground != Ground()))
@@ -48,6 +56,30 @@ def jobs_of(study: Study, start: RunSpec, run: RunSpec, size: Size) -> list[Job]
     policies += [maker.arm(arm, seed) for arm in study.arms]
     jobs += policies + [_questions(policy, study.scores) for policy in policies if study.scores]
   return jobs
+
+
+def _jobs_of_given(study: Study, run: RunSpec, size: Size, given: Given) -> list[Job]:
+  """Each seed has a choice of the records; all arms begin with the model."""
+  if any(arm.ground != Ground() for arm in study.arms):
+    raise InputError(f"{study.name}: changes worlds or the policy's size; with --judge choose a study of methods alone")
+  run = from_dict(change(to_dict(run), {"data.tokenizer": ""}))  # the model's own
+  maker = _Maker(study, run, run, size, {Ground().name: Ground().name}, judge=given.judge)
+  jobs = []
+  for seed in range(study.first_seed, study.first_seed + size.seeds):
+    asked = {"seed": seed, "train": given.train, "heldout": given.heldout}
+    asked |= {"num_train": size.train, "num_heldout": size.heldout}
+    world = Job(_world_name(Ground().name, seed), take_data, asked)
+    policies = [maker.given_start(given.model, seed), *(maker.arm(arm, seed) for arm in study.arms)]
+    jobs += [world, *policies, *(_questions(policy, study.scores) for policy in policies if study.scores)]
+  return jobs
+
+
+def _check_contexts(run: RunSpec) -> None:
+  missing = [name for name in (OVERALL, *DIMENSIONS) if name not in run.data.contexts]
+  if missing:
+    raise InputError(
+      f"config.data.contexts: {missing[0]} is missing; a study asks for {OVERALL} and {', '.join(DIMENSIONS)}"
+    )
 
 
 def with_asked(answers: Mapping[str, Answer]) -> dict[str, Answer]:
@@ -76,8 +108,11 @@ def _base_world(ground: Ground, size: Size) -> Job:
 class _Maker:
   """Makes the jobs that train."""
 
-  def __init__(self, study: Study, start: RunSpec, run: RunSpec, size: Size, places: Mapping[str, str]):
+  def __init__(
+    self, study: Study, start: RunSpec, run: RunSpec, size: Size, places: Mapping[str, str], *, judge: str = ""
+  ):
     self._study, self._start, self._run, self._size, self._places = study, to_dict(start), to_dict(run), size, places
+    self._judge = judge
 
   def base(self, ground: Ground) -> Job:
     """Supervised fine-tuning of random weights in one context.
@@ -100,9 +135,15 @@ class _Maker:
     asked = {"run": spec, "contexts": contexts, "world": world, "records": "start", "start": base, "rival": ""}
     return Job(_start_name(ground, seed), make_policy, asked | {"ask": self._ask(seed)}, (world, base))
 
+  def given_start(self, model: str, seed: int) -> Job:
+    """A model that is there."""
+    world = self._world(Ground(), seed)
+    asked = {"model": model, "run": self._run, "world": world, "ask": self._ask(seed)}
+    return Job(_start_name(Ground(), seed), take_start, asked, (world,))
+
   def arm(self, arm: Arm, seed: int) -> Job:
     """What follows."""
-    method, ground = self._study.methods[arm.method], arm.ground
+    method, ground = self._method(arm), arm.ground
     start, world = _start_name(ground.origin, seed), self._world(ground, seed)
     changes = {key: value for key, value in ground.changes.items() if key != "model.arch"} | dict(method.changes)
     steps = {"train.steps": self._size.steps * method.work, "seed": 1000 + seed}
@@ -120,11 +161,19 @@ class _Maker:
     asked |= {"contexts": contexts, "records": "files", "rival": start}
     return Job(f"seed{seed}/{arm.name}", make_policy, asked, (world, start))
 
+  def _method(self, arm: Arm) -> Method:
+    """With a judge, at the config's learning rate: those of the methods are for the lab's own policy."""
+    method = self._study.methods[arm.method]
+    if not self._judge or self._study.name.startswith("rates"):
+      return method
+    return method._replace(changes={key: value for key, value in method.changes.items() if key != _RATE})
+
   def _world(self, ground: Ground, seed: int) -> str:
     return _world_name(self._places[ground.name], seed)
 
   def _ask(self, seed: int) -> dict[str, Any]:
-    return {"max_new": self._size.max_new, "draws": self._size.draws, "seed": seed}
+    judge = {"judge": self._judge} if self._judge else {}
+    return {"max_new": self._size.max_new, "draws": self._size.draws, "seed": seed, **judge}
 
 
 def _questions(policy: Job, scores: Sequence[float]) -> Job:

@@ -25,6 +25,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
+import jax
+
+from amopo_jax import processes
 from amopo_jax.provenance import commit
 from amopo_jax.stopping import EXIT_STATUS
 from amopo_jax.types import InputError
@@ -62,7 +65,7 @@ def run_jobs(
   Args:
     jobs: each after the ones it needs.
     folder: of all of them.
-    workers: processes at a time.
+    workers: processes at a time; 0: none but this one, or all of a run of several, which do each job together.
     tell: hears of every job that ends.
 
   Returns:
@@ -74,6 +77,7 @@ def run_jobs(
   digests = _digests(jobs)
   _keep_other_answers(jobs, folder, digests)
   answers = {job.name: found for job in jobs if (found := _done(folder / job.name, digests[job.name])) is not None}
+  answers = {name: answers[name] for name in processes.from_first([*answers])}
   waiting = [job for job in jobs if job.name not in answers]
   if not waiting:
     return answers
@@ -81,6 +85,8 @@ def run_jobs(
     (folder / job.name / FAILED).unlink(missing_ok=True)
   code = commit()  # before the workers read it; it may change while they work
   tell(f"{len(answers)} of {len(jobs)} jobs are done already" if answers else f"{len(jobs)} jobs")
+  if not workers:
+    return _do_together(waiting, folder, digests, code, answers, tell)
   with _started(workers) as pool:
     running: dict[concurrent.futures.Future[Answer], Job] = {}
     while waiting or running:
@@ -100,13 +106,37 @@ def run_jobs(
   return answers
 
 
+def _do_together(
+  waiting: Sequence[Job],
+  folder: Path,
+  digests: Mapping[str, str],
+  code: str,
+  answers: dict[str, Answer],
+  tell: Callable[[str], None],
+) -> dict[str, Answer]:
+  """One job after the other in this process, with the chips that it has; of several, all are in the same job."""
+  count = len(waiting) + len(answers)
+  for job in waiting:
+    if not all(need in answers for need in job.needs):
+      continue
+    try:
+      answers[job.name] = _do(job, str(folder / job.name), digests[job.name], code)
+    except Exception as error:
+      if processes.is_several():
+        raise  # ends all of them
+      tell(f"{len(answers)} of {count}: {job.name} failed: {error}")
+    else:
+      tell(f"{len(answers)} of {count}: {job.name}")
+  return answers
+
+
 @contextlib.contextmanager
 def _started(workers: int) -> Iterator[concurrent.futures.ProcessPoolExecutor]:
-  """Workers, each with its core; when this process is interrupted or asked to end, they save and end first."""
+  """Workers, several with a core each; when this process is interrupted or asked to end, they save and end first."""
   context = multiprocessing.get_context("spawn")
   places, cores = context.Queue(), free_cores()
   for number in range(workers):
-    places.put(cores[number % len(cores)])
+    places.put([cores[number % len(cores)]] if workers > 1 else cores)
   pool = concurrent.futures.ProcessPoolExecutor(workers, context, _settle, (places,))
   before = signal.signal(signal.SIGTERM, _raise_exit)
   try:
@@ -181,21 +211,23 @@ def _asked(folder: Path) -> str:
 
 
 def _do(job: Job, folder: str, digest: str, code: str) -> Answer:
-  """In a worker."""
+  """In a worker, or in all processes."""
   place = Path(folder)
-  if _asked(place) != digest:
+  if jax.process_index() == 0 and _asked(place) != digest:
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
     (place / ASKED).write_text(digest)
+  processes.meet()
   began = time.monotonic()
   try:
     answer = job.do(place, **job.asked) | {TOOK: time.monotonic() - began, CODE: code}
   except Exception:
     (place / FAILED).write_text(traceback.format_exc())
     raise
-  fresh = place / f"{RESULT}.new"
-  fresh.write_text(json.dumps(answer, indent=1) + "\n")
-  fresh.replace(place / RESULT)
+  if jax.process_index() == 0:
+    fresh = place / f"{RESULT}.new"
+    fresh.write_text(json.dumps(answer, indent=1) + "\n")
+    fresh.replace(place / RESULT)
   return answer
 
 
@@ -204,9 +236,9 @@ def free_cores() -> list[int]:
   return sorted(os.sched_getaffinity(0)) if _CAN_PIN else list(range(os.cpu_count() or 1))
 
 
-def _settle(places: "multiprocessing.Queue[int]") -> None:
-  """Gives the worker its core, before JAX counts them; libraries are heard only where something fails."""
+def _settle(places: "multiprocessing.Queue[list[int]]") -> None:
+  """Gives the worker its cores, before JAX counts them; libraries are heard only where something fails."""
   logging.getLogger("absl").setLevel(logging.ERROR)
-  core = places.get()
+  cores = places.get()
   if _CAN_PIN:
-    os.sched_setaffinity(0, {core})
+    os.sched_setaffinity(0, cores)

@@ -13,9 +13,9 @@ from amopo_jax.lab import tables
 from amopo_jax.lab.figures import Curves, draw_curves, draw_front, draw_scores
 from amopo_jax.lab.graders import DIMENSIONS
 from amopo_jax.lab.grading import WANTED
+from amopo_jax.lab.measure import GREEDY, SAMPLED
 from amopo_jax.lab.pool import CODE, TOOK, Answer, free_cores
 from amopo_jax.lab.studies import Size, Study
-from amopo_jax.lab.work import GREEDY, SAMPLED
 from amopo_jax.provenance import processor
 from amopo_jax.writers import read_metrics
 
@@ -52,7 +52,8 @@ def write_report(
   curves = _curves(study, answers, folder)
   _write_scores(answers, out / "scores.csv")
   _write_curves(curves, out / "curves.csv")
-  draw_scores(study, answers, world["optimum"] | {"mean": _mean(world["optimum"])}, out / "scores.png")
+  best = world.get("optimum", {})
+  draw_scores(study, answers, best | {"mean": _mean(best)} if best else {}, out / "scores.png")
   draw_curves(study, curves, out / "curves.png")
   draw_front(study, answers, out / "front.png")
   worked = sum(answer.get(TOOK, 0.0) for answer in answers.values())
@@ -65,19 +66,33 @@ def write_report(
 
 def _head(study: Study, size: Size, command: str, spent: str, world: Answer) -> str:
   versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("jax", "jaxlib", "optax"))
-  shown = lambda scores: ", ".join(f"{name} {value:.2f}" for name, value in scores.items())
   return (
     f"# {study.title}\n\n{time.strftime('%Y-%m-%d')}, {len(free_cores())} cores "
     f"of {processor()}, {versions}; {spent}.\n\n    {command}\n\n"
+    f"{_of_worlds(size, world) if world else _of_given(size)} Means over seeds ± half the 95 % interval (Student's t); "
+    "differences are taken seed by seed. Pairs per step are the same for all arms. All are asked in the same words, "
+    "but for score-conditioned SFT, which is told all scores."
+  )
+
+
+def _of_given(size: Size) -> str:
+  return (
+    f"{size.seeds} seeds, each with {size.train} of the records by chance, or all where there are fewer; arms of "
+    f"{size.steps} steps, all from the model that was given and at the config's learning rate; the same "
+    f"{size.heldout} held-out questions for all, {size.draws} draws for each. Scores are the judge's, from 0 to 4."
+  )
+
+
+def _of_worlds(size: Size, world: Answer) -> str:
+  shown = lambda scores: ", ".join(f"{name} {value:.2f}" for name, value in scores.items())
+  return (
     f"{size.seeds} seeds, each with a world of its own, a start of {size.start_steps} steps of supervised fine-tuning "
     f"on {size.start_records} records (good and bad responses alike; all starts are made of a base, which learned on "
     f"as many others in one context for {size.base_steps} steps) and arms of {size.steps} steps on {size.train} "
     f"others; {size.heldout} held-out questions, {size.draws} draws for each. True scores run from 0 to 4. By chance: "
     f"{shown(world['chance'])}; of the responses that the start imitates: {shown(world['demonstrated'])}; at the "
-    f"optimum: {shown(world['optimum'])}. Means over seeds ± half the 95 % interval (Student's t); differences are "
-    "taken seed by seed. The base is the same for all seeds, and no interval says what another would change. Pairs "
-    "per step are the same for all arms. All are asked in the same words, but for score-"
-    "conditioned SFT, which is told all scores."
+    f"optimum: {shown(world['optimum'])}. The base is the same for all seeds, and no interval says what another would "
+    "change."
   )
 
 

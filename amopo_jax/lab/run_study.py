@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jax
 
+from amopo_jax.lab.given import Given
 from amopo_jax.lab.jobs import jobs_of, with_asked
 from amopo_jax.lab.pool import run_jobs, undone
 from amopo_jax.lab.report import write_report
@@ -26,6 +27,7 @@ def run_study(
   workers: int,
   command: str,
   tell: Callable[[str], None],
+  given: Given | None = None,
 ) -> Path:
   """Does what is left of a study, and writes its report.
 
@@ -34,9 +36,10 @@ def run_study(
     folder: of everything; interrupted, the same call goes on from what is there.
     start, run: of `jobs_of`.
     size: how much of it.
-    workers: processes at a time.
+    workers: of `run_jobs`.
     command: shown in the report.
     tell: hears of every job.
+    given: of `jobs_of`.
 
   Returns:
     Path of the page.
@@ -48,14 +51,16 @@ def run_study(
   began = time.monotonic()
   _share_compilation_cache()
   folder.mkdir(parents=True, exist_ok=True)
-  jobs = jobs_of(study, start, run, size)
+  jobs = jobs_of(study, start, run, size, given)
   with hold_workdir(str(folder)):
     answers = run_jobs(jobs, folder, workers=workers, tell=tell)
   left = undone(jobs, answers, folder)
   if not any(name.startswith("seed") for name in answers):
     raise RunFailure(f"{folder}: no job came to an end; {'; '.join(dict.fromkeys(left.values()))}")
   seconds = time.monotonic() - began
-  page = write_report(study, with_asked(answers), left, folder, size=size, command=command, seconds=seconds)
+  page = folder / "reports" / study.name / "report.md"
+  if jax.process_index() == 0:
+    write_report(study, with_asked(answers), left, folder, size=size, command=command, seconds=seconds)
   if left:
     raise RunFailure(
       f"{page}: {len(left)} of {len(jobs)} jobs are not done, as the page says; the same command does them"

@@ -8,12 +8,12 @@ import numpy as np
 from amopo_jax.lab.graders import DIMENSIONS, HIGH
 from amopo_jax.lab.grading import MEAN, WANTED
 from amopo_jax.lab.jobs import START
+from amopo_jax.lab.measure import GREEDY, SAMPLED
 from amopo_jax.lab.methods import OVERALL, TOLD
 from amopo_jax.lab.pareto import front, hypervolume
 from amopo_jax.lab.pool import Answer
 from amopo_jax.lab.statistics import Interval, difference, interval
 from amopo_jax.lab.studies import Arm, Study
-from amopo_jax.lab.work import GREEDY, SAMPLED
 
 BySeed = dict[int, float]
 Rows = list[list[str]]

@@ -60,5 +60,20 @@ def test_a_flag_that_would_change_nothing_is_refused(amopo, tmp_path, arguments,
   assert not (tmp_path / "lab").exists()
 
 
+@pytest.mark.parametrize(
+  ("arguments", "told"),
+  [
+    (("--judge=j", "--model=m"), "--train_data is missing: a study with a judge needs --judge, --model, --train_data"),
+    (("--judge=j", "--model=m", "--train_data=a", "--heldout_data=b"), "--config is missing"),
+    (("--judge=j", "--model=m", "--train_data=a", "--heldout_data=b", "--config=configs/lab.py"), "a: no such file"),
+    (("--config=configs/quickstart.py",), "config.data.contexts: overall is missing"),
+  ],
+)
+def test_a_judge_needs_what_is_to_be_judged(amopo, tmp_path, arguments, told):
+  status, _, err = amopo("lab", "baselines", f"--out={tmp_path / 'lab'}", *arguments)
+  assert status == 2
+  assert told in err
+
+
 def test_every_study_can_be_named():
   assert set(lab.STUDIES) == set(studies.STUDIES)

@@ -13,6 +13,7 @@ def test_a_training_that_a_signal_stopped_is_not_measured(tmp_path, monkeypatch)
   monkeypatch.setattr(work, "train", lambda *given: Outcome(3, "SIGINT"))
   folder = tmp_path / "seed0" / "amopo"
   folder.mkdir(parents=True)
+  (tmp_path / "seed0" / "start" / "run").mkdir(parents=True)
   with pytest.raises(RunFailure, match="stopped by SIGINT at step 3; the same command goes on"):
     work.make_policy(
       folder,
@@ -33,7 +34,7 @@ def test_other_scores_are_asked_of_another_job_s_policy(tmp_path, monkeypatch):
     asked.append((out.name, spec["model"]["path"], str(heldout), mode, score, ask))
     return [score]
 
-  monkeypatch.setattr(work, "_answer", answer)
+  monkeypatch.setattr(work, "answer_all", answer)
   monkeypatch.setattr(work, "mean_scores", lambda lines: {"overall": lines[0]})
   (tmp_path / "seed0" / "soup" / "model").mkdir(parents=True)
   run, ask = to_dict(bundled_spec("lab")), {"max_new": 8, "draws": 2, "seed": 5}
