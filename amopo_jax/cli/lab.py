@@ -164,9 +164,11 @@ def _given(values: flags.FlagValues) -> "Given | None":
 
 def _others(values: flags.FlagValues) -> list[str]:
   """The flags that a report names beside how much was done."""
-  told = [name for name in values if values[name].present and name in (*_NAMED, "config")]
-  texts = {name: values[name].value for name in told} | {"config": get_config_filename(values["config"])}
-  shown = {name: ",".join(text) if isinstance(text, list) else text for name, text in texts.items() if name in told}
+  told = [name for name in values if values[name].present and name in _NAMED]
+  texts = {name: values[name].value for name in told}
+  if values.config:
+    texts["config"] = get_config_filename(values["config"])
+  shown = {name: ",".join(text) if isinstance(text, list) else text for name, text in texts.items()}
   overrides = {name: values[name].value for name in values if name.startswith("config.") and values[name].present}
   return [shlex.quote(f"--{name}={text}") for name, text in {**shown, **overrides}.items()]
 

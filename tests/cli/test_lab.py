@@ -75,5 +75,26 @@ def test_a_judge_needs_what_is_to_be_judged(amopo, tmp_path, arguments, told):
   assert told in err
 
 
+@pytest.mark.parametrize(
+  ("arguments", "shown"),
+  [
+    (("--arms=amopo,dpo", "--steps=7"), "--arms=amopo,dpo --seeds=5 --train=4000"),
+    (
+      ("--config=configs/lab.py", "--config.optim.clip=3.0"),
+      "--config=configs/lab.py --config.optim.clip=3.0 --seeds=5",
+    ),
+    ((), "--seeds=5"),
+  ],
+)
+def test_the_report_names_the_command(amopo, tmp_path, monkeypatch, arguments, shown):
+  found, page = [], tmp_path / "report.md"
+  page.write_text("the page")
+  monkeypatch.setattr("amopo_jax.lab.run_study.run_study", lambda *given, **options: found.append(options) or page)
+  status, text, err = amopo("lab", "baselines", f"--out={tmp_path / 'lab'}", *arguments)
+  assert (status, err) == (0, "")
+  assert "the page" in text
+  assert found[0]["command"].startswith(f"amopo lab baselines --out={tmp_path / 'lab'} {shown}")
+
+
 def test_every_study_can_be_named():
   assert set(lab.STUDIES) == set(studies.STUDIES)
