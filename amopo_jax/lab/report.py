@@ -48,30 +48,30 @@ def write_report(
   """
   out = folder / "reports" / study.name
   out.mkdir(parents=True, exist_ok=True)
-  world = _over_worlds([answer for name, answer in answers.items() if name.startswith("worlds/")])
+  worlds = _worlds(answers)
   curves = _curves(study, answers, folder)
   _write_scores(answers, out / "scores.csv")
   _write_curves(curves, out / "curves.csv")
-  best = world.get("optimum", {})
-  draw_scores(study, answers, best | {"mean": _mean(best)} if best else {}, out / "scores.png")
+  optima = [world["optimum"] | {"mean": _mean(world["optimum"])} for world in worlds.values()]
+  draw_scores(study, answers, optima[0] if len(optima) == 1 else {}, out / "scores.png")
   draw_curves(study, curves, out / "curves.png")
   draw_front(study, answers, out / "front.png")
   worked = sum(answer.get(TOOK, 0.0) for answer in answers.values())
   spent = f"{seconds / 60:.0f} min, {worked / 60:.0f} min of a worker for all of its jobs"
-  head = _head(study, size, command, f"{_code(answers)}{spent}", world)
+  head = _head(study, size, command, f"{_code(answers)}{spent}", worlds)
   page = "\n\n".join([head, *_undone(undone), *_sections(study, answers)])
   (out / "report.md").write_text(page + "\n")
   return out / "report.md"
 
 
-def _head(study: Study, size: Size, command: str, spent: str, world: Answer) -> str:
+def _head(study: Study, size: Size, command: str, spent: str, worlds: Mapping[str, Answer]) -> str:
   versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("jax", "jaxlib", "optax"))
   return (
     f"# {study.title}\n\n{time.strftime('%Y-%m-%d')}, {len(free_cores())} cores "
     f"of {processor()}, {versions}; {spent}.\n\n    {command}\n\n"
-    f"{_of_worlds(size, world) if world else _of_given(size)} Means over seeds ± half the 95 % interval (Student's t); "
-    "differences are taken seed by seed. Pairs per step are the same for all arms. All are asked in the same words, "
-    "but for score-conditioned SFT, which is told all scores."
+    f"{_of_worlds(size, worlds) if worlds else _of_given(size)} Means over seeds ± half the 95 % interval "
+    "(Student's t); differences are taken seed by seed. Pairs per step are the same for all arms. All are asked "
+    "in the same words, but for score-conditioned SFT, which is told all scores."
   )
 
 
@@ -83,15 +83,17 @@ def _of_given(size: Size) -> str:
   )
 
 
-def _of_worlds(size: Size, world: Answer) -> str:
-  shown = lambda scores: ", ".join(f"{name} {value:.2f}" for name, value in scores.items())
+def _of_worlds(size: Size, worlds: Mapping[str, Answer]) -> str:
+  listed = lambda scores: ", ".join(f"{name} {value:.2f}" for name, value in scores.items())
+  where = (lambda ground: f"({ground}) ") if len(worlds) > 1 else lambda ground: ""
+  shown = lambda of: "; ".join(f"{where(ground)}{listed(world[of])}" for ground, world in worlds.items())
   return (
     f"{size.seeds} seeds, each with a world of its own, a start of {size.start_steps} steps of supervised fine-tuning "
     f"on {size.start_records} records (good and bad responses alike; all starts are made of a base, which learned on "
     f"as many others in one context for {size.base_steps} steps) and arms of {size.steps} steps on {size.train} "
     f"others; {size.heldout} held-out questions, {size.draws} draws for each. True scores run from 0 to 4. By chance: "
-    f"{shown(world['chance'])}; of the responses that the start imitates: {shown(world['demonstrated'])}; at the "
-    f"optimum: {shown(world['optimum'])}. The base is the same for all seeds, and no interval says what another would "
+    f"{shown('chance')}. Of the responses that the start imitates: {shown('demonstrated')}. At the optimum: "
+    f"{shown('optimum')}. The base is the same for all seeds, and no interval says what another would "
     "change."
   )
 
@@ -144,6 +146,15 @@ def _keys(study: Study) -> str:
     trained = f"average of {', '.join(method.soup)}" if method.soup else f"contexts={method.contexts} {told}"
     lines.append(f"- {method.label}: `{trained}`" + (f", {method.work} times the steps" if method.work > 1 else ""))
   return "\n".join(lines)
+
+
+def _worlds(answers: Mapping[str, Answer]) -> dict[str, Answer]:
+  """Ground -> means over its worlds; of records that were given there are none."""
+  found: dict[str, list[Answer]] = {}
+  for name, answer in answers.items():
+    if name.startswith("worlds/") and "optimum" in answer:
+      found.setdefault(name.removeprefix("worlds/").rpartition("-")[0], []).append(answer)
+  return {ground: _over_worlds(of) for ground, of in found.items()}
 
 
 def _over_worlds(worlds: Sequence[Answer]) -> Answer:

@@ -91,3 +91,14 @@ def test_pictures_show_something(report, name):
   assert min(pixels.shape[:2]) > 200
   coloured = np.ptp(pixels.astype(int), axis=-1) > 60
   assert coloured.sum() > 100
+
+
+def test_each_ground_has_its_own_optimum_and_means_are_over_its_seeds(tmp_path):
+  world = lambda score: {key: dict.fromkeys(DIMENSIONS, score) for key in ("chance", "optimum", "demonstrated")}
+  answers = {"worlds/default-0": world(3.0), "worlds/default-1": world(4.0), "worlds/a-b-0": world(1.0)}
+  answers |= {"seed0/start": answer(1.0), "seed0/amopo": answer(2.0)}
+  page = write_report(STUDY, answers, {}, tmp_path, size=Size(seeds=2), command="amopo lab", seconds=1.0).read_text()
+  line = (
+    "At the optimum: (default) helpfulness 3.50, correctness 3.50, instruction_following 3.50; (a-b) helpfulness 1.00"
+  )
+  assert line in page
