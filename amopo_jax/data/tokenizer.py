@@ -15,11 +15,16 @@ from typing import Any
 import numpy as np
 import tokenizers
 import transformers
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError
 from jaxtyping import Int32
 
 from amopo_jax.data.chat_template import FIXED_VARIABLES, ChatTemplate
 from amopo_jax.data.records import Message
 from amopo_jax.types import InputError
+
+_FILES, _HUB_SECONDS = ["*.json", "*.jinja", "tokenizer*", "*.model", "merges.txt", "vocab.txt"], 10.0
+"""What a tokenizer's loader may read, and how long the Hugging Face Hub has to answer."""
 
 _SPACE = "\u2581"
 """As SentencePiece writes it."""
@@ -199,10 +204,11 @@ def load_tokenizer(name: str | os.PathLike[str], template_kwargs: Mapping[str, A
     raise InputError(f"tokenizer {name}: cannot be loaded (no such directory); give a directory or a hub name")
   # A directory's tokenizer.json is taken as it is: beside a config.json, transformers' AutoTokenizer replaces its
   # normaliser and splitting by those of the model's family, whatever the file says.
-  is_complete = os.path.isfile(os.path.join(name, "tokenizer.json"))
+  folder = name if os.path.isdir(name) else _fetch(name)
+  is_complete = os.path.isfile(os.path.join(folder, "tokenizer.json"))
   loader = transformers.PreTrainedTokenizerFast if is_complete else transformers.AutoTokenizer
   try:
-    tokenizer = loader.from_pretrained(name)
+    tokenizer = loader.from_pretrained(folder)
   except (OSError, ValueError) as error:
     reason = str(error).strip().split("\n")[0]
     raise InputError(
@@ -216,6 +222,18 @@ def load_tokenizer(name: str | os.PathLike[str], template_kwargs: Mapping[str, A
     if key in FIXED_VARIABLES or key not in tokenizer.chat_template:
       raise InputError(f"tokenizer {name}: template_kwargs: its chat template takes no '{key}'; leave that out")
   return Tokenizer(tokenizer, name, template_kwargs)
+
+
+def _fetch(name: str) -> str:
+  """Its folder in the Hugging Face cache; transformers itself would try for a minute where there is no network."""
+  try:
+    return snapshot_download(name, allow_patterns=_FILES, ignore_patterns=["*/*"], etag_timeout=_HUB_SECONDS)
+  except (OSError, HFValidationError) as error:
+    reason = " ".join(str(error).split())[:160]
+    raise InputError(
+      f"tokenizer {name}: cannot be loaded (no such directory here, nor on the Hugging Face Hub: {reason}); "
+      "give a tokenizer directory or a hub name"
+    ) from None
 
 
 def is_read_alike(directory: str | os.PathLike[str]) -> bool:

@@ -1,4 +1,5 @@
 import pickle
+import time
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
+from amopo_jax.data import tokenizer as module
 from amopo_jax.data.records import Message
 from amopo_jax.data.tokenizer import Tokenizer, is_read_alike, load_tokenizer
 from amopo_jax.types import InputError
@@ -138,10 +140,22 @@ def test_tokenizer_without_a_chat_template_is_refused(tmp_path, fixtures):
     load_tokenizer(tmp_path)
 
 
+def test_one_of_the_hub_is_what_its_files_say_in_a_directory(fixtures, monkeypatch):
+  asked = []
+  folder = str(fixtures / "tokenizer")
+  monkeypatch.setattr(module, "snapshot_download", lambda name, **options: asked.append(name) or folder)
+  found = load_tokenizer("org/name")
+  assert (asked, found.name) == (["org/name"], "org/name")
+  assert found.fingerprint == load_tokenizer(folder).fingerprint
+
+
 @pytest.mark.parametrize("name", ["no/such_tokenizer", "/no/such/directory"])
-def test_missing_tokenizer_is_one_line(name):
-  with pytest.raises(InputError, match="cannot be loaded") as caught:
+def test_missing_tokenizer_is_one_line_within_seconds(name, monkeypatch):
+  monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+  began = time.monotonic()
+  with pytest.raises(InputError, match=r"cannot be loaded \(no such directory") as caught:
     load_tokenizer(name)
+  assert time.monotonic() - began < 20
   assert "\n" not in str(caught.value)
 
 
