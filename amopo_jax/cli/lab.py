@@ -113,6 +113,8 @@ def _check_whose(values: flags.FlagValues, subject: str) -> None:
 
 def _run_study(values: flags.FlagValues, name: str) -> int:
   require(values, "out")
+  if "://" in values.out:
+    raise InputError(f"--out={values.out}: a study is kept on a disk; give a folder, which all processes see")
   import jax
 
   from amopo_jax.cli.configs import bundled_spec, spec_from_flags

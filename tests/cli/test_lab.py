@@ -67,6 +67,7 @@ def test_a_flag_that_would_change_nothing_is_refused(amopo, tmp_path, arguments,
     (("--judge=j", "--model=m", "--train_data=a", "--heldout_data=b"), "--config is missing"),
     (("--judge=j", "--model=m", "--train_data=a", "--heldout_data=b", "--config=configs/lab.py"), "a: no such file"),
     (("--config=configs/quickstart.py",), "config.data.contexts: overall is missing"),
+    (("--out=gs://bucket/lab",), "--out=gs://bucket/lab: a study is kept on a disk"),
   ],
 )
 def test_a_judge_needs_what_is_to_be_judged(amopo, tmp_path, arguments, told):

@@ -136,12 +136,19 @@ def test_a_verb_that_amopo_has_not_is_refused(clients, name, verb, shown):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-@pytest.mark.parametrize("verb", ["doctor", "lab"])
+@pytest.mark.parametrize("verb", ["doctor", "plan"])
 def test_a_verb_of_one_process_is_not_given_to_several(clients, name, verb):
   result = launch(clients, name, *COMMANDS[name], "--dry-run", "--", verb, *RUN[1:])
   message = f"launch/{name}: amopo {verb} runs as one process; give it to one machine, without this script\n"
   is_alone = name in ("local.sh", "gpu_node.sh")
   assert (result.status, result.err) == ((0, "") if is_alone else (2, message))
+
+
+def test_a_study_may_be_given_to_several(clients):
+  study = ("lab", "baselines", "--out=/shared/lab", "--judge=judge me")
+  result = launch(clients, "slurm.sbatch", *COMMANDS["slurm.sbatch"], "--dry-run", "--", *study)
+  assert (result.status, result.err) == (0, "")
+  assert "lab --processes=auto baselines --out=/shared/lab --judge=judge\\ me" in result.out
 
 
 @pytest.mark.parametrize("name", ["tpu_vm.sh", "queued_resources.sh", "xpk.sh", "skypilot.sh"])
