@@ -10,7 +10,7 @@ from pathlib import Path
 
 from etils import epath
 
-from amopo_jax.models.hf_files import SMALL_FILES
+from amopo_jax.types import SMALL_FILES
 
 
 def has_parent(path: epath.Path) -> bool:

@@ -13,6 +13,9 @@ from typing import NamedTuple
 
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
+SMALL_FILES = ["*.json", "*.jinja", "tokenizer*", "*.model", "merges.txt", "vocab.txt"]
+"""Patterns of a Hugging Face repository's files that hold no weights: config and tokenizer."""
+
 CHOSEN, REJECTED = 0, 1
 """Index of the chosen and of the rejected response along the axis P."""
 

@@ -64,13 +64,13 @@ def join_to_tell(verb: str, arguments: Sequence[str], status: int) -> None:
   if values.processes == "1":
     return
   from amopo_jax.join import join
-  from amopo_jax.types import InputError
+  from amopo_jax.types import InputError, RunFailure
 
   seconds = min(values.join_timeout, _LATE_SECONDS)
   ending = threading.Timer(seconds, os._exit, (status,))
   ending.daemon = True
   ending.start()
-  with contextlib.suppress(InputError):
+  with contextlib.suppress(InputError, RunFailure):
     join(values.processes, values.process, values.coordinator, timeout=2 * _LATE_SECONDS)
   ending.cancel()
 

@@ -21,10 +21,10 @@ from jaxtyping import Int32
 
 from amopo_jax.data.chat_template import FIXED_VARIABLES, ChatTemplate
 from amopo_jax.data.records import Message
-from amopo_jax.types import InputError
+from amopo_jax.types import SMALL_FILES, InputError
 
-_FILES, _HUB_SECONDS = ["*.json", "*.jinja", "tokenizer*", "*.model", "merges.txt", "vocab.txt"], 10.0
-"""What a tokenizer's loader may read, and how long the Hugging Face Hub has to answer."""
+_HUB_SECONDS = 10.0
+"""That the Hugging Face Hub has to answer."""
 
 _SPACE = "\u2581"
 """As SentencePiece writes it."""
@@ -227,7 +227,7 @@ def load_tokenizer(name: str | os.PathLike[str], template_kwargs: Mapping[str, A
 def _fetch(name: str) -> str:
   """Its folder in the Hugging Face cache; transformers itself would try for a minute where there is no network."""
   try:
-    return snapshot_download(name, allow_patterns=_FILES, ignore_patterns=["*/*"], etag_timeout=_HUB_SECONDS)
+    return snapshot_download(name, allow_patterns=SMALL_FILES, ignore_patterns=["*/*"], etag_timeout=_HUB_SECONDS)
   except (OSError, HFValidationError) as error:
     reason = " ".join(str(error).split())[:160]
     raise InputError(

@@ -132,6 +132,8 @@ def _sections(study: Study, answers: Mapping[str, Answer]) -> list[str]:
 
 def _by_chance(study: Study) -> str:
   count = len(study.arms) - len({arm.ground.name for arm in study.arms})
+  if not count:
+    return ""
   return (
     f"Of {count} verdicts by 95 % intervals {0.05 * count:.1f} are expected to see a difference where there is none."
   )

@@ -18,7 +18,7 @@ from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 
 from amopo_jax.models.hf_weights import MappedWeights, RemoteWeights
-from amopo_jax.types import InputError
+from amopo_jax.types import SMALL_FILES, InputError
 
 AnyPath = Path | epath.Path
 """Of a disk, or of an object store."""
@@ -26,7 +26,6 @@ AnyPath = Path | epath.Path
 CONFIG, SINGLE, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 
 _HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
-SMALL_FILES = ["*.json", "*.jinja", "tokenizer*", "*.model", "merges.txt", "vocab.txt"]
 _DOWNLOAD_TIMEOUT_S = 10.0
 
 

@@ -2,7 +2,7 @@ import pytest
 
 from amopo_jax import join as module
 from amopo_jax.cli.joining import join_to_tell
-from amopo_jax.types import InputError
+from amopo_jax.types import InputError, RunFailure
 
 
 @pytest.mark.parametrize(
@@ -22,12 +22,13 @@ def test_a_mistake_is_told_where_there_are_others(monkeypatch, verb, arguments, 
   assert found == joined
 
 
-def test_others_that_cannot_be_met_are_let_be(monkeypatch):
+@pytest.mark.parametrize("error", [InputError("no cluster was found"), RunFailure("did not find together")])
+def test_others_that_cannot_be_met_are_let_be(monkeypatch, error):
   asked = []
 
   def join(*given, timeout):
     asked.append(given)
-    raise InputError("no cluster was found")
+    raise error
 
   monkeypatch.setattr(module, "join", join)
   join_to_tell("train", ["--processes=auto"], 2)
