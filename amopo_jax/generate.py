@@ -3,7 +3,7 @@
 import itertools
 import json
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -26,7 +26,8 @@ from amopo_jax.policy import PolicySource, find_policy
 from amopo_jax.remote import has_parent
 from amopo_jax.run_codec import to_dict
 from amopo_jax.run_spec import RunSpec, check_name
-from amopo_jax.types import InputError
+from amopo_jax.state import digests
+from amopo_jax.types import InputError, Params
 
 _LEAST_LENGTH = 64
 """Prompts are padded to this, or to the next 1.5 or 2 times a power of two of it: few shapes, few compilations."""
@@ -106,12 +107,14 @@ def generate(
   asked = zlib.crc32("\0".join(map(text_of, items[:: request.num_samples])).encode())
   told = {"model": source.path, "step": source.step, "size": size, "items": len(items), "texts": asked}
   told |= {key: getattr(spec.model, key) for key in ("param_dtype", "compute_dtype")}
+  params = _load(spec, source, mesh)
+  told |= {"weights": digests(params)}  # a model that is exported again keeps its path
   parts = Parts(path, told | {"tokenizer": tokenizer.fingerprint, **_plain(request)})
   done = processes.from_first(parts.open() if jax.process_index() == 0 else 0)
   if done:
     tell(f"{done} of {-(-len(items) // size)} batches are there already")
-  answer = _answerer(spec, source, request, tokenizer, mesh)
-  for number, batch in enumerate(_batches(items, size)):
+  answer = _answerer(spec, source, params, request, tokenizer, mesh)
+  for number, batch in enumerate(items[start : start + size] for start in range(0, len(items), size)):
     if number >= done:
       found = answer(tokenizer.encode([text_of(item) for item in batch]), [item.number for item in batch], size)
       lines = [_line(prompts, request, tokenizer, item, found, row) for row, item in enumerate(batch)]
@@ -160,11 +163,6 @@ def _items(prompts: Sequence[Prompt], contexts: Sequence[Context], num_samples: 
   return [_Item(number, *place) for number, place in enumerate(places)]
 
 
-def _batches(items: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:
-  for start in range(0, len(items), size):
-    yield items[start : start + size]
-
-
 def _asked(context: Context, request: Request) -> float | int | None:
   if not context.told:
     return None
@@ -182,14 +180,16 @@ def _prompt_text(
     raise InputError(f"{prompt.origin}: {error}") from None
 
 
+def _load(spec: RunSpec, source: PolicySource, mesh: Mesh) -> Params:
+  dtype = build.dtype("config.model.param_dtype", spec.model.param_dtype)
+  shardings = build.param_shardings(spec, abstract_params(source.config, dtype), mesh)
+  return load_policy(source, dtype=dtype, shardings=shardings)
+
+
 def _answerer(
-  spec: RunSpec, source: PolicySource, request: Request, tokenizer: Tokenizer, mesh: Mesh
+  spec: RunSpec, source: PolicySource, params: Params, request: Request, tokenizer: Tokenizer, mesh: Mesh
 ) -> Callable[[Sequence[TokenIds], Sequence[int], int], Generated]:
   """(prompts, their numbers, rows of a batch) -> responses, on the host."""
-  dtype = build.dtype("config.model.param_dtype", spec.model.param_dtype)
-  params = load_policy(
-    source, dtype=dtype, shardings=build.param_shardings(spec, abstract_params(source.config, dtype), mesh)
-  )
   generate_fn = make_generate_fn(
     source.config,
     max_new=request.max_new,

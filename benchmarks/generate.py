@@ -35,9 +35,11 @@ _COMMON = {
   "initializer_range": 0.2,  # far from uniform, so that no two tokens are equally likely
 }
 SHAPES: dict[str, dict[str, Any]] = {
+  "test": {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "vocab_size": 61, "heads": 4},
   "tiny": {"hidden_size": 64, "intermediate_size": 176, "num_hidden_layers": 2, "vocab_size": 512},
   "small": {"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 8, "vocab_size": 6400},
 }
+"""`test` is the size of the models whose tokens `tests/models/test_generate.py` compares."""
 
 
 def save_random(shape: str, folder: Path, seed: int = 0) -> Any:
@@ -47,7 +49,7 @@ def save_random(shape: str, folder: Path, seed: int = 0) -> Any:
 
   torch.manual_seed(seed)
   sizes = SHAPES[shape] | _COMMON
-  heads = sizes["hidden_size"] // 32
+  heads = sizes.pop("heads", sizes["hidden_size"] // 32)
   config = transformers.Qwen2Config(**sizes, num_attention_heads=heads, num_key_value_heads=heads // 2)
   model = transformers.Qwen2ForCausalLM(config).eval()
   model.save_pretrained(folder)

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 
@@ -74,7 +75,7 @@ def test_contexts_and_scores_can_be_chosen(made):
 
 def test_it_goes_on_after_an_interruption_and_repeats_nothing(made, spec, prompts, tmp_path, monkeypatch):
   whole = made("whole", num_samples=2, sampling=Sampling(1.0))
-  write, written = module.Parts.write, []
+  write, written, load = module.Parts.write, [], module.load_policy
 
   def counted(self, number, lines):
     written.append(number)
@@ -93,6 +94,12 @@ def test_it_goes_on_after_an_interruption_and_repeats_nothing(made, spec, prompt
   other = Request(str(prompts), max_new=NEW, batch_size=8, num_samples=2, sampling=Sampling(0.5))
   with pytest.raises(InputError, match=r"out\.partial: holds batches of another request"):
     generate(spec, other, str(tmp_path / "out"))
+  monkeypatch.setattr(
+    module, "load_policy", lambda *given, **named: jax.tree.map(lambda x: 2 * x, load(*given, **named))
+  )
+  with pytest.raises(InputError, match=r"out\.partial: holds batches of another request"):
+    generate(spec, other._replace(sampling=Sampling(1.0)), str(tmp_path / "out"))
+  monkeypatch.setattr(module, "load_policy", load)
   asked_otherwise = dataclasses.replace(spec, data=dataclasses.replace(spec.data, place="after"))
   with pytest.raises(InputError, match=r"out\.partial: holds batches of another request"):
     generate(asked_otherwise, other._replace(sampling=Sampling(1.0)), str(tmp_path / "out"))

@@ -1,10 +1,11 @@
 """The jobs of a study.
 
-All seeds begin with one base, which learned in one context, where a step shows the most different pairs, to answer like
-the responders of a world that no seed sees. A seed has a world of its own. Its arms begin at one start, made of the
-base by supervised fine-tuning in all contexts, on records that they never see. Every step of theirs takes the same
-number of pairs, in as many micro-batches as it sees contexts of a pair, and they take the same number of steps, unless
-their method says otherwise. Every policy answers in all contexts.
+A seed begins with a base of its own, which learned in one context, where a step shows the most different pairs, to
+answer like the responders of a world that nobody else sees: what a base makes of itself moves differences between
+methods as much as the records do. A seed has a world of its own. Its arms begin at one start, made of the base by
+supervised fine-tuning in all contexts, on records that they never see. Every step of theirs takes the same number of
+pairs, in as many micro-batches as it sees contexts of a pair, and they take the same number of steps, unless their
+method says otherwise. Every policy answers in all contexts.
 """
 
 import dataclasses
@@ -25,7 +26,7 @@ from amopo_jax.types import InputError
 
 START, _RATE = "start", "optim.learning_rate"
 _BASE_SEED = 20_000
-"""Of the base's world, far from those of the seeds."""
+"""Of the world of the first seed's base, far from those of the seeds."""
 
 
 def jobs_of(study: Study, start: RunSpec, run: RunSpec, size: Size, given: Given | None = None) -> list[Job]:
@@ -48,9 +49,10 @@ def jobs_of(study: Study, start: RunSpec, run: RunSpec, size: Size, given: Given
   by_name = origins | {arm.ground.name: arm.ground for arm in study.arms}
   places = _places(sorted(by_name.values(), key=lambda ground: ground != Ground()))
   maker = _Maker(study, start, run, size, places)
-  jobs = [_base_world(by_name[name], size) for name in dict.fromkeys(places[name] for name in origins)]
-  jobs += [maker.base(ground) for ground in origins.values()]
+  jobs = []
   for seed in range(study.first_seed, study.first_seed + size.seeds):
+    jobs += [_base_world(by_name[name], seed, size) for name in dict.fromkeys(places[name] for name in origins)]
+    jobs += [maker.base(ground, seed) for ground in origins.values()]
     jobs += [_world(by_name[name], seed, size) for name in dict.fromkeys(places.values())]
     policies = [maker.start(ground, seed) for ground in origins.values()]
     policies += [maker.arm(arm, seed) for arm in study.arms]
@@ -100,9 +102,9 @@ def _world(ground: Ground, seed: int, size: Size) -> Job:
   return Job(_world_name(ground.name, seed), make_world, json.loads(json.dumps(asked)))
 
 
-def _base_world(ground: Ground, size: Size) -> Job:
-  asked = _world(ground, _BASE_SEED, size).asked
-  return Job(_base_world_name(ground.name), make_world, {**asked, "train": 1})
+def _base_world(ground: Ground, seed: int, size: Size) -> Job:
+  asked = _world(ground, _BASE_SEED + seed, size).asked
+  return Job(_base_world_name(ground.name, seed), make_world, {**asked, "train": 1})
 
 
 class _Maker:
@@ -114,24 +116,24 @@ class _Maker:
     self._study, self._start, self._run, self._size, self._places = study, to_dict(start), to_dict(run), size, places
     self._judge = judge
 
-  def base(self, ground: Ground) -> Job:
+  def base(self, ground: Ground, seed: int) -> Job:
     """Supervised fine-tuning of random weights in one context.
 
     Its prompt is the same for both responses, so that a row teaches twice as many as one of the start's.
     """
-    changes = {"train.steps": self._size.base_steps, "seed": _BASE_SEED}
+    changes = {"train.steps": self._size.base_steps, "seed": _BASE_SEED + seed}
     changes |= {"data.rule": "derived", "objective.name": "sft_both"}
     changes |= {f"batch.{name}": self._start["batch"][name] // 2 for name in ("rows", "accumulation")}
-    spec, world = change(self._start, {**ground.changes, **changes}), _base_world_name(self._places[ground.name])
+    spec, world = change(self._start, {**ground.changes, **changes}), _base_world_name(self._places[ground.name], seed)
     contexts = _contexts(OVERALL, spec["data"]["contexts"])
     asked = {"run": spec, "contexts": contexts, "world": world, "records": "start", "start": "", "rival": ""}
-    return Job(_base_name(ground), make_policy, asked | {"ask": self._ask(_BASE_SEED) | {"draws": 1}}, (world,))
+    return Job(_base_name(ground, seed), make_policy, asked | {"ask": self._ask(seed) | {"draws": 1}}, (world,))
 
   def start(self, ground: Ground, seed: int) -> Job:
     """Supervised fine-tuning of the base in all contexts."""
     changes = {"train.steps": self._size.start_steps, "seed": seed}
     spec, world = change(self._start, {**ground.changes, **changes}), self._world(ground, seed)
-    base, contexts = _base_name(ground), spec["data"]["contexts"]
+    base, contexts = _base_name(ground, seed), spec["data"]["contexts"]
     asked = {"run": spec, "contexts": contexts, "world": world, "records": "start", "start": base, "rival": ""}
     return Job(_start_name(ground, seed), make_policy, asked | {"ask": self._ask(seed)}, (world, base))
 
@@ -146,7 +148,7 @@ class _Maker:
     method, ground = self._method(arm), arm.ground
     start, world = _start_name(ground.origin, seed), self._world(ground, seed)
     changes = {key: value for key, value in ground.changes.items() if key != "model.arch"} | dict(method.changes)
-    steps = {"train.steps": self._size.steps * method.work, "seed": 1000 + seed}
+    steps = {"train.steps": round(self._size.steps * method.work), "seed": 1000 + seed}
     if method.contexts == TOLD:
       changes["data.contexts"] = _contexts(TOLD, self._run["data"]["contexts"])
     spec = change(self._run, {**changes, **steps})
@@ -194,12 +196,12 @@ def _world_name(ground: str, seed: int) -> str:
   return f"worlds/{ground}-{seed}"
 
 
-def _base_name(ground: Ground) -> str:
-  return f"base/{ground.name}"
+def _base_name(ground: Ground, seed: int) -> str:
+  return f"base/{ground.name}-{seed}"
 
 
-def _base_world_name(ground: str) -> str:
-  return f"base/world-{ground}"
+def _base_world_name(ground: str, seed: int) -> str:
+  return f"base/world-{ground}-{seed}"
 
 
 def _start_name(ground: Ground, seed: int) -> str:

@@ -31,25 +31,26 @@ class Method(NamedTuple):
   label: str
   changes: Mapping[str, Any] = MappingProxyType({})
   contexts: str = OVERALL
-  work: int = 1
+  work: float = 1
   soup: tuple[str, ...] = ()
 
 
-def _loss(label: str, name: str, contexts: str = OVERALL, work: int = 1, **keys: Any) -> Method:
+def _loss(label: str, name: str, contexts: str = OVERALL, work: float = 1, **keys: Any) -> Method:
   """An objective by name, without what belongs to AMoPO; a key that is None is left as the config has it."""
   plain = {"alpha": "gaussian", "ties": "keep", "sft_weight": 0.0, "target_margin": 0.0}
   changes = {f"objective.{key}": value for key, value in (plain | {"name": name} | keys).items() if value is not None}
   return Method(label, MappingProxyType(changes), contexts, work)
 
 
-def _weighted(label: str, alpha: str, contexts: str = ALL, work: int = 1, **keys: Any) -> Method:
+def _weighted(label: str, alpha: str, contexts: str = ALL, work: float = 1, **keys: Any) -> Method:
   """AMoPO as the config has it, with other weights over contexts."""
   return Method(
     label, MappingProxyType({f"objective.{key}": v for key, v in {"alpha": alpha, **keys}.items()}), contexts, work
   )
 
 
-_CONTEXTS = 1 + len(DIMENSIONS)
+_EQUAL = 3.6
+"""Pairs in one context that are as many sequences as AMoPO lays out of one in four, as what it masks is left out."""
 
 SINGLES = {f"only_{name}": _weighted(f"AMoPO on {name} alone", "uniform", name) for name in DIMENSIONS}
 
@@ -63,7 +64,7 @@ def _at_rate(method: Method, rate: float) -> Method:
 
 
 _RATES = {
-  **dict.fromkeys(("released", "simpo", "simpo_equal", "dpo", "r_dpo", "raco"), 3e-5),
+  **dict.fromkeys(("released", "simpo", "simpo_equal", "simpo_contexts", "dpo", "r_dpo", "raco"), 3e-5),
   **dict.fromkeys(("lambda_dpo", "modpo"), 1e-4),
   **dict.fromkeys(("ipo", "slic", "controllable"), 3e-4),
 }
@@ -84,19 +85,23 @@ _UNTUNED: Mapping[str, Method] = MappingProxyType(
     **SINGLES,
     "soup": Method("soup of those alone", contexts=ALL, soup=tuple(SINGLES)),
     "simpo": _loss("SimPO", "simpo", target_margin=None),
-    "simpo_equal": _loss("SimPO, compute of AMoPO", "simpo", work=_CONTEXTS, target_margin=None),
-    "one_context": _weighted("AMoPO in one context", "uniform", OVERALL),
-    "one_context_equal": _weighted("AMoPO in one context, compute of AMoPO", "uniform", OVERALL, _CONTEXTS),
-    "drawn": Method("AMoPO, one context drawn per pair", MappingProxyType(_DRAWN), ALL),
-    "drawn_equal": Method(
-      "AMoPO, one context drawn per pair, compute of AMoPO", MappingProxyType(_DRAWN), ALL, _CONTEXTS
+    "simpo_equal": _loss("SimPO, compute of AMoPO", "simpo", work=_EQUAL, target_margin=None),
+    "simpo_contexts": _loss("SimPO in the same contexts", "simpo", ALL, target_margin=None),
+    "one_context": _weighted("SimPO with a supervised term (AMoPO in one context)", "uniform", OVERALL),
+    "one_context_equal": _weighted("SimPO with a supervised term, compute of AMoPO", "uniform", OVERALL, _EQUAL),
+    "one_context_wide": Method(
+      "SimPO with a supervised term, compute of AMoPO in pairs per step",
+      MappingProxyType({"objective.alpha": "uniform", "batch.group_rows": 33, "batch.max_pairs": round(24 * _EQUAL)}),
     ),
+    "drawn": Method("AMoPO, one context drawn per pair", MappingProxyType(_DRAWN), ALL),
+    "drawn_equal": Method("AMoPO, one context drawn per pair, compute of AMoPO", MappingProxyType(_DRAWN), ALL, _EQUAL),
     "dpo": _loss("DPO", "dpo", beta=0.1),
     "ipo": _loss("IPO", "ipo", beta=0.5),
     "kto": _loss("KTO, z of the pair", "kto", beta=0.1),
     "r_dpo": _loss("R-DPO", "r_dpo", beta=0.1, length_weight=0.02),
     "orpo": _loss("ORPO", "orpo", ratio_weight=0.5),
     "cpo": _loss("CPO", "cpo", beta=0.1, sft_weight=1.0),
+    "cpo_equal": _loss("CPO, compute of AMoPO", "cpo", work=_EQUAL, beta=0.1, sft_weight=1.0),
     "slic": _loss("SLiC-HF", "slic", beta=1.0, target_margin=1.0, sft_weight=0.2),
     "rrhf": _loss("RRHF", "rrhf", sft_weight=1.0),
     "lambda_dpo": _loss("λ-weighted DPO", "lambda_dpo", PLAIN, beta=0.1, alpha="simplex", ties="follow_dimension"),
@@ -118,6 +123,7 @@ _UNTUNED: Mapping[str, Method] = MappingProxyType(
       TOLD,
     ),
     "more_sft": _loss("more SFT", "sft"),
+    "more_sft_equal": _loss("more SFT, compute of AMoPO", "sft", work=2 * _EQUAL),  # of chosen responses alone
   }
 )
 
@@ -149,8 +155,8 @@ def _tried(name: str, rate: float) -> Method:
   return _at_rate(method, rate)._replace(label=f"{method.label}, rate {rate:g}")
 
 
-_FASTER = ("amopo", "one_context", "drawn", "kto", "orpo", "cpo", "rrhf")
-"""Methods that were best at 1e-3; so are the two of supervised fine-tuning, which were not tried beyond it."""
+_FASTER = ("amopo", "one_context", "drawn", "kto", "orpo", "cpo", "rrhf", "scored_sft", "more_sft")
+"""Methods that were best at 1e-3."""
 
 _SLOWER = ("released", "simpo", "dpo", "r_dpo", "raco")
 """Methods that are best at 3e-5."""

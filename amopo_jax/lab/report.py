@@ -89,12 +89,11 @@ def _of_worlds(size: Size, worlds: Mapping[str, Answer]) -> str:
   shown = lambda of: "; ".join(f"{where(ground)}{listed(world[of])}" for ground, world in worlds.items())
   return (
     f"{size.seeds} seeds, each with a world of its own, a start of {size.start_steps} steps of supervised fine-tuning "
-    f"on {size.start_records} records (good and bad responses alike; all starts are made of a base, which learned on "
+    f"on {size.start_records} records (good and bad responses alike; it is made of a base of its own, which learned on "
     f"as many others in one context for {size.base_steps} steps) and arms of {size.steps} steps on {size.train} "
     f"others; {size.heldout} held-out questions, {size.draws} draws for each. True scores run from 0 to 4. By chance: "
     f"{shown('chance')}. Of the responses that the start imitates: {shown('demonstrated')}. At the optimum: "
-    f"{shown('optimum')}. The base is the same for all seeds, and no interval says what another would "
-    "change."
+    f"{shown('optimum')}."
   )
 
 
@@ -117,7 +116,8 @@ def _sections(study: Study, answers: Mapping[str, Answer]) -> list[str]:
     f"{_markdown(tables.first_rows(study, answers, GREEDY))}",
     f"## Pairs, responses, compute\n\n{_markdown(tables.cost_rows(study, answers))}\n\nAccuracy is that of held-out "
     "pairs by mean log-probability per token, over all contexts, each by the pairs that its dimension orders as the "
-    "annotator did. Sequences are prompts with a response; "
+    "annotator did; prompts of dimensions tell the score of the chosen response (those of score-conditioned SFT all of "
+    "them), so it is the accuracy of telling which response has that score. Sequences are prompts with a response; "
     "hypervolume is the share of the scores' cube that the sampled scores, a point per context and score asked for, "
     "dominate together. A "
     "reference costs its methods one more pass over their pairs, without gradients, before the first step; the soup "
@@ -146,7 +146,7 @@ def _keys(study: Study) -> str:
     method = study.methods[name]
     told = " ".join(f"{key}={value}" for key, value in method.changes.items())
     trained = f"average of {', '.join(method.soup)}" if method.soup else f"contexts={method.contexts} {told}"
-    lines.append(f"- {method.label}: `{trained}`" + (f", {method.work} times the steps" if method.work > 1 else ""))
+    lines.append(f"- {method.label}: `{trained}`" + (f", {method.work:g} times the steps" if method.work > 1 else ""))
   return "\n".join(lines)
 
 

@@ -1,7 +1,7 @@
 """The jobs of a study, each in a folder of its own two levels below the study's (`pool.Job`).
 
-base/world-NAME files/, start/    a world that no seed sees again: the records of a base
-base/NAME       run/              what all starts begin with
+base/world-NAME-N files/, start/    a world that nobody else sees: the records of a seed's base
+base/NAME-N     run/              what its starts begin with
 worlds/NAME-N   files/, start/    the world of a seed, and the records of its start
 seedN/NAME      run/, model/, path.txt          the policy: a workdir, a soup, or where the given model is
                 greedy.jsonl, sampled.jsonl     its responses

@@ -40,7 +40,6 @@ def prefill(
   tokens: Int[Array, "B P"],
   padding: Int[Array, " B"],
   *,
-  room: int,
   compute_dtype: Any,
   attention_chunk: int,
   attend: Attention = attention,
@@ -53,14 +52,13 @@ def prefill(
     config: the decoder.
     tokens: prompts, padded in front with any token.
     padding: how many tokens of each row are padding; less than P.
-    room: slots for tokens to come.
     compute_dtype: of the residual stream and of all matrix products, and of the cache.
     attention_chunk: queries that the reference attention takes at a time.
     attend: the attention, of `attention.choose_attention`; the default runs anywhere.
     constrain: as of `transformer.hidden_states`.
 
   Returns:
-    What the output head reads for the first new token, and the cache.
+    What the output head reads for the first new token, and the cache, which is full: `grow` makes room.
   """
   model = bind(params, config)
   length = tokens.shape[1]
@@ -83,9 +81,14 @@ def prefill(
 
   x = constrain(model.embed(tokens).astype(compute_dtype), "embedded")
   x, (keys, values) = jax.lax.scan(layer, constrain(x, "residual"), stacked)
-  grow = lambda kept: jnp.pad(kept, ((0, 0), (0, 0), (0, room), (0, 0), (0, 0)))
-  cache = Cache(jnp.moveaxis(grow(keys), 2, 4), jnp.moveaxis(grow(values), 2, 3))
-  return model.final_norm(x[:, -1]), cache
+  return model.final_norm(x[:, -1]), Cache(jnp.moveaxis(keys, 2, 4), jnp.moveaxis(values, 2, 3))
+
+
+def grow(cache: Cache, room: int) -> Cache:
+  """The cache with this many empty slots more."""
+  more, none = (0, room), (0, 0)
+  keys = jnp.pad(cache.keys, (none, none, none, none, more))
+  return Cache(keys, jnp.pad(cache.values, (none, none, none, more, none)))
 
 
 def decode(

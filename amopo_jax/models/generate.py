@@ -1,7 +1,7 @@
 """Whole responses from a policy: the prompt, then token after token until every sequence has ended."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -10,11 +10,14 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from amopo_jax.models.attention import Attention, attention
 from amopo_jax.models.config import ModelConfig
-from amopo_jax.models.decode import Cache, decode, prefill
+from amopo_jax.models.decode import Cache, decode, grow, prefill
 from amopo_jax.models.layout import Constrain, identity
 from amopo_jax.models.sampling import Sampling, choose
 from amopo_jax.models.transformer import output_embedding
 from amopo_jax.types import Params
+
+_LEAST_ROOM = 32
+"""New tokens that a cache has room for at first, at least. It doubles when it is full: each token reads every slot."""
 
 
 class Generated(NamedTuple):
@@ -76,9 +79,7 @@ def make_generate_fn(
 
   def generate(params: Params, tokens: Array, padding: Array, keys: Array) -> Generated:
     rows, length = tokens.shape
-    hidden, cache = prefill(
-      params, config, tokens, padding, room=max_new, attention_chunk=attention_chunk, attend=attend, **read
-    )
+    hidden, cache = prefill(params, config, tokens, padding, attention_chunk=attention_chunk, attend=attend, **read)
     empty = jnp.zeros(rows, jnp.int32)
     out = Generated(jnp.zeros((rows, max_new), jnp.int32), empty, empty > 0, jnp.zeros(rows, jnp.float32))
     choose_next = partial(_choose_next, config, ends, sampling, params, keys)
@@ -88,11 +89,23 @@ def make_generate_fn(
       hidden, cache = decode(params, config, last, length + state.step - 1, padding, state.cache, **read)
       return choose_next(state._replace(hidden=hidden, cache=cache))
 
-    is_open = lambda state: (state.step < max_new) & ~jnp.all(state.out.has_ended)
+    def fill(state: _State, room: int) -> _State:
+      state = state._replace(cache=grow(state.cache, length + room - state.cache.keys.shape[-1]))
+      is_open = lambda state: (state.step < room) & ~jnp.all(state.out.has_ended)
+      return jax.lax.while_loop(is_open, one_more, state)
+
     first = choose_next(_State(jnp.zeros((), jnp.int32), hidden, cache, out))
-    return jax.lax.while_loop(is_open, one_more, first).out
+    return reduce(fill, _rooms(max_new), first).out
 
   return generate
+
+
+def _rooms(max_new: int) -> list[int]:
+  """Tokens that the cache has room for, one time after the other: the last is `max_new`."""
+  rooms = [max_new]
+  while rooms[0] >= 2 * _LEAST_ROOM:
+    rooms.insert(0, -(-rooms[0] // 2))
+  return rooms
 
 
 def _choose_next(

@@ -59,26 +59,28 @@ def test_arms_of_a_seed_share_start_and_order_and_seeds_differ():
   assert by_name["seed0/start"].asked["run"]["seed"] != by_name["seed1/start"].asked["run"]["seed"]
 
 
-def test_all_starts_are_made_of_one_base_of_one_context_and_a_world_of_its_own():
+def test_the_start_of_a_seed_is_made_of_its_base_of_one_context_and_a_world_of_its_own():
   by_name = {job.name: job for job in jobs("baselines")}
-  base, starts = by_name["base/default"], [by_name[f"seed{seed}/start"] for seed in range(2)]
-  assert list(base.asked["contexts"]) == ["overall"]
-  assert (base.asked["start"], base.asked["world"]) == ("", "base/world-default")
-  assert {start.asked["start"] for start in starts} == {"base/default"}
-  assert all("base/default" in start.needs for start in starts)
+  for seed in range(2):
+    base, start = by_name[f"base/default-{seed}"], by_name[f"seed{seed}/start"]
+    assert list(base.asked["contexts"]) == ["overall"]
+    assert (base.asked["start"], base.asked["world"]) == ("", f"base/world-default-{seed}")
+    assert start.asked["start"] == base.name
+    assert base.name in start.needs
+  assert by_name["base/default-0"].asked["run"]["seed"] != by_name["base/default-1"].asked["run"]["seed"]
   seeds = [job.asked["seed"] for name, job in by_name.items() if "world" in name.split("/")[1] or "worlds" in name]
-  assert len(set(seeds)) == len(seeds) == 3
+  assert len(set(seeds)) == len(seeds) == 4
 
 
-def test_equal_compute_is_steps_times_contexts():
-  by_name = {job.name: job.asked for job in jobs("baselines") if "contexts" in job.asked}
-  work = lambda name: by_name[name]["run"]["train"]["steps"] * len(by_name[name]["contexts"])
-  assert work("seed0/simpo_equal") == work("seed0/amopo") == 4 * work("seed0/simpo")
-  assert by_name["seed0/drawn_equal"]["run"]["train"]["steps"] == 4 * by_name["seed0/drawn"]["run"]["train"]["steps"]
+def test_equal_compute_is_more_steps():
+  steps = {job.name: job.asked["run"]["train"]["steps"] for job in jobs("baselines") if "contexts" in job.asked}
+  assert steps["seed0/amopo"] == steps["seed0/simpo"] == 100
+  assert steps["seed0/simpo_equal"] == steps["seed0/drawn_equal"] == 360
+  assert steps["seed0/more_sft_equal"] == 720
 
 
 def test_a_step_has_a_micro_batch_for_each_context():
-  own = [job for job in jobs("baselines") if job.name.startswith("seed") and not job.name.endswith("/start")]
+  own = [job for job in jobs("baselines") if job.name.startswith("seed") and not job.name.endswith(("/start", "_wide"))]
   arms = [job.asked for job in own if "contexts" in job.asked]
   assert {arm["run"]["batch"]["max_pairs"] for arm in arms} == {24}
   in_step = lambda arm: arm["run"]["data"]["contexts_per_pair"] or len(arm["contexts"])
@@ -87,22 +89,23 @@ def test_a_step_has_a_micro_batch_for_each_context():
 
 
 @pytest.mark.parametrize(("study", "ways"), [("baselines", 8), ("dialogue", 1)])
-def test_every_step_has_24_pairs(tmp_path, study, ways):
+def test_every_step_has_24_pairs_or_as_many_more_as_its_method_says(tmp_path, study, ways):
   world = STUDIES[study].arms[0].ground.world
-  write_world(tmp_path, seed=0, num_train=120, num_heldout=1, spec=world)
+  write_world(tmp_path, seed=0, num_train=400, num_heldout=1, spec=world)
   seen = set()
-  for asked in [job.asked for job in jobs(study) if job.asked.get("records") == "files"]:
+  for name, asked in [(job.name, job.asked) for job in jobs(study) if job.asked.get("records") == "files"]:
     run = json.loads(json.dumps(asked["run"]))
     run["data"] |= {"contexts": asked["contexts"], "tokenizer": f"{tmp_path}/tokenizer", "heldout": {}}
     run["data"]["train"] = {"world": {"path": f"{tmp_path}/train.jsonl", "format": "native", "weight": 1.0}}
     run["model"] |= {"path": "", "arch": bundled_spec("lab_sft").model.arch}
     spec = from_dict(run)
     layout = dataclasses.replace(layout_used(spec.objective), contexts=spec.data.contexts_per_pair)
-    if (shown := (layout, spec.data.rule, *asked["contexts"])) not in seen:
+    if (shown := (layout, spec.data.rule, spec.batch.max_pairs, *asked["contexts"])) not in seen:
       seen.add(shown)
       data = build_data.build_data(spec, find_policy("", dict(spec.model.arch)), layout=layout)
       stream = train_stream(spec, data, range(build_data.num_streams(spec.batch)), num_workers=0)
-      assert [count_pairs(groups) for groups in itertools.islice(stream, 4)] == [24] * 4, shown
+      most = METHODS.get(name.split("/")[1], METHODS["amopo"]).changes.get("batch.max_pairs", 24)
+      assert [count_pairs(groups) for groups in itertools.islice(stream, 4)] == [most] * 4, shown
   assert len(seen) > ways
 
 
@@ -140,7 +143,10 @@ def test_a_ground_changes_start_and_arms_and_a_seed_writes_a_shared_world_once()
 @pytest.mark.parametrize("name", ["ties", "noise"])
 def test_worlds_that_differ_in_their_scores_alone_have_base_and_start_in_common(name):
   names = [job.name for job in jobs(name)]
-  assert [job for job in names if job.startswith("base/") and "world" not in job] == ["base/default"]
+  assert [job for job in names if job.startswith("base/") and "world" not in job] == [
+    "base/default-0",
+    "base/default-1",
+  ]
   assert [job for job in names if "/start" in job] == ["seed0/start", "seed1/start"]
   trained = {job.asked["world"] for job in jobs(name) if job.name.startswith("seed0/amopo@noise")}
   assert trained == ({f"worlds/noise-0.{n}-0" for n in (1, 2, 3)} if name == "noise" else set())
@@ -151,7 +157,7 @@ def test_what_another_study_did_on_the_default_ground_is_the_same_job(name):
   default = {job.name: job for job in jobs("baselines")}
   shared = [job for job in jobs(name) if job.name in default]
   assert all(default[job.name] == job for job in shared)
-  assert {"base/default", "seed0/start"} <= {job.name for job in shared}
+  assert {"base/default-0", "seed0/start"} <= {job.name for job in shared}
 
 
 def test_other_scores_are_asked_for_by_jobs_of_their_own():

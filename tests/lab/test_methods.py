@@ -1,8 +1,13 @@
+import json
+
+import numpy as np
 import pytest
 
+from amopo_jax.build_objective import layout_used
 from amopo_jax.cli.configs import bundled_spec
 from amopo_jax.lab.graders import DIMENSIONS
 from amopo_jax.lab.methods import ALL, DIALOGUE, EACH, MARGINS, METHODS, OVERALL, PLAIN, RATES, TIES, TOLD, WEIGHTS
+from amopo_jax.lab.write import write_world
 from amopo_jax.objective.alpha import ALPHAS, WHOLE_BATCH
 
 RATE = "optim.learning_rate"
@@ -27,16 +32,36 @@ def test_a_soup_is_of_methods_that_are_there():
 def test_a_method_takes_the_rate_of_the_config_or_one_that_was_tried_of_it():
   ours = bundled_spec("lab").optim.learning_rate
   for name, method in METHODS.items():
-    of = name.removesuffix("_equal")  # the control of compute has the rate of the method itself
+    of = name.removesuffix("_equal").removesuffix("_wide")  # controls of compute have the rate of the method itself
     tried = {key.rsplit("_", 1)[1] for key in RATES if key.rsplit("_", 1)[0] == of}
     assert not tried or f"{method.changes.get(RATE, ours):g}" in tried
 
 
-@pytest.mark.parametrize("name", ["simpo", "one_context", "drawn"])
+@pytest.mark.parametrize("name", ["simpo", "one_context", "drawn", "cpo", "more_sft"])
 def test_a_control_of_compute_is_the_method_with_more_steps(name):
   method, control = METHODS[name], METHODS[f"{name}_equal"]
   assert control._replace(label=method.label, work=1) == method
-  assert control.work == 1 + len(DIMENSIONS)
+  sequences = 1 if name == "more_sft" else 2  # of a pair
+  assert control.work * sequences / 2 == 3.6
+
+
+def test_amopo_lays_out_as_many_sequences_of_a_pair_as_3_6_contexts_have(tmp_path):
+  write_world(tmp_path, seed=0, num_train=3000, num_heldout=1)
+  agree = []
+  for line in (tmp_path / "train.jsonl").read_text().splitlines():
+    record = json.loads(line)
+    chosen, rejected = (record["responses"][i]["scores"] for i in (record["chosen"], 1 - record["chosen"]))
+    agree.append([chosen[name] > rejected[name] for name in DIMENSIONS])
+  layout, of_each = layout_used(bundled_spec("lab").objective), 1 + len(DIMENSIONS)
+  assert (layout.chosen, layout.rejected) == ("all", "agreeing")
+  assert of_each + 1 + np.mean(agree) * len(DIMENSIONS) == pytest.approx(2 * 3.6, abs=0.1)
+
+
+def test_more_pairs_per_step_are_as_many_sequences_as_more_steps():
+  wide, longer = METHODS["one_context_wide"], METHODS["one_context_equal"]
+  ours = bundled_spec("lab").batch
+  assert wide.work * wide.changes["batch.max_pairs"] == pytest.approx(longer.work * ours.max_pairs, rel=0.01)
+  assert wide.changes["batch.group_rows"] / ours.group_rows == pytest.approx(longer.work, rel=0.03)
 
 
 def test_the_tried_differ_from_the_method_in_their_rate_alone():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from amopo_jax.models.config import ModelConfig
-from amopo_jax.models.decode import decode, prefill
+from amopo_jax.models.decode import decode, grow, prefill
 from amopo_jax.models.transformer import hidden_states, init_params
 from amopo_jax.types import NO_SLOT, PackedRows
 
@@ -50,10 +50,10 @@ def test_each_new_token_sees_what_it_would_in_the_whole_sequence(config):
     config,
     jnp.asarray(prompts, jnp.int32),
     jnp.asarray(padding),
-    room=ROOM,
     compute_dtype=jnp.float32,
     attention_chunk=4,
   )
+  cache = grow(cache, ROOM)
   step = jax.jit(
     lambda tokens, slot, cache: decode(
       params, config, tokens, slot, jnp.asarray(padding), cache, compute_dtype=jnp.float32

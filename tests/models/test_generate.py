@@ -9,7 +9,7 @@ import pytest
 
 from amopo_jax.models.attention.fused import fused_attention
 from amopo_jax.models.attention.xla_blocks import xla_blocks
-from amopo_jax.models.generate import make_generate_fn
+from amopo_jax.models.generate import _rooms, make_generate_fn
 from amopo_jax.models.hf_import import load_config, load_params
 from amopo_jax.models.sampling import GREEDY, Sampling
 from tests.models.test_hf_parity import CASES, make_torch
@@ -60,8 +60,9 @@ def oracle(model, prompt, ends=(END,), new=NEW):
   return tokens[len(prompt) :], logp
 
 
-@pytest.mark.parametrize("extra", [0, 5])
-def test_greedy_tokens_are_those_of_transformers(saved, extra):
+@pytest.mark.parametrize(("extra", "least_room"), [(0, NEW), (5, 3)])
+def test_greedy_tokens_are_those_of_transformers(saved, extra, least_room, monkeypatch):
+  monkeypatch.setattr("amopo_jax.models.generate._LEAST_ROOM", least_room)
   model, directory = saved
   config, _ = load_config(directory)
   params = load_params(directory, config, dtype=np.float32)
@@ -72,6 +73,13 @@ def test_greedy_tokens_are_those_of_transformers(saved, extra):
     assert np.asarray(found.tokens[row, :length]).tolist() == expected
     assert bool(found.has_ended[row]) == (expected[-1] == END)
     assert float(found.sum_logp[row]) == pytest.approx(logp, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+  ("max_new", "rooms"), [(1, [1]), (63, [63]), (64, [32, 64]), (130, [33, 65, 130]), (256, [32, 64, 128, 256])]
+)
+def test_the_cache_doubles_up_to_the_longest_response(max_new, rooms):
+  assert _rooms(max_new) == rooms
 
 
 @pytest.fixture(scope="module")
