@@ -18,5 +18,5 @@ def get_config() -> ConfigDict:
   for name in DIMENSIONS:
     config.data.contexts[name] = base.context(name, "focus on {dimension} score {score} .", low=0, high=4)
   config.data.rule = "both_ways"  # good responses and bad ones, each under its own scores
-  config.train.update(steps=1000, log_every=1, save_every=200, keep=1, tensorboard=False)
+  config.train.update(steps=1000, log_every=1, save_every=50, keep=1, tensorboard=False)
   return config

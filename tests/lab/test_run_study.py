@@ -1,5 +1,11 @@
 """A study from its jobs to its page, with jobs that only count how often they were called."""
 
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -74,3 +80,42 @@ def test_what_failed_is_on_the_page_and_an_error_and_the_same_call_does_that_alo
 def test_where_nothing_comes_to_an_end_the_reason_is_the_error(run):
   with pytest.raises(RunFailure, match="no job came to an end; ValueError: no luck"):
     run([Job("worlds/default-0", world, {}), Job("seed0/start", fail, {}, ("worlds/default-0",))])
+
+
+SMALL = ("--seeds=1", "--train=400", "--heldout=8", "--base_steps=2", "--start_steps=2", "--max_new=8", "--draws=1")
+
+
+def start_study(out):
+  command = [
+    sys.executable,
+    "-m",
+    "amopo_jax",
+    "lab",
+    "baselines",
+    f"--out={out}",
+    "--arms=simpo",
+    "--steps=300",
+    *SMALL,
+  ]
+  env = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}  # one device
+  return subprocess.Popen(command, env=env, start_new_session=True, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.slow
+def test_a_study_whose_processes_are_killed_goes_on_in_the_middle_of_a_run(tmp_path):
+  arm, killed = tmp_path / "seed0" / "simpo", start_study(tmp_path)
+  while not (arm / "run" / "checkpoints" / "50" / "_CHECKPOINT_METADATA").exists():
+    assert killed.poll() is None, killed.communicate()[0]
+    time.sleep(0.02)
+  os.killpg(killed.pid, signal.SIGKILL)
+  killed.wait()
+  results = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("result.json")}
+  assert len(results) == 4  # two worlds, base, start
+  again = start_study(tmp_path)
+  said = again.communicate(timeout=600)[0]
+  assert again.returncode == 0, said
+  assert "4 of 5 jobs are done already" in said
+  assert "resumed at step" in (arm / "log.txt").read_text()
+  assert {path: path.stat().st_mtime_ns for path in results} == results
+  steps = [json.loads(line)["step"] for line in (arm / "run" / "metrics.jsonl").read_text().splitlines()]
+  assert steps == sorted(set(steps))
