@@ -18,7 +18,7 @@ from amopo_jax.data.prompts import Prompt, read_prompts
 from amopo_jax.data.tokenizer import TokenIds, Tokenizer
 from amopo_jax.load import load_policy
 from amopo_jax.mesh import ROW_AXES, jit_for, make_constrain, replicated, row_shards
-from amopo_jax.models.generate import Generated, make_generate_fn
+from amopo_jax.models.generate import Generated, make_generate_fn, padded_length
 from amopo_jax.models.sampling import Sampling
 from amopo_jax.models.transformer import abstract_params
 from amopo_jax.parts import Parts
@@ -27,10 +27,7 @@ from amopo_jax.remote import has_parent
 from amopo_jax.run_codec import to_dict
 from amopo_jax.run_spec import RunSpec, check_name
 from amopo_jax.state import digests
-from amopo_jax.types import InputError, Params
-
-_LEAST_LENGTH = 64
-"""Prompts are padded to this, or to the next 1.5 or 2 times a power of two of it: few shapes, few compilations."""
+from amopo_jax.types import InputError, Params, RunFailure
 
 
 class Request(NamedTuple):
@@ -92,8 +89,8 @@ def generate(
     RunFailure: the files cannot be written.
   """
   processes.agree("config", to_dict(spec))
-  path = epath.Path(out)
-  _check(request, path)
+  path, is_first = epath.Path(out), jax.process_index() == 0
+  _check(request, processes.from_first(path.exists() if is_first else None), path)
   mesh = build.build_mesh(spec)
   if mesh.shape["context"] > 1:
     raise InputError("config.mesh.context: one new token at a time cannot be split; set it to 1")
@@ -110,34 +107,35 @@ def generate(
   params = _load(spec, source, mesh)
   told |= {"weights": digests(params)}  # a model that is exported again keeps its path
   parts = Parts(path, told | {"tokenizer": tokenizer.fingerprint, **_plain(request)})
-  done = processes.from_first(parts.open() if jax.process_index() == 0 else 0)
-  if done:
-    tell(f"{done} of {-(-len(items) // size)} batches are there already")
   answer = _answerer(spec, source, params, request, tokenizer, mesh)
-  for number, batch in enumerate(items[start : start + size] for start in range(0, len(items), size)):
-    if number >= done:
+  batches = [items[start : start + size] for start in range(0, len(items), size)]
+  with parts.held():
+    done = processes.from_first(parts.open() if is_first else 0)
+    if done:
+      tell(f"{done} of {len(batches)} batches are there already")
+    for number, batch in enumerate(batches[done:], start=done):
       found = answer(tokenizer.encode([text_of(item) for item in batch]), [item.number for item in batch], size)
       lines = [_line(prompts, request, tokenizer, item, found, row) for row, item in enumerate(batch)]
-      if jax.process_index() == 0:
+      if is_first:
         parts.write(number, lines)
       tell(f"{min((number + 1) * size, len(items))} of {len(items)} responses")
-  if jax.process_index() == 0:
-    parts.finish()
+    if is_first:
+      parts.finish(len(batches))
   processes.meet()
   return len(items)
 
 
-def _check(request: Request, path: epath.Path) -> None:
+def _check(request: Request, is_there: bool, path: epath.Path) -> None:
   if not has_parent(path):
     raise InputError(f"{path}: the folder {path.parent} does not exist; make it, or choose another --out")
-  if path.exists():
+  if is_there:
     raise InputError(f"{path}: exists; delete it, or choose another --out")
   for name in ("num_samples", "max_new", "batch_size"):
     if getattr(request, name) < 1:
       raise InputError(f"--{name}: {getattr(request, name)} is not at least 1")
   how = request.sampling
-  if not 0 <= how.temperature < float("inf"):
-    raise InputError(f"--temperature: {how.temperature:g} is not a number from 0")
+  if not (how.temperature == 0 or 1e-6 <= how.temperature < float("inf")):
+    raise InputError(f"--temperature: {how.temperature:g} is neither 0 nor a number from 1e-6")
   if how.top_k < 0:
     raise InputError(f"--top_k: {how.top_k} is negative; 0 takes all tokens")
   if not 0 < how.top_p <= 1:
@@ -205,22 +203,18 @@ def _answerer(
   key_of = jax.jit(jax.vmap(partial(jax.random.fold_in, jax.random.key(request.seed))), out_shardings=rows)
 
   def answer(prompts: Sequence[TokenIds], numbers: Sequence[int], size: int) -> Generated:
-    length = _padded_length(max(map(len, prompts)))
+    length = padded_length(max(map(len, prompts)))
     tokens, padding = np.zeros((size, length), np.int32), np.full(size, length - 1, np.int32)
     for row, prompt in zip(range(size), itertools.cycle(prompts), strict=False):  # fillers end when their originals do
       tokens[row, length - len(prompt) :], padding[row] = prompt, length - len(prompt)
     of_row = np.resize(np.asarray(numbers, np.int32), size)
     put = lambda x: jax.make_array_from_callback(x.shape, rows, lambda index: x[index])
-    return jax.tree.map(np.asarray, run(params, put(tokens), put(padding), key_of(put(of_row))))
+    found = jax.tree.map(np.asarray, run(params, put(tokens), put(padding), key_of(put(of_row))))
+    if not np.isfinite(found.sum_logp).all():
+      raise RunFailure(f"{source.path}: its log-probabilities are not finite; look at the run that made it")
+    return found
 
   return answer
-
-
-def _padded_length(longest: int) -> int:
-  length = _LEAST_LENGTH
-  while length < longest:
-    length = length * 3 // 2 if length & (length - 1) == 0 else length * 4 // 3
-  return length
 
 
 def _line(

@@ -27,7 +27,7 @@ from amopo_jax.lora import Base
 from amopo_jax.prepare import Run, identify
 from amopo_jax.state import digests
 from amopo_jax.stopping import StoppedError, StopRequest
-from amopo_jax.types import Params
+from amopo_jax.types import Params, RunFailure
 
 Table = Float32[np.ndarray, "N K P"]
 """Sums of log-probabilities, nats, by the number of the pair among all pairs of the run, held-out ones too."""
@@ -56,6 +56,7 @@ def reference_of(
 
   Raises:
     StoppedError: there was one while they were computed; nothing is kept.
+    RunFailure: some are not finite.
   """
   if not needs_reference(run.spec.objective):
     return None
@@ -130,7 +131,7 @@ def _compute(
     if feed.is_stopped:
       raise StoppedError
   if not np.isfinite(table).all():
-    raise FloatingPointError(f"reference: {int((~np.isfinite(table)).sum())} log-probabilities are not finite")
+    raise RunFailure(f"reference: {int((~np.isfinite(table)).sum())} log-probabilities are not finite")
   return table
 
 

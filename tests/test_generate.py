@@ -137,7 +137,7 @@ def test_it_stops_where_the_model_s_config_says_too(spec, trained, prompts, tmp_
   "changes, message",
   [
     ({"max_new": 0}, "--max_new: 0 is not at least 1"),
-    ({"sampling": Sampling(-1.0)}, "--temperature: -1 is not"),
+    ({"sampling": Sampling(-1.0)}, "--temperature: -1 is neither 0"),
     ({"sampling": Sampling(1.0, top_k=-1)}, "--top_k: -1 is negative"),
     ({"sampling": Sampling(1.0, top_p=0.0)}, r"--top_p: 0 is not in \(0, 1\]"),
     ({"num_samples": 2}, "--num_samples: at temperature 0 all samples are the same"),
@@ -179,8 +179,3 @@ def test_a_disk_that_refuses_is_a_line(spec, prompts, tmp_path, monkeypatch):
   monkeypatch.setattr(module.epath.Path("x").__class__, "write_text", refuse)
   with pytest.raises(RunFailure, match="cannot be written"):
     generate(spec, Request(str(prompts)), str(tmp_path / "out.jsonl"))
-
-
-@pytest.mark.parametrize("longest, length", [(1, 64), (64, 64), (65, 96), (97, 128), (129, 192), (193, 256)])
-def test_prompts_are_padded_to_few_lengths(longest, length):
-  assert module._padded_length(longest) == length

@@ -66,7 +66,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
   flags.DEFINE_multi_string("dial", [], "world: a field of WorldSpec, as domain=arithmetic", flag_values=values)
   flags.DEFINE_integer("seeds", 5, "study: runs of everything", lower_bound=1, flag_values=values)
   flags.DEFINE_list("arms", [], "study: of its arms, these; others are named where one is wrong", flag_values=values)
-  flags.DEFINE_integer("base_steps", 800, "study: of what a seed's start begins with", lower_bound=1, flag_values=values)
+  flags.DEFINE_integer("base_steps", 800, "study: of a start's base", lower_bound=1, flag_values=values)
   flags.DEFINE_integer("start_steps", 300, "study: of a seed's supervised start", lower_bound=1, flag_values=values)
   flags.DEFINE_integer("steps", 100, "study: of what follows", lower_bound=1, flag_values=values)
   flags.DEFINE_integer("max_new", 32, "study: most tokens of a response", lower_bound=1, flag_values=values)

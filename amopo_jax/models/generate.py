@@ -16,6 +16,9 @@ from amopo_jax.models.sampling import Sampling, choose
 from amopo_jax.models.transformer import output_embedding
 from amopo_jax.types import Params
 
+_LEAST_LENGTH = 64
+"""Prompts are padded to this, or to the next 1.5 or 2 times a power of two of it: few shapes, few compilations."""
+
 _LEAST_ROOM = 32
 """New tokens that a cache has room for at first, at least. It doubles when it is full: each token reads every slot."""
 
@@ -98,6 +101,14 @@ def make_generate_fn(
     return reduce(fill, _rooms(max_new), first).out
 
   return generate
+
+
+def padded_length(longest: int) -> int:
+  """To which prompts are padded of which the longest has so many tokens."""
+  length = _LEAST_LENGTH
+  while length < longest:
+    length = length * 3 // 2 if length & (length - 1) == 0 else length * 4 // 3
+  return length
 
 
 def _rooms(max_new: int) -> list[int]:

@@ -9,7 +9,7 @@ import pytest
 
 from amopo_jax.models.attention.fused import fused_attention
 from amopo_jax.models.attention.xla_blocks import xla_blocks
-from amopo_jax.models.generate import _rooms, make_generate_fn
+from amopo_jax.models.generate import _rooms, make_generate_fn, padded_length
 from amopo_jax.models.hf_import import load_config, load_params
 from amopo_jax.models.sampling import GREEDY, Sampling
 from tests.models.test_hf_parity import CASES, make_torch
@@ -80,6 +80,11 @@ def test_greedy_tokens_are_those_of_transformers(saved, extra, least_room, monke
 )
 def test_the_cache_doubles_up_to_the_longest_response(max_new, rooms):
   assert _rooms(max_new) == rooms
+
+
+@pytest.mark.parametrize("longest, length", [(1, 64), (64, 64), (65, 96), (97, 128), (129, 192), (193, 256)])
+def test_prompts_are_padded_to_few_lengths(longest, length):
+  assert padded_length(longest) == length
 
 
 @pytest.fixture(scope="module")
