@@ -22,6 +22,7 @@ from amopo_jax.cli.configs import define_config
 from amopo_jax.cli.joining import define_processes, joined
 from amopo_jax.cli.parse import require
 from amopo_jax.cli.platforms import has_accelerator
+from amopo_jax.stopping import EXIT_STATUS, StoppedError
 from amopo_jax.types import InputError
 
 if TYPE_CHECKING:
@@ -119,8 +120,8 @@ def _run_study(values: flags.FlagValues, name: str) -> int:
 
   from amopo_jax.cli.configs import bundled_spec, spec_from_flags
   from amopo_jax.lab import studies
-  from amopo_jax.lab.pool import free_cores
   from amopo_jax.lab.run_study import run_study
+  from amopo_jax.lab.workers import free_cores
 
   asked = {key: getattr(values, key) for key in _SIZES}
   asked["heldout"] = asked["heldout"] or _STUDIED
@@ -131,20 +132,24 @@ def _run_study(values: flags.FlagValues, name: str) -> int:
   is_together = values.processes != "1" or (not values.workers and has_accelerator())
   with joined(values):
     is_first = jax.process_index() == 0
-    page = run_study(
-      studies.shortened(study) if values.smoke and not values.arms else study,
-      Path(values.out),
-      start=bundled_spec("lab_sft"),
-      run=run,
-      size=size,
-      workers=0 if is_together else values.workers or len(free_cores()),
-      command=" ".join([f"amopo lab {name} --out={values.out}", *_others(values), told]),
-      tell=partial(print, flush=True) if is_first else lambda line: None,
-      given=given,
-    )
-  if is_first:
-    print(page.read_text())
-    print(page)
+    tell = partial(print, flush=True) if is_first else lambda line: None
+    try:
+      page = run_study(
+        studies.shortened(study) if values.smoke and not values.arms else study,
+        Path(values.out),
+        start=bundled_spec("lab_sft"),
+        run=run,
+        size=size,
+        workers=0 if is_together else values.workers or len(free_cores()),
+        command=" ".join([f"amopo lab {name} --out={values.out}", *_others(values), told]),
+        tell=tell,
+        given=given,
+      )
+    except StoppedError as stopped:
+      tell(str(stopped))
+      return EXIT_STATUS
+    if is_first:
+      tell(f"{page.read_text()}\n{page}")
   return 0
 
 
@@ -177,6 +182,8 @@ def _others(values: flags.FlagValues) -> list[str]:
 
 def _write_world(values: flags.FlagValues) -> int:
   require(values, "out")
+  if "://" in values.out:
+    raise InputError(f"--out={values.out}: a world is written to a disk; give a folder, and copy it")
   from amopo_jax.lab.spec import read_dials
   from amopo_jax.lab.write import write_world
 

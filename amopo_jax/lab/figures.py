@@ -66,7 +66,8 @@ def draw_curves(study: Study, curves: Curves, out: Path) -> None:
 def _draw_lines(panel: Any, kind: str, metrics: Mapping[str, Sequence[tuple[int, float]]], title: str) -> None:
   for name, points in metrics.items():
     if name.startswith(kind):
-      panel.plot(*zip(*points, strict=True), linewidth=1.2, label=name.removeprefix(kind))
+      mark = "o" if len(points) == 1 else ""
+      panel.plot(*zip(*points, strict=True), linewidth=1.2, marker=mark, label=name.removeprefix(kind))
   panel.set_title(title, fontsize=9)
   panel.grid(alpha=0.25)
   if len(panel.get_legend_handles_labels()[1]) > 1:

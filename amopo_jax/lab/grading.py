@@ -87,17 +87,18 @@ def pair_accuracy(scored: str | Path, records: str | Path, contexts: Mapping[str
   Returns:
     By context; None where its dimension orders no pair as the annotator does.
   """
-  pairs = [json.loads(line) for line in Path(records).read_text().splitlines()]
+  pairs = [json.loads(line) for line in Path(records).read_text().split("\n") if line.strip()]
   found: dict[str, list[float]] = {name: [] for name in contexts}
-  likely: dict[tuple[int, str], dict[int, float]] = {}
+  both: dict[tuple[int, str], dict[str, Mapping[str, Any]]] = {}
   for line in map(json.loads, Path(scored).read_text().splitlines()):
-    mean = line["sum_logp"] / line["length"]
-    likely.setdefault((line["record"], line["context"]), {})[line["index"]] = mean
-  for (record, context), means in likely.items():
-    responses, chosen = pairs[record]["responses"], pairs[record]["chosen"]
-    scores = [response["scores"].get(contexts[context], 0) for response in responses]
-    if not contexts[context] or scores[chosen] > scores[1 - chosen]:
-      found[context].append(float(means[chosen] > means[1 - chosen]))
+    both.setdefault((line["record"], line["context"]), {})[line["response"]] = line
+  for (record, context), lines in both.items():
+    of_two = [lines[name] for name in ("chosen", "rejected")]
+    responses, dimension = pairs[record]["responses"], contexts[context]
+    chosen, rejected = (float(responses[line["index"]]["scores"].get(dimension, 0)) for line in of_two)
+    if not dimension or chosen > rejected:
+      chosen, rejected = (line["sum_logp"] / line["length"] for line in of_two)
+      found[context].append(float(chosen > rejected))
   return {context: _mean(shares) if shares else None for context, shares in found.items()}
 
 

@@ -13,9 +13,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from amopo_jax.lab.given import Given, take_data, take_start
+from amopo_jax.lab.given import Given, contents, take_data, take_start
 from amopo_jax.lab.graders import DIMENSIONS
-from amopo_jax.lab.methods import ALL, EACH, OVERALL, PLAIN, TOLD, Method
+from amopo_jax.lab.methods import ALL, EACH, OVERALL, PLAIN, TOLD
 from amopo_jax.lab.pool import Answer, Job
 from amopo_jax.lab.spec import WorldSpec
 from amopo_jax.lab.studies import Arm, Ground, Size, Study
@@ -65,15 +65,23 @@ def _jobs_of_given(study: Study, run: RunSpec, size: Size, given: Given) -> list
   if any(arm.ground != Ground() for arm in study.arms):
     raise InputError(f"{study.name}: changes worlds or the policy's size; with --judge choose a study of methods alone")
   run = from_dict(change(to_dict(run), {"data.tokenizer": ""}))  # the model's own
-  maker = _Maker(study, run, run, size, {Ground().name: Ground().name}, judge=given.judge)
+  maker = _Maker(at_given_rate(study), run, run, size, {Ground().name: Ground().name}, judge=given.judge)
   jobs = []
   for seed in range(study.first_seed, study.first_seed + size.seeds):
     asked = {"seed": seed, "train": given.train, "heldout": given.heldout}
-    asked |= {"num_train": size.train, "num_heldout": size.heldout}
+    asked |= {"num_train": size.train, "num_heldout": size.heldout, "contents": contents(given)}
     world = Job(_world_name(Ground().name, seed), take_data, asked)
     policies = [maker.given_start(given.model, seed), *(maker.arm(arm, seed) for arm in study.arms)]
     jobs += [world, *policies, *(_questions(policy, study.scores) for policy in policies if study.scores)]
   return jobs
+
+
+def at_given_rate(study: Study) -> Study:
+  """At the config's learning rate, but where rates are compared: those of methods are for the lab's own policy."""
+  if study.name.startswith("rates"):
+    return study
+  plain = lambda method: method._replace(changes={key: of for key, of in method.changes.items() if key != _RATE})
+  return study._replace(methods={name: plain(method) for name, method in study.methods.items()})
 
 
 def _check_contexts(run: RunSpec) -> None:
@@ -145,10 +153,10 @@ class _Maker:
 
   def arm(self, arm: Arm, seed: int) -> Job:
     """What follows."""
-    method, ground = self._method(arm), arm.ground
+    method, ground = self._study.methods[arm.method], arm.ground
     start, world = _start_name(ground.origin, seed), self._world(ground, seed)
     changes = {key: value for key, value in ground.changes.items() if key != "model.arch"} | dict(method.changes)
-    steps = {"train.steps": round(self._size.steps * method.work), "seed": 1000 + seed}
+    steps = {"train.steps": round(self._size.steps * method.work), "seed": 1000 + seed, "train.log_every": 1}
     if method.contexts == TOLD:
       changes["data.contexts"] = _contexts(TOLD, self._run["data"]["contexts"])
     spec = change(self._run, {**changes, **steps})
@@ -162,13 +170,6 @@ class _Maker:
     asked["run"] = change(spec, {"batch.rows": spec["batch"]["group_rows"] * in_step, "batch.accumulation": in_step})
     asked |= {"contexts": contexts, "records": "files", "rival": start}
     return Job(f"seed{seed}/{arm.name}", make_policy, asked, (world, start))
-
-  def _method(self, arm: Arm) -> Method:
-    """With a judge, at the config's learning rate: those of the methods are for the lab's own policy."""
-    method = self._study.methods[arm.method]
-    if not self._judge or self._study.name.startswith("rates"):
-      return method
-    return method._replace(changes={key: value for key, value in method.changes.items() if key != _RATE})
 
   def _world(self, ground: Ground, seed: int) -> str:
     return _world_name(self._places[ground.name], seed)

@@ -35,8 +35,10 @@ def judge_lines(path: Path, judge: str) -> None:
   if found.exists():
     return
   fresh = found.with_name(f"{found.name}.new")
+  fresh.unlink(missing_ok=True)  # of one that was killed
+  command = [*shlex.split(judge), str(path), str(fresh)]
   try:
-    done = subprocess.run([*shlex.split(judge), str(path), str(fresh)], stderr=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, errors="replace", check=False)
   except OSError as error:
     raise RunFailure(f"--judge={judge}: cannot be run ({error}); give a command with its arguments") from error
   if done.returncode:
@@ -60,7 +62,7 @@ def read_judged(path: Path, judge: str) -> list[dict[str, Any]]:
 
 
 def _read_scores(path: Path, judge: str, count: int) -> list[dict[str, float]]:
-  texts = path.read_text().splitlines()
+  texts = [text for text in path.read_text().split("\n") if text.strip()]
   if len(texts) != count:
     raise RunFailure(f"--judge={judge}: wrote {len(texts)} lines for {count} responses; write one for each")
   return [_scores_of(text, f"--judge={judge}: {path.name}:{number}") for number, text in enumerate(texts, start=1)]

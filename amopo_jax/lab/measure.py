@@ -1,7 +1,7 @@
 """What a policy is worth: its answers to the held-out questions, and their scores."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +45,30 @@ def measure(
   root, spec = folder.parents[1], json.loads(json.dumps(run))
   spec["model"] |= {"path": model, "arch": {}}
   heldout = root / world / "files" / "heldout.jsonl"
-  lines = {mode: answer_all(folder / f"{mode}.jsonl", spec, heldout, mode, judge=judge, **ask) for mode in MODES}
+  for mode in MODES:
+    answer_all(folder / f"{mode}.jsonl", spec, heldout, mode, **ask)
+  pairs = _score_pairs(folder / "pairs.jsonl", spec, heldout)
+  dimensions = {name: of["dimension"] for name, of in spec["data"]["contexts"].items()}
+  worth = lambda: _worth(folder, root / rival if rival else None, judge)
+  return from_graded(lambda: worth() | {"accuracy": pair_accuracy(pairs, heldout, dimensions)})
+
+
+def from_graded(grade: Callable[[], Any]) -> Any:
+  """What the first process finds in files that it wrote, on all: a shared disk may show the others an older state."""
+  found = processes.from_first(grade() if jax.process_index() == 0 else None)
+  processes.meet()
+  return found
+
+
+def _worth(folder: Path, rival: Path | None, judge: str) -> dict[str, Any]:
+  """Of `measure`, but the accuracy."""
+  lines = {mode: graded(folder / f"{mode}.jsonl", judge) for mode in MODES}
   found: dict[str, Any] = {"scores": {mode: mean_scores(of) for mode, of in lines.items()}}
-  against = lambda mode: win_rate(lines[mode], _graded(root / rival / f"{mode}.jsonl", judge))
-  found["wins"] = {mode: against(mode) for mode in MODES} if rival else {}
+  against = lambda mode, other: win_rate(lines[mode], graded(other / f"{mode}.jsonl", judge))
+  found["wins"] = {mode: against(mode, rival) for mode in MODES} if rival else {}
   sampled = lines[SAMPLED]
   found["tokens_per_response"] = sum(line["num_tokens"] for line in sampled) / len(sampled)
-  found["ended"] = sum(line["has_ended"] for line in sampled) / len(sampled)
-  return found | {"accuracy": _accuracy(folder, spec, heldout)}
+  return found | {"ended": sum(line["has_ended"] for line in sampled) / len(sampled)}
 
 
 def answer_all(
@@ -65,9 +81,8 @@ def answer_all(
   draws: int,
   seed: int,
   score: float | None = None,
-  judge: str = "",
-) -> list[dict[str, Any]]:
-  """The responses of a policy, out of its file where that is there.
+) -> None:
+  """Lets a policy answer, where its file is not there yet.
 
   Args:
     out: the file.
@@ -78,31 +93,31 @@ def answer_all(
     draws: responses to each question in each context where they are sampled.
     seed: of the draws.
     score: to ask for; None for the highest.
-    judge: of `measure`.
   """
   if not processes.from_first(out.exists()):
     wanted = Request(str(heldout), max_new=max_new, sampling=MODES[mode], score=score, batch_size=_TOGETHER, seed=seed)
     generate(from_dict(dict(spec)), wanted._replace(num_samples=1 if mode == GREEDY else draws), str(out))
-  return _graded(out, judge)
 
 
-def _graded(path: Path, judge: str) -> list[dict[str, Any]]:
+def graded(path: Path, judge: str) -> list[dict[str, Any]]:
+  """The responses of a file with their grades.
+
+  Args:
+    path: of `answer_all`.
+    judge: of `measure`.
+  """
   if not judge:
     return read_lines(path)
-  if jax.process_index() == 0:
-    judge_lines(path, judge)
-  processes.meet()
+  judge_lines(path, judge)
   return read_judged(path, judge)
 
 
-def _accuracy(folder: Path, spec: Mapping[str, Any], heldout: Path) -> dict[str, float | None]:
-  """Of the policy at a run's `model.path`, on held-out pairs in all of its contexts."""
+def _score_pairs(scored: Path, spec: Mapping[str, Any], heldout: Path) -> Path:
+  """What the policy at a run's `model.path` thinks of held-out pairs, in all of its contexts; none may be left out."""
   data = {**spec["data"], "train": {"world": source(heldout)}, "heldout": {}, "heldout_fraction": 0.0}
-  scored = folder / "pairs.jsonl"
   if not processes.from_first(scored.exists()):
-    score_pairs(from_dict({**spec, "data": {**data, "rule": "derived"}}), str(scored))
-  processes.meet()
-  return pair_accuracy(scored, heldout, {name: of["dimension"] for name, of in data["contexts"].items()})
+    score_pairs(from_dict({**spec, "data": {**data, "rule": "derived", "on_error": "raise"}}), str(scored))
+  return scored
 
 
 def source(path: Path) -> dict[str, Any]:

@@ -12,31 +12,24 @@ import concurrent.futures
 import contextlib
 import hashlib
 import json
-import logging
-import multiprocessing
-import os
 import shutil
-import signal
-import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any, NamedTuple
 
 import jax
 
 from amopo_jax import processes
+from amopo_jax.lab.workers import started
 from amopo_jax.provenance import commit
-from amopo_jax.stopping import EXIT_STATUS
+from amopo_jax.stopping import StoppedError
 from amopo_jax.types import InputError
 
 ASKED, RESULT, FAILED = "asked", "result.json", "failed.txt"
 TOOK, CODE = "took", "commit"
 """Keys of every answer: seconds of a worker, of a job that was interrupted those of the last attempt; the code."""
-_ASKING_SECONDS = 0.5
-_CAN_PIN = hasattr(os, "sched_setaffinity")  # on Linux
 Answer = dict[str, Any]
 """JSON-able."""
 
@@ -73,11 +66,12 @@ def run_jobs(
 
   Raises:
     InputError: a folder holds the answer to another question.
+    StoppedError: a signal stopped a job of this process, which had saved.
   """
   digests = _digests(jobs)
   _keep_other_answers(jobs, folder, digests)
   answers = {job.name: found for job in jobs if (found := _done(folder / job.name, digests[job.name])) is not None}
-  answers = {name: answers[name] for name in processes.from_first([*answers])}
+  answers = processes.from_first(answers)
   waiting = [job for job in jobs if job.name not in answers]
   if not waiting:
     return answers
@@ -87,7 +81,7 @@ def run_jobs(
   tell(f"{len(answers)} of {len(jobs)} jobs are done already" if answers else f"{len(jobs)} jobs")
   if not workers:
     return _do_together(waiting, folder, digests, code, answers, tell)
-  with _started(workers) as pool:
+  with started(workers) as pool:
     running: dict[concurrent.futures.Future[Answer], Job] = {}
     while waiting or running:
       ready = [job for job in waiting if all(need in answers for need in job.needs)]
@@ -122,43 +116,12 @@ def _do_together(
     try:
       answers[job.name] = _do(job, str(folder / job.name), digests[job.name], code)
     except Exception as error:
-      if processes.is_several():
+      if processes.is_several() or isinstance(error, StoppedError):
         raise  # ends all of them
       tell(f"{len(answers)} of {count}: {job.name} failed: {error}")
     else:
       tell(f"{len(answers)} of {count}: {job.name}")
   return answers
-
-
-@contextlib.contextmanager
-def _started(workers: int) -> Iterator[concurrent.futures.ProcessPoolExecutor]:
-  """Workers, several with a core each; when this process is interrupted or asked to end, they save and end first."""
-  context = multiprocessing.get_context("spawn")
-  places, cores = context.Queue(), free_cores()
-  for number in range(workers):
-    places.put([cores[number % len(cores)]] if workers > 1 else cores)
-  pool = concurrent.futures.ProcessPoolExecutor(workers, context, _settle, (places,))
-  before = signal.signal(signal.SIGTERM, _raise_exit)
-  try:
-    yield pool
-  except BaseException:
-    _end_workers()
-    raise
-  finally:
-    pool.shutdown(cancel_futures=True)
-    signal.signal(signal.SIGTERM, before)
-
-
-def _end_workers() -> None:
-  """Asks until they are gone: one that trains takes note of it and saves, and would then wait for its next job."""
-  while workers := multiprocessing.active_children():
-    for worker in workers:
-      worker.terminate()
-    workers[0].join(_ASKING_SECONDS)
-
-
-def _raise_exit(number: int, frame: FrameType | None) -> None:
-  sys.exit(EXIT_STATUS)
 
 
 def undone(jobs: Sequence[Job], answers: Mapping[str, Answer], folder: Path) -> dict[str, str]:
@@ -169,7 +132,7 @@ def undone(jobs: Sequence[Job], answers: Mapping[str, Answer], folder: Path) -> 
 def _why(job: Job, answers: Mapping[str, Answer], folder: Path) -> str:
   failed = folder / job.name / FAILED
   if failed.exists():
-    return failed.read_text().strip().splitlines()[-1]
+    return (failed.read_text().strip().splitlines() or ["its reason could not be written"])[-1]
   missing = [need for need in job.needs if need not in answers]
   return f"needs {', '.join(missing)}" if missing else "a worker was killed"
 
@@ -222,23 +185,11 @@ def _do(job: Job, folder: str, digest: str, code: str) -> Answer:
   try:
     answer = job.do(place, **job.asked) | {TOOK: time.monotonic() - began, CODE: code}
   except Exception:
-    (place / FAILED).write_text(traceback.format_exc())
+    with contextlib.suppress(OSError):  # of a full disk
+      (place / FAILED).write_text(traceback.format_exc())
     raise
   if jax.process_index() == 0:
     fresh = place / f"{RESULT}.new"
     fresh.write_text(json.dumps(answer, indent=1) + "\n")
     fresh.replace(place / RESULT)
   return answer
-
-
-def free_cores() -> list[int]:
-  """The cores that this process may use; where the system does not say which, all of them by number."""
-  return sorted(os.sched_getaffinity(0)) if _CAN_PIN else list(range(os.cpu_count() or 1))
-
-
-def _settle(places: "multiprocessing.Queue[list[int]]") -> None:
-  """Gives the worker its cores, before JAX counts them; libraries are heard only where something fails."""
-  logging.getLogger("absl").setLevel(logging.ERROR)
-  cores = places.get()
-  if _CAN_PIN:
-    os.sched_setaffinity(0, cores)

@@ -14,8 +14,9 @@ from amopo_jax.lab.figures import Curves, draw_curves, draw_front, draw_scores
 from amopo_jax.lab.graders import DIMENSIONS
 from amopo_jax.lab.grading import WANTED
 from amopo_jax.lab.measure import GREEDY, SAMPLED
-from amopo_jax.lab.pool import CODE, TOOK, Answer, free_cores
+from amopo_jax.lab.pool import CODE, TOOK, Answer
 from amopo_jax.lab.studies import Size, Study
+from amopo_jax.lab.workers import free_cores
 from amopo_jax.provenance import processor
 from amopo_jax.writers import read_metrics
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import jax
 
 from amopo_jax.lab.given import Given
-from amopo_jax.lab.jobs import jobs_of, with_asked
+from amopo_jax.lab.jobs import at_given_rate, jobs_of, with_asked
 from amopo_jax.lab.pool import run_jobs, undone
 from amopo_jax.lab.report import write_report
 from amopo_jax.lab.studies import Size, Study
 from amopo_jax.lock import hold_workdir
 from amopo_jax.run_spec import RunSpec
-from amopo_jax.types import RunFailure
+from amopo_jax.types import InputError, RunFailure
 
 
 def run_study(
@@ -45,11 +45,13 @@ def run_study(
     Path of the page.
 
   Raises:
-    InputError: the folder is in use, or holds what other settings made.
+    InputError: the folder is in use, has a name that paths of data cannot have, or holds what other settings made.
+    StoppedError: a signal stopped it where jobs are done by this process.
     RunFailure: jobs are not done; the page says which, unless nothing came out of it.
   """
   began = time.monotonic()
   _share_compilation_cache()
+  folder = _resolved(folder)
   folder.mkdir(parents=True, exist_ok=True)
   jobs = jobs_of(study, start, run, size, given)
   with hold_workdir(str(folder)):
@@ -60,12 +62,28 @@ def run_study(
   seconds = time.monotonic() - began
   page = folder / "reports" / study.name / "report.md"
   if jax.process_index() == 0:
-    write_report(study, with_asked(answers), left, folder, size=size, command=command, seconds=seconds)
+    write_report(
+      at_given_rate(study) if given else study,
+      with_asked(answers),
+      left,
+      folder,
+      size=size,
+      command=command,
+      seconds=seconds,
+    )
   if left:
     raise RunFailure(
       f"{page}: {len(left)} of {len(jobs)} jobs are not done, as the page says; the same command does them"
     )
   return page
+
+
+def _resolved(folder: Path) -> Path:
+  """As it stands in the configs of jobs, from wherever the study is gone on with."""
+  found = folder.resolve()
+  if any(sign in str(found) for sign in ",*?["):
+    raise InputError(f"--out={found}: commas, * ? and [ mean something in paths of data; choose another folder")
+  return found
 
 
 def _share_compilation_cache() -> None:

@@ -92,12 +92,13 @@ def change_rows(study: Study, answers: Mapping[str, Answer], mode: str) -> Rows:
 
 
 def first_rows(study: Study, answers: Mapping[str, Answer], mode: str) -> Rows:
-  """Scores of every arm minus those of the first arm on its ground, with a verdict on the mean."""
-  columns = _columns(answers)
-  rows = [[f"minus {study.methods[study.arms[0].method].label}", *columns, "verdict"]]
+  """Scores of every arm minus those of the first arm's method on its ground, with a verdict on the mean."""
+  columns, method = _columns(answers), study.arms[0].method
+  rows = [[f"minus {study.methods[method].label}", *columns, "verdict"]]
+  firsts = {arm.ground.name: arm for arm in study.arms if arm.method == method}
   for arm in study.arms:
-    first = next(other for other in study.arms if other.ground.name == arm.ground.name)
-    if arm is first:
+    first = firsts.get(arm.ground.name)
+    if first is None or arm is first:
       continue
     gains = [_gain(answers, arm, first.name, score(mode, column)) for column in columns]
     rows.append([label(study, arm), *map(_signed, gains), _verdict(gains[columns.index(MEAN)])])
@@ -136,8 +137,8 @@ def front_rows(study: Study, answers: Mapping[str, Answer]) -> Rows:
   found: dict[tuple[str, str, str], list[Interval]] = {}
   for arm, asked, context in _questions(study, answers):
     reads = [_sampled(asked, context, dimension) for dimension in DIMENSIONS]
-    values = [[*by_seed(answers, arm.name, read).values()] for read in reads]
-    if not np.isnan(values).any():
+    values = [[value for value in by_seed(answers, arm.name, read).values() if not np.isnan(value)] for read in reads]
+    if all(values):
       found[label(study, arm), context, asked or f"{HIGH:g}"] = [interval(of) for of in values]
   points = np.array([[one.mean for one in of] for of in found.values()], np.float64).reshape(-1, len(DIMENSIONS))
   best = [key for key, is_best in zip(found, front(points), strict=True) if is_best]
@@ -146,11 +147,13 @@ def front_rows(study: Study, answers: Mapping[str, Answer]) -> Rows:
 
 def _questions(study: Study, answers: Mapping[str, Answer]) -> Iterator[tuple[Arm, str, str]]:
   """(arm, score, context) that was asked for; "" is the highest score."""
-  some = {job.partition("/")[2]: answer for job, answer in answers.items() if job.startswith("seed")}
   for arm in with_starts(study):
-    if run := some.get(arm.name):
-      asked = {"": run["scores"][SAMPLED], **run["asked"]}
-      yield from ((arm, score, context) for score, contexts in asked.items() for context in contexts)
+    questions: dict[tuple[str, str], None] = {}
+    for job, answer in answers.items():
+      if job.startswith("seed") and job.partition("/")[2] == arm.name:
+        asked = {"": answer["scores"][SAMPLED], **answer["asked"]}
+        questions |= dict.fromkeys((score, context) for score, contexts in asked.items() for context in contexts)
+    yield from ((arm, score, context) for score, context in questions)
 
 
 def _sampled(asked: str, context: str, dimension: str) -> Read:

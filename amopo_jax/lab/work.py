@@ -22,12 +22,12 @@ from rich.console import Console
 from amopo_jax import processes
 from amopo_jax.export import export
 from amopo_jax.lab.grading import mean_scores
-from amopo_jax.lab.measure import SAMPLED, answer_all, measure, source
+from amopo_jax.lab.measure import SAMPLED, answer_all, from_graded, graded, measure, source
 from amopo_jax.lab.spec import WorldSpec
 from amopo_jax.lab.write import write_world
 from amopo_jax.run_codec import from_dict
+from amopo_jax.stopping import StoppedError
 from amopo_jax.train import train
-from amopo_jax.types import RunFailure
 from amopo_jax.writers import read_metrics
 
 LOG, PATH = "log.txt", "path.txt"
@@ -89,7 +89,7 @@ def make_policy(
     What `measure` does, with "seconds" of all steps, "pairs", "tokens" scored, "sequences" (prompts with a response).
 
   Raises:
-    RunFailure: a signal stopped the training, which would have been measured half done.
+    StoppedError: a signal stopped the training, which would have been measured half done.
   """
   root, spec = folder.parents[1], json.loads(json.dumps(run))
   spec["data"] |= _tokenizer(root / world)
@@ -101,7 +101,7 @@ def make_policy(
   with open(folder / LOG if jax.process_index() == 0 else os.devnull, "w") as log:
     outcome = train(from_dict(trained), str(folder / "run"), Console(file=log, width=120))
   if outcome.stopped_by:
-    raise RunFailure(f"stopped by {outcome.stopped_by} at step {outcome.step}; the same command goes on")
+    raise StoppedError(f"stopped by {outcome.stopped_by} at step {outcome.step}; the same command goes on")
   processes.meet()
   steps = [line for line in read_metrics(str(folder / "run")) if "loss" in line]
   return measure(folder, spec, str(folder / "run"), world, rival, **ask) | {
@@ -148,8 +148,13 @@ def make_answers(
   spec["model"] |= {"path": _policy_in(root / policy), "arch": {}}
   heldout = root / world / "files" / "heldout.jsonl"
   names = {score: f"{score:g}" for score in scores}
-  answer = lambda score: answer_all(folder / f"asked-{names[score]}.jsonl", spec, heldout, SAMPLED, score=score, **ask)
-  return {"asked": {name: mean_scores(answer(score)) for score, name in names.items()}}
+  files = {score: folder / f"asked-{names[score]}.jsonl" for score in scores}
+  judge, ask = ask.get("judge", ""), {key: value for key, value in ask.items() if key != "judge"}
+  for score, file in files.items():
+    answer_all(file, spec, heldout, SAMPLED, score=score, **ask)
+  return {
+    "asked": from_graded(lambda: {names[score]: mean_scores(graded(file, judge)) for score, file in files.items()})
+  }
 
 
 def _tokenizer(world: Path) -> dict[str, str]:

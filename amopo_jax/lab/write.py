@@ -76,6 +76,7 @@ def _holds(target: Path, summary: str) -> bool:
 
 def _write(target: Path, texts: Mapping[str, str], spec: WorldSpec):
   """Writes beside the target and renames, so that an interrupted run leaves nothing that looks finished."""
+  target = target.resolve()  # "." has no name
   unfinished = target.with_name(target.name + ".unfinished")
   if unfinished.exists():
     shutil.rmtree(unfinished)

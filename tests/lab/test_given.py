@@ -1,18 +1,42 @@
+import json
+
 import pytest
 
 from amopo_jax.cli.configs import bundled_spec
 from amopo_jax.lab import given as module
 from amopo_jax.lab.given import Given, check_given, take_data, take_start
+from amopo_jax.lab.graders import DIMENSIONS
 from amopo_jax.lab.jobs import jobs_of
 from amopo_jax.lab.studies import STUDIES, Size
 from amopo_jax.types import InputError
 
 GIVEN = Given("org/model", "train.jsonl", "heldout.jsonl", "judge --strict")
+SCORES = dict.fromkeys(DIMENSIONS, 3)
+RECORD = json.dumps({"prompt": "a\u2028b", "responses": [{"content": "x", "scores": SCORES}] * 2}, ensure_ascii=False)
+
+
+@pytest.fixture(autouse=True)
+def files(tmp_path, monkeypatch):
+  """Of GIVEN, which are named from here."""
+  monkeypatch.chdir(tmp_path)
+  for name in ("train.jsonl", "heldout.jsonl"):
+    (tmp_path / name).write_text("\ufeff" + f"{RECORD}\n" * 3, encoding="utf-8")
 
 
 def jobs(name):
   start, run = bundled_spec("lab_sft"), bundled_spec("lab")
   return {job.name: job for job in jobs_of(STUDIES[name], start, run, Size(seeds=2), GIVEN)}
+
+
+def test_records_that_changed_behind_their_path_are_another_question(tmp_path):
+  before = jobs("baselines")["worlds/default-0"].asked
+  assert jobs("baselines")["worlds/default-0"].asked == before
+  (tmp_path / "heldout.jsonl").write_text(RECORD)
+  assert jobs("baselines")["worlds/default-0"].asked != before
+
+
+def test_every_step_is_logged_whatever_the_config_says_as_costs_are_sums_over_them():
+  assert {job.asked["run"]["train"]["log_every"] for name, job in jobs("baselines").items() if "/dpo" in name} == {1}
 
 
 def test_a_study_begins_with_the_model_and_has_no_base():
@@ -43,7 +67,7 @@ def test_seeds_take_other_records_and_answer_the_same_questions(tmp_path):
   given = {name: str(tmp_path / f"{name}.jsonl") for name in ("train", "heldout")}
   for seed in (0, 1):
     (tmp_path / str(seed)).mkdir()
-    assert take_data(tmp_path / str(seed), seed=seed, num_train=8, num_heldout=99, **given) == {}
+    assert take_data(tmp_path / str(seed), seed=seed, num_train=8, num_heldout=99, contents="", **given) == {}
   texts = {
     (seed, name): (tmp_path / str(seed) / "files" / f"{name}.jsonl").read_text() for seed in (0, 1) for name in given
   }
@@ -61,5 +85,21 @@ def test_the_start_is_the_model_wherever_it_is(tmp_path, monkeypatch):
 
 
 def test_what_is_missing_is_told_before_hours_are_spent(tmp_path):
+  check_given(GIVEN)
+  for text, message in (
+    ("[1, 2]\n", "record 1 is no line with responses scored in helpfulness"),
+    (RECORD + '\n{"responses": [{"content": "x"}]}\n', "record 2 is no line with responses"),
+    (json.dumps({"responses": [{"scores": SCORES}] * 3}), "record 1 has 3 responses; give records of two"),
+  ):
+    (tmp_path / "heldout.jsonl").write_text(text)
+    with pytest.raises(InputError, match=f"--heldout_data=heldout.jsonl: {message}"):
+      check_given(GIVEN)
+  (tmp_path / "train.jsonl").unlink()
   with pytest.raises(InputError, match=r"--train_data=train.jsonl: no such file"):
     check_given(GIVEN)
+
+
+def test_a_text_with_a_separator_of_lines_stays_whole(tmp_path):
+  take_data(tmp_path, seed=0, train="train.jsonl", heldout="heldout.jsonl", num_train=2, num_heldout=9, contents="")
+  lines = (tmp_path / "files" / "train.jsonl").read_text(encoding="utf-8").split("\n")
+  assert [json.loads(line)["prompt"] for line in lines[:2]] == ["a\u2028b"] * 2

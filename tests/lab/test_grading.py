@@ -90,15 +90,17 @@ def test_other_files_are_refused(tmp_path, text, message):
 
 def test_a_pair_is_right_where_the_chosen_response_is_the_likelier_one_per_token(tmp_path):
   ends = [(0, (2, 1)), (1, (0, 3)), (0, (1, 1)), (0, (0, 4))]  # the last two: a tie, an inversion
-  records = [{"chosen": chosen, "responses": [{"scores": {"tone": s}} for s in scores]} for chosen, scores in ends]
+  records = [{"prompt": "a\u2028b", "responses": [{"scores": {"tone": s}} for s in scores]} for _, scores in ends]
   means = [(-1.0, -2.0), (-1.0, -2.0), (-1.0, -2.0), (-3.0, -2.0)]
   lines = [
     {"record": n, "context": context, "index": index, "length": 2 + index, "sum_logp": (2 + index) * mean}
+    | {"response": "chosen" if index == ends[n][0] else "rejected"}
     for context in ("overall", "tone")
     for n, two in enumerate(means)
     for index, mean in reversed(list(enumerate(two)))
   ]
-  (tmp_path / "records.jsonl").write_text("\n".join(map(json.dumps, records)))
+  texts = [json.dumps(record, ensure_ascii=False) for record in records]  # a separator of lines within a text is none
+  (tmp_path / "records.jsonl").write_text("\n".join(texts))
   (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, lines)))
   found = pair_accuracy(tmp_path / "pairs.jsonl", tmp_path / "records.jsonl", {"overall": "", "tone": "tone"})
   assert found == {"overall": 0.5, "tone": 0.5}  # 0 and 2 of four; 0 of the two that tone orders so

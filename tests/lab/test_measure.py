@@ -38,7 +38,10 @@ def measured(tmp_path, monkeypatch):
     write(tmp_path / out, answers["greedy" if request.sampling.temperature == 0 else "sampled"])
 
   def score(spec, out):
-    likely = [{"record": 0, "context": "overall", "index": n, "length": 1, "sum_logp": -1.0 - n} for n in (0, 1)]
+    assert spec.data.on_error == "raise"
+    both = enumerate(("chosen", "rejected"))
+    likely = [{"index": n, "response": name, "length": 1, "sum_logp": -1.0 - n} for n, name in both]
+    likely = [{"record": 0, "context": "overall", **line} for line in likely]
     write(tmp_path / out, likely)
 
   monkeypatch.setattr(module, "generate", generate)

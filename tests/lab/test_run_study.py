@@ -16,7 +16,7 @@ from amopo_jax.lab.graders import DIMENSIONS
 from amopo_jax.lab.pool import Job
 from amopo_jax.lab.run_study import run_study
 from amopo_jax.lab.studies import SMOKE, STUDIES, Arm
-from amopo_jax.types import RunFailure
+from amopo_jax.types import InputError, RunFailure
 
 STUDY = STUDIES["baselines"]._replace(arms=(Arm("amopo"), Arm("simpo")))
 WINS = {mode: {"overall": 0.5} for mode in ("greedy", "sampled")}
@@ -80,6 +80,25 @@ def test_what_failed_is_on_the_page_and_an_error_and_the_same_call_does_that_alo
 def test_where_nothing_comes_to_an_end_the_reason_is_the_error(run):
   with pytest.raises(RunFailure, match="no job came to an end; ValueError: no luck"):
     run([Job("worlds/default-0", world, {}), Job("seed0/start", fail, {}, ("worlds/default-0",))])
+
+
+def test_a_folder_is_the_same_from_wherever_it_is_named(run, tmp_path, monkeypatch):
+  asked, folder = jobs(Job("seed0/simpo", policy, {"score": 3.0}, ("seed0/start",))), tmp_path / "study"
+  page, _ = run(asked)
+  monkeypatch.chdir(tmp_path)
+  assert page == folder / "reports" / "baselines" / "report.md"
+  spec = bundled_spec("lab")
+  settings = {
+    "start": spec,
+    "run": spec,
+    "size": SMOKE,
+    "workers": 2,
+    "command": "amopo lab",
+    "tell": lambda line: None,
+  }
+  assert run_study(STUDY, Path("study"), **settings) == page
+  with pytest.raises(InputError, match="commas"):
+    run_study(STUDY, Path("a,b"), **settings)
 
 
 SMALL = ("--seeds=1", "--train=400", "--heldout=8", "--base_steps=2", "--start_steps=2", "--max_new=8", "--draws=1")

@@ -125,3 +125,16 @@ def test_the_front_has_what_nothing_beats():
     ("MODPO", "overall", "4"),
     *(("MODPO", name, score) for name in DIMENSIONS for score in ("0", "4")),
   }
+
+
+def test_arms_on_a_ground_without_the_first_method_are_compared_with_nothing():
+  noisy = next(arm.ground for arm in STUDIES["noise"].arms if arm.ground.name == "noise-0.1")
+  study = STUDY._replace(arms=(Arm("amopo"), Arm("simpo"), Arm("uniform", noisy), Arm("simpo", noisy)))
+  answers = ANSWERS | {"seed0/uniform@noise-0.1": answer(1.0, 1.0, 1.0), "seed0/simpo@noise-0.1": answer(1.0, 1.0, 1.0)}
+  assert [cells[0] for cells in tables.first_rows(study, answers, "sampled")[1:]] == ["SimPO"]
+
+
+def test_the_front_is_of_the_seeds_that_are_there():
+  missing = ANSWERS["seed1/amopo"] | {"asked": {}}
+  rows = tables.front_rows(STUDY, ANSWERS | {"seed1/amopo": missing})
+  assert ("AMoPO, Gaussian weights", "helpfulness", "0") in {tuple(cells[:3]) for cells in rows[1:]}

@@ -5,8 +5,8 @@ import pytest
 from amopo_jax.cli.configs import bundled_spec
 from amopo_jax.lab import work
 from amopo_jax.run_codec import to_dict
+from amopo_jax.stopping import StoppedError
 from amopo_jax.train import Outcome
-from amopo_jax.types import RunFailure
 
 
 def test_a_training_that_a_signal_stopped_is_not_measured(tmp_path, monkeypatch):
@@ -14,7 +14,7 @@ def test_a_training_that_a_signal_stopped_is_not_measured(tmp_path, monkeypatch)
   folder = tmp_path / "seed0" / "amopo"
   folder.mkdir(parents=True)
   (tmp_path / "seed0" / "start" / "run").mkdir(parents=True)
-  with pytest.raises(RunFailure, match="stopped by SIGINT at step 3; the same command goes on"):
+  with pytest.raises(StoppedError, match="stopped by SIGINT at step 3; the same command goes on"):
     work.make_policy(
       folder,
       run=to_dict(bundled_spec("lab")),
@@ -32,14 +32,15 @@ def test_other_scores_are_asked_of_another_job_s_policy(tmp_path, monkeypatch):
 
   def answer(out, spec, heldout, mode, *, score, **ask):
     asked.append((out.name, spec["model"]["path"], str(heldout), mode, score, ask))
-    return [score]
 
   monkeypatch.setattr(work, "answer_all", answer)
+  monkeypatch.setattr(work, "graded", lambda file, judge: [(float(file.stem.removeprefix("asked-")), judge)])
   monkeypatch.setattr(work, "mean_scores", lambda lines: {"overall": lines[0]})
   (tmp_path / "seed0" / "soup" / "model").mkdir(parents=True)
   run, ask = to_dict(bundled_spec("lab")), {"max_new": 8, "draws": 2, "seed": 5}
-  given = {"run": run, "policy": "seed0/soup", "world": "worlds/default-0", "scores": [0.0, 3.0], "ask": ask}
+  judged = ask | {"judge": "python judge.py"}
+  given = {"run": run, "policy": "seed0/soup", "world": "worlds/default-0", "scores": [0.0, 3.0], "ask": judged}
   found = work.make_answers(tmp_path / "asked0" / "soup", **given)
-  assert found == {"asked": {"0": {"overall": 0.0}, "3": {"overall": 3.0}}}
+  assert found == {"asked": {f"{score:g}": {"overall": (score, "python judge.py")} for score in (0.0, 3.0)}}
   model, heldout = tmp_path / "seed0" / "soup" / "model", tmp_path / "worlds" / "default-0" / "files" / "heldout.jsonl"
   assert asked == [(f"asked-{score:g}.jsonl", str(model), str(heldout), "sampled", score, ask) for score in (0.0, 3.0)]

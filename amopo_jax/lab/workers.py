@@ -1,0 +1,71 @@
+"""Processes that do jobs side by side, each on a core of its own, and end with the one that started them."""
+
+import concurrent.futures
+import contextlib
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+from amopo_jax.stopping import EXIT_STATUS
+
+_ASKING_SECONDS = 0.5
+_CAN_PIN = hasattr(os, "sched_setaffinity")  # on Linux
+
+
+def free_cores() -> list[int]:
+  """The cores that this process may use; where the system does not say which, all of them by number."""
+  return sorted(os.sched_getaffinity(0)) if _CAN_PIN else list(range(os.cpu_count() or 1))
+
+
+@contextlib.contextmanager
+def started(workers: int) -> Iterator[concurrent.futures.ProcessPoolExecutor]:
+  """Workers, several with a core each; when this process is interrupted or asked to end, they save and end first."""
+  context = multiprocessing.get_context("spawn")
+  places, cores = context.Queue(), free_cores()
+  for number in range(workers):
+    places.put([cores[number % len(cores)]] if workers > 1 else cores)
+  pool = concurrent.futures.ProcessPoolExecutor(workers, context, _settle, (places,))
+  before = signal.signal(signal.SIGTERM, _raise_exit)
+  try:
+    yield pool
+  except BaseException:
+    _end_workers()
+    raise
+  finally:
+    pool.shutdown(cancel_futures=True)
+    signal.signal(signal.SIGTERM, before)
+
+
+def _end_workers() -> None:
+  """Asks until they are gone: one that trains takes note of it and saves, and would then wait for its next job."""
+  while workers := multiprocessing.active_children():
+    for worker in workers:
+      worker.terminate()
+    workers[0].join(_ASKING_SECONDS)
+
+
+def _raise_exit(number: int, frame: FrameType | None) -> None:
+  sys.exit(EXIT_STATUS)
+
+
+def _settle(places: "multiprocessing.Queue[list[int]]") -> None:
+  """Gives the worker its cores, before JAX counts them; libraries are heard only where something fails.
+
+  Without the process that started it, however that ended, nobody waits for its answer, and another may do the job.
+  """
+  threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
+  logging.getLogger("absl").setLevel(logging.ERROR)
+  cores = places.get()
+  if _CAN_PIN:
+    os.sched_setaffinity(0, cores)
+
+
+def _end_with(parent: Any) -> None:
+  parent.join()
+  os._exit(EXIT_STATUS)
