@@ -95,6 +95,7 @@ def test_without_workers_jobs_are_done_here_one_after_the_other(tmp_path):
   answers = run_jobs(jobs, tmp_path, workers=0, tell=told.append)
   assert {name: answer["sum"] for name, answer in answers.items()} == {"a": 1, "b": 3}
   assert answers["a"]["cores"] == sorted(os.sched_getaffinity(0))
+  assert answers["a"]["took"] > 0
   assert told[-1] == "2 of 4: bad failed: no luck in bad"
   assert undone(jobs, answers, tmp_path) == {"bad": "ValueError: no luck in bad", "after": "needs bad"}
   assert run_jobs(jobs, tmp_path, workers=1)["b"]["sum"] == 3

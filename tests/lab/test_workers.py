@@ -16,9 +16,8 @@ from amopo_jax.types import RunFailure
 
 
 def sleep(folder, seconds):
-  began = time.time()
   time.sleep(seconds)
-  return {"began": began, "ended": time.time(), "cores": sorted(os.sched_getaffinity(0))}
+  return {}
 
 
 def save_when_asked(folder, seconds):
@@ -32,14 +31,19 @@ def save_when_asked(folder, seconds):
   raise RunFailure(f"stopped by {stop.signal_name}")
 
 
+def meet(folder, other):
+  """Ends when another job has begun."""
+  (folder / "here").write_text("")
+  while not (folder.parent / other / "here").exists():
+    time.sleep(0.05)
+  return {"cores": sorted(os.sched_getaffinity(0))}
+
+
 def test_workers_work_side_by_side_on_cores_of_their_own(tmp_path):
-  jobs = [Job(name, sleep, {"seconds": 3.0}) for name in ("x", "y")]
-  found = run_jobs(jobs, tmp_path, workers=2)
-  assert 3.0 < found["x"]["took"] < 60
-  assert found["x"]["began"] < found["y"]["ended"]
-  assert found["y"]["began"] < found["x"]["ended"]
+  found = run_jobs([Job("x", meet, {"other": "y"}), Job("y", meet, {"other": "x"})], tmp_path, workers=2)
   if len(os.sched_getaffinity(0)) > 1:
-    assert len(found["x"]["cores"]) == 1
+    assert [len(answer["cores"]) for answer in found.values()] == [1, 1]
+    assert found["x"]["cores"] != found["y"]["cores"]
 
 
 RUN = """
