@@ -26,7 +26,11 @@ class Parts:
   @contextlib.contextmanager
   def held(self) -> Iterator[None]:
     """While it is open, no other run can write batches of this result; InputError if one does."""
-    with hold_workdir(str(self._folder)):
+    with contextlib.ExitStack() as stack:
+      try:
+        stack.enter_context(hold_workdir(str(self._folder)))
+      except OSError as error:
+        raise _unwritten(self._folder, error) from error
       yield
 
   def open(self) -> int:
@@ -70,7 +74,11 @@ class Parts:
       fresh.write_text(text)
       fresh.replace(path)
     except OSError as error:
-      raise RunFailure(f"{path}: cannot be written ({error.strerror or error}); make room and start again") from error
+      raise _unwritten(path, error) from error
+
+
+def _unwritten(path: epath.Path, error: OSError) -> RunFailure:
+  return RunFailure(f"{path}: cannot be written ({error.strerror or error}); make room and start again")
 
 
 def _part(number: int) -> str:

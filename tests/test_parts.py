@@ -35,6 +35,12 @@ def test_one_run_at_a_time_writes_batches(tmp_path):
     pass
 
 
+def test_a_place_that_cannot_be_written_is_a_line(tmp_path):
+  (tmp_path / "out.jsonl.partial").write_text("a file where the folder should be")
+  with pytest.raises(RunFailure, match="cannot be written"), Parts(epath.Path(tmp_path / "out.jsonl"), {}).held():
+    pass
+
+
 @pytest.mark.parametrize("kept", [(0, 2), (1,), ()])
 def test_batches_that_are_not_all_there_are_no_result(tmp_path, kept):
   path = epath.Path(tmp_path / "out.jsonl")

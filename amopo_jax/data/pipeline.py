@@ -204,9 +204,14 @@ def _follow_parent(index: int, count: int) -> None:
   del index, count
   for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, signal.SIG_IGN)
-  threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
+  end_with_parent()
 
 
-def _end_with(parent: Any) -> None:
-  parent.join()
-  os._exit(0)
+def end_with_parent() -> None:
+  """Ends this process when the one that started it is gone, however that ended."""
+
+  def wait(parent: Any) -> None:
+    parent.join()
+    os._exit(0)
+
+  threading.Thread(target=wait, args=(multiprocessing.parent_process(),), daemon=True).start()

@@ -10,6 +10,7 @@ method says otherwise. Every policy answers in all contexts.
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -167,7 +168,10 @@ class _Maker:
     every = spec["data"]["contexts"]
     contexts = _contexts(method.contexts, every)
     in_step = min(spec["data"]["contexts_per_pair"] or len(contexts), len(contexts))
-    asked["run"] = change(spec, {"batch.rows": spec["batch"]["group_rows"] * in_step, "batch.accumulation": in_step})
+    rows, most = (spec["batch"][name] for name in ("group_rows", "max_pairs"))
+    sizes = {"group_rows": math.ceil(rows * method.pairs), "max_pairs": round(most * method.pairs)}
+    sizes |= {"rows": sizes["group_rows"] * in_step, "accumulation": in_step}
+    asked["run"] = change(spec, {f"batch.{name}": size for name, size in sizes.items()})
     asked |= {"contexts": contexts, "records": "files", "rival": start}
     return Job(f"seed{seed}/{arm.name}", make_policy, asked, (world, start))
 

@@ -25,6 +25,7 @@ class Method(NamedTuple):
     changes: of the config's keys, as "objective.name".
     contexts: OVERALL, ALL, EACH, TOLD, PLAIN, or the name of a dimension.
     work: steps, as a multiple of the other methods'.
+    pairs: of a step, as a multiple of the other methods'.
     soup: methods whose parameters are averaged instead of training anything.
   """
 
@@ -32,6 +33,7 @@ class Method(NamedTuple):
   changes: Mapping[str, Any] = MappingProxyType({})
   contexts: str = OVERALL
   work: float = 1
+  pairs: float = 1
   soup: tuple[str, ...] = ()
 
 
@@ -89,10 +91,9 @@ _UNTUNED: Mapping[str, Method] = MappingProxyType(
     "simpo_contexts": _loss("SimPO in the same contexts", "simpo", ALL, target_margin=None),
     "one_context": _weighted("SimPO with a supervised term (AMoPO in one context)", "uniform", OVERALL),
     "one_context_equal": _weighted("SimPO with a supervised term, compute of AMoPO", "uniform", OVERALL, _EQUAL),
-    "one_context_wide": Method(
-      "SimPO with a supervised term, compute of AMoPO in pairs per step",
-      MappingProxyType({"objective.alpha": "uniform", "batch.group_rows": 33, "batch.max_pairs": round(24 * _EQUAL)}),
-    ),
+    "one_context_wide": _weighted(
+      "SimPO with a supervised term, compute of AMoPO in pairs per step", "uniform", OVERALL
+    )._replace(pairs=_EQUAL),
     "drawn": Method("AMoPO, one context drawn per pair", MappingProxyType(_DRAWN), ALL),
     "drawn_equal": Method("AMoPO, one context drawn per pair, compute of AMoPO", MappingProxyType(_DRAWN), ALL, _EQUAL),
     "dpo": _loss("DPO", "dpo", beta=0.1),

@@ -147,14 +147,11 @@ def make_answers(
   spec["data"]["train"] = {"world": source(root / world / "files" / "train.jsonl")}
   spec["model"] |= {"path": _policy_in(root / policy), "arch": {}}
   heldout = root / world / "files" / "heldout.jsonl"
-  names = {score: f"{score:g}" for score in scores}
-  files = {score: folder / f"asked-{names[score]}.jsonl" for score in scores}
-  judge, ask = ask.get("judge", ""), {key: value for key, value in ask.items() if key != "judge"}
-  for score, file in files.items():
-    answer_all(file, spec, heldout, SAMPLED, score=score, **ask)
-  return {
-    "asked": from_graded(lambda: {names[score]: mean_scores(graded(file, judge)) for score, file in files.items()})
-  }
+  how = dict(ask)
+  judge, files = how.pop("judge", ""), {f"{score:g}": folder / f"asked-{score:g}.jsonl" for score in scores}
+  for score, file in zip(scores, files.values(), strict=True):
+    answer_all(file, spec, heldout, SAMPLED, score=score, **how)
+  return {"asked": from_graded(lambda: {name: mean_scores(graded(file, judge)) for name, file in files.items()})}
 
 
 def _tokenizer(world: Path) -> dict[str, str]:

@@ -7,11 +7,10 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 from collections.abc import Iterator
 from types import FrameType
-from typing import Any
 
+from amopo_jax.data.pipeline import end_with_parent
 from amopo_jax.stopping import EXIT_STATUS
 
 _ASKING_SECONDS = 0.5
@@ -59,13 +58,8 @@ def _settle(places: "multiprocessing.Queue[list[int]]") -> None:
 
   Without the process that started it, however that ended, nobody waits for its answer, and another may do the job.
   """
-  threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
+  end_with_parent()
   logging.getLogger("absl").setLevel(logging.ERROR)
   cores = places.get()
   if _CAN_PIN:
     os.sched_setaffinity(0, cores)
-
-
-def _end_with(parent: Any) -> None:
-  parent.join()
-  os._exit(EXIT_STATUS)

@@ -56,6 +56,12 @@ def test_methods_have_the_rate_of_the_config_but_where_rates_are_compared():
   assert jobs("rates")["seed100/dpo_3e-05"].asked["run"]["optim"]["learning_rate"] == 3e-5
 
 
+def test_more_pairs_per_step_are_a_multiple_of_the_config_s():
+  ours, batch = bundled_spec("lab").batch, jobs("baselines")["seed0/one_context_wide"].asked["run"]["batch"]
+  assert (batch["max_pairs"], batch["group_rows"]) == (round(3.6 * ours.max_pairs), -(-36 * ours.group_rows // 10))
+  assert batch["rows"] == batch["group_rows"]
+
+
 def test_a_study_of_worlds_is_refused():
   with pytest.raises(InputError, match="noise: changes worlds"):
     jobs("noise")
