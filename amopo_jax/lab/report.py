@@ -71,7 +71,8 @@ def _head(study: Study, size: Size, command: str, spent: str, worlds: Mapping[st
     f"# {study.title}\n\n{time.strftime('%Y-%m-%d')}, {len(free_cores())} cores "
     f"of {processor()}, {versions}; {spent}.\n\n    {command}\n\n"
     f"{_of_worlds(size, worlds) if worlds else _of_given(size)} Means over seeds ± half the 95 % interval "
-    "(Student's t); differences are taken seed by seed. Pairs per step are the same for all arms. All are asked "
+    "(Student's t); differences are taken seed by seed. Steps and their pairs are as many for all arms, but "
+    "where the methods' keys say otherwise. All are asked "
     "in the same words, but for score-conditioned SFT, which is told all scores."
   )
 
@@ -147,7 +148,8 @@ def _keys(study: Study) -> str:
     method = study.methods[name]
     told = " ".join(f"{key}={value}" for key, value in method.changes.items())
     trained = f"average of {', '.join(method.soup)}" if method.soup else f"contexts={method.contexts} {told}"
-    lines.append(f"- {method.label}: `{trained}`" + (f", {method.work:g} times the steps" if method.work > 1 else ""))
+    more = ((method.work, "steps"), (method.pairs, "pairs of a step"))
+    lines.append(f"- {method.label}: `{trained}`" + "".join(f", {n:g} times the {of}" for n, of in more if n > 1))
   return "\n".join(lines)
 
 
