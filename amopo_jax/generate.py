@@ -114,11 +114,14 @@ def generate(
     if done:
       tell(f"{done} of {len(batches)} batches are there already")
     for number, batch in enumerate(batches[done:], start=done):
-      found = answer(tokenizer.encode([text_of(item) for item in batch]), [item.number for item in batch], size)
+      ids = tokenizer.encode([text_of(item) for item in batch])
+      found = answer(ids, [item.number for item in batch], size)
       lines = [_line(prompts, request, tokenizer, item, found, row) for row, item in enumerate(batch)]
       if is_first:
         parts.write(number, lines)
-      tell(f"{min((number + 1) * size, len(items))} of {len(items)} responses")
+      beyond = sum(len(x) + int(n) > source.config.max_positions for x, n in zip(ids, found.length, strict=False))
+      warning = f"; WARNING: {beyond} are beyond the model's {source.config.max_positions} positions" if beyond else ""
+      tell(f"{min((number + 1) * size, len(items))} of {len(items)} responses{warning}")
     if is_first:
       parts.finish(len(batches))
   processes.meet()

@@ -133,6 +133,17 @@ def test_it_stops_where_the_model_s_config_says_too(spec, trained, prompts, tmp_
   assert 7 in ends
 
 
+def test_it_tells_of_responses_beyond_the_model_s_positions(spec, trained, prompts, tmp_path):
+  workdir = tmp_path / "run"
+  shutil.copytree(trained[0], workdir)
+  told = json.loads((workdir / "model" / "config.json").read_text())
+  changed, lines = dataclasses.replace(spec, model=dataclasses.replace(spec.model, path=str(workdir))), []
+  for positions in (told["max_position_embeddings"], 4):
+    (workdir / "model" / "config.json").write_text(json.dumps(told | {"max_position_embeddings": positions}))
+    generate(changed, Request(str(prompts), max_new=2), str(tmp_path / f"{positions}.jsonl"), tell=lines.append)
+  assert lines == ["10 of 10 responses", "10 of 10 responses; WARNING: 10 are beyond the model's 4 positions"]
+
+
 @pytest.mark.parametrize(
   "changes, message",
   [

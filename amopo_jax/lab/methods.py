@@ -162,12 +162,22 @@ _FASTER = ("amopo", "one_context", "drawn", "kto", "orpo", "cpo", "rrhf", "score
 _SLOWER = ("released", "simpo", "dpo", "r_dpo", "raco")
 """Methods that are best at 3e-5."""
 
+_BETWEEN: Mapping[float, tuple[str, ...]] = MappingProxyType(
+  {
+    6e-5: ("released", "simpo", "dpo", "r_dpo", "slic", "lambda_dpo", "modpo", "raco"),
+    2e-4: ("ipo", "modpo"),
+    6e-4: ("amopo", "one_context", "kto"),
+  }
+)
+"""Rates between those of the grid, for methods that are best at the one or the other and fall off beyond."""
+
 RATES: Mapping[str, Method] = MappingProxyType(
   {f"{name}_{rate:g}": _tried(name, rate) for name in _TUNED for rate in (3e-5, 1e-4, 3e-4, 1e-3)}
   | {f"{name}_0.003": _tried(name, 3e-3) for name in _FASTER}
   | {f"{name}_1e-05": _tried(name, 1e-5) for name in _SLOWER}
+  | {f"{name}_{rate:g}": _tried(name, rate) for rate, names in _BETWEEN.items() for name in names}
 )
-"""Half a decade apart."""
+"""Half a decade apart, and some a quarter."""
 
 MARGINS: Mapping[str, Method] = MappingProxyType(
   {"amopo": METHODS["amopo"]}
