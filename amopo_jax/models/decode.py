@@ -156,9 +156,11 @@ def _look_back(
 ) -> Float[Array, "B H Dh"]:
   """Softmax attention of one query per sequence and head, to what is in the cache and to its own token."""
   by_group = q.reshape(*k.shape[:2], -1, q.shape[-1])
-  product = partial(jnp.einsum, preferred_element_type=jnp.float32)
-  before = jnp.where(is_seen[:, None, None, :], product("bghd,bgds->bghs", by_group, keys), _HIDDEN)
-  scores = jnp.concatenate([before, product("bghd,bgd->bgh", by_group, k)[..., None]], axis=-1)
-  weights = jax.nn.softmax(scores * q.shape[-1] ** -0.5, axis=-1).astype(q.dtype)
-  found = product("bghs,bgsd->bghd", weights[..., :-1], values) + product("bgh,bgd->bghd", weights[..., -1], v)
+  product, scale = partial(jnp.einsum, preferred_element_type=jnp.float32), q.shape[-1] ** -0.5
+  before = jnp.where(is_seen[:, None, None, :], scale * product("bghd,bgds->bghs", by_group, keys), _HIDDEN)
+  own = scale * product("bghd,bgd->bgh", by_group, k)[..., None]
+  largest = jnp.maximum(jnp.max(before, axis=-1, keepdims=True), own)
+  weights, weight = jnp.exp(before - largest), jnp.exp(own - largest)
+  found = product("bghs,bgsd->bghd", weights.astype(q.dtype), values) + weight * v[:, :, None].astype(jnp.float32)
+  found = found / (jnp.sum(weights, axis=-1, keepdims=True) + weight)
   return found.astype(q.dtype).reshape(q.shape)
