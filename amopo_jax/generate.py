@@ -119,8 +119,7 @@ def generate(
       lines = [_line(prompts, request, tokenizer, item, found, row) for row, item in enumerate(batch)]
       if is_first:
         parts.write(number, lines)
-      beyond = sum(len(x) + int(n) > source.config.max_positions for x, n in zip(ids, found.length, strict=False))
-      warning = f"; WARNING: {beyond} are beyond the model's {source.config.max_positions} positions" if beyond else ""
+      warning = _warn_of_length(ids, found, source.config.max_positions)
       tell(f"{min((number + 1) * size, len(items))} of {len(items)} responses{warning}")
     if is_first:
       parts.finish(len(batches))
@@ -179,6 +178,11 @@ def _prompt_text(
     return tokenizer.prompt_text(messages)
   except InputError as error:
     raise InputError(f"{prompt.origin}: {error}") from None
+
+
+def _warn_of_length(prompts: Sequence[TokenIds], found: Generated, positions: int) -> str:
+  beyond = sum(len(ids) + int(length) > positions for ids, length in zip(prompts, found.length, strict=False))
+  return f"; WARNING: {beyond} are beyond the model's {positions} positions" if beyond else ""
 
 
 def _load(spec: RunSpec, source: PolicySource, mesh: Mesh) -> Params:

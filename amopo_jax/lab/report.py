@@ -1,26 +1,19 @@
 """The report of a study: a page, its figures and its data."""
 
-import csv
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from amopo_jax.lab import tables
-from amopo_jax.lab.figures import Curves, draw_curves, draw_front, draw_scores
-from amopo_jax.lab.graders import DIMENSIONS
-from amopo_jax.lab.grading import WANTED
+from amopo_jax.lab.csv_files import read_curves, write_curves, write_runs, write_scores
+from amopo_jax.lab.figures import draw_curves, draw_front, draw_scores
 from amopo_jax.lab.measure import GREEDY, SAMPLED
 from amopo_jax.lab.pool import CODE, TOOK, Answer
 from amopo_jax.lab.studies import Size, Study
 from amopo_jax.lab.workers import free_cores
 from amopo_jax.provenance import processor
-from amopo_jax.writers import read_metrics
-
-CURVES = ("rewards/margins/", "alpha/", "rewards/accuracies/", "logps/chosen")
 
 
 def write_report(
@@ -33,7 +26,7 @@ def write_report(
   command: str,
   seconds: float,
 ) -> Path:
-  """Writes report.md, scores.csv, curves.csv and the figures.
+  """Writes report.md, scores.csv, runs.csv, curves.csv and the figures.
 
   Args:
     study: what was compared.
@@ -50,11 +43,12 @@ def write_report(
   out = folder / "reports" / study.name
   out.mkdir(parents=True, exist_ok=True)
   worlds = _worlds(answers)
-  curves = _curves(study, answers, folder)
-  _write_scores(answers, out / "scores.csv")
-  _write_curves(curves, out / "curves.csv")
-  optima = [world["optimum"] | {"mean": _mean(world["optimum"])} for world in worlds.values()]
-  draw_scores(study, answers, optima[0] if len(optima) == 1 else {}, out / "scores.png")
+  curves = read_curves(study, answers, folder)
+  write_scores(answers, out / "scores.csv")
+  write_runs(answers, out / "runs.csv")
+  write_curves(curves, out / "curves.csv")
+  optima = {name: world["optimum"] | {"mean": _mean(world["optimum"])} for name, world in worlds.items()}
+  draw_scores(study, answers, optima, out / "scores.png")
   draw_curves(study, curves, out / "curves.png")
   draw_front(study, answers, out / "front.png")
   worked = sum(answer.get(TOOK, 0.0) for answer in answers.values())
@@ -102,7 +96,8 @@ def _of_worlds(size: Size, worlds: Mapping[str, Answer]) -> str:
 def _sections(study: Study, answers: Mapping[str, Answer]) -> list[str]:
   found = [
     "## True scores\n\nOf responses sampled at temperature 1, asked for everything. What a method was not trained in, "
-    f"it knows from the start.\n\n{_markdown(tables.score_rows(study, answers, SAMPLED))}\n\n![scores](scores.png)",
+    f"it knows from the start.\n\n{_markdown(tables.score_rows(study, answers, SAMPLED))}\n\n![scores](scores.png)\n\n"
+    "The dark line in a row is at its start, the green one at the optimum.",
     f"## Against the start\n\n{_markdown(tables.change_rows(study, answers, SAMPLED))}",
     f"## Against the first\n\n{_markdown(tables.first_rows(study, answers, SAMPLED))}\n\n{_by_chance(study)}",
     "## Asked for one dimension\n\nEach dimension's score, sampled, where the highest was asked for in that one; of "
@@ -123,9 +118,9 @@ def _sections(study: Study, answers: Mapping[str, Answer]) -> list[str]:
     "hypervolume is the share of the scores' cube that the sampled scores, a point per context and score asked for, "
     "dominate together. A "
     "reference costs its methods one more pass over their pairs, without gradients, before the first step; the soup "
-    "costs what its parts do.",
+    "costs what its parts do, and what a start's base cost is not in here.",
     "## Trade-offs\n\nSampled scores, a point per context and score asked for.\n\n![front](front.png)\n\n"
-    f"Nothing beats these in all dimensions:\n\n{_markdown(tables.front_rows(study, answers))}",
+    f"Nothing on the same ground beats these in all dimensions:\n\n{_markdown(tables.front_rows(study, answers))}",
     "## Over training\n\nOf the pairs that an arm compares: where ties are masked, those that the dimension orders as "
     "the annotator did.\n\n![curves](curves.png)",
     f"## The methods' keys\n\n{_keys(study)}",
@@ -137,7 +132,8 @@ def _by_chance(study: Study) -> str:
   if not count:
     return ""
   return (
-    f"Of {count} verdicts by 95 % intervals {0.05 * count:.1f} are expected to see a difference where there is none."
+    f"Of the {2 * count} verdicts by 95 % intervals here and below, of greedy responses, {0.1 * count:.1f} are "
+    "expected to see a difference where there is none."
   )
 
 
@@ -180,61 +176,6 @@ def _code(answers: Mapping[str, Answer]) -> str:
 def _undone(undone: Mapping[str, str]) -> list[str]:
   lines = "\n".join(f"- {name}: {why}" for name, why in undone.items())
   return [f"## Not done\n\nMeans are over the seeds that are there.\n\n{lines}"] if undone else []
-
-
-def _curves(study: Study, answers: Mapping[str, Answer], folder: Path) -> Curves:
-  """Means over seeds of what the runs logged."""
-  return {arm.name: _means_by_step(_logged(arm.name, answers, folder)) for arm in study.arms}
-
-
-def _logged(arm: str, answers: Mapping[str, Answer], folder: Path) -> Iterator[tuple[str, int, float]]:
-  """(metric, step, value) of an arm's runs."""
-  for job in answers:
-    if job.startswith("seed") and job.partition("/")[2] == arm:
-      for line in read_metrics(str(folder / job / "run")):
-        shown = ((key, value) for key, value in line.items() if key.startswith(CURVES) and value is not None)
-        yield from ((key, line["step"], value) for key, value in shown)
-
-
-def _means_by_step(points: Iterable[tuple[str, int, float]]) -> dict[str, list[tuple[int, float]]]:
-  values: dict[str, dict[int, list[float]]] = {}
-  for key, step, value in points:
-    values.setdefault(key, {}).setdefault(step, []).append(value)
-  return {key: [(step, float(np.mean(of))) for step, of in sorted(steps.items())] for key, steps in values.items()}
-
-
-def _write_scores(answers: Mapping[str, Answer], path: Path) -> None:
-  rows: list[Sequence[Any]] = [("seed", "arm", "mode", "asked", "context", "dimension", "score")]
-  for job, answer in answers.items():
-    if not job.startswith("seed"):
-      continue
-    seed, _, arm = job.removeprefix("seed").partition("/")
-    told = [(mode, "highest", contexts) for mode, contexts in answer["scores"].items()]
-    told += [(SAMPLED, asked, contexts) for asked, contexts in answer["asked"].items()]
-    rows += [
-      (seed, arm, mode, asked, context, dimension, scores[dimension])
-      for mode, asked, contexts in told
-      for context, scores in contexts.items()
-      for dimension in (*DIMENSIONS, WANTED)
-      if dimension in scores
-    ]
-  _write_csv(path, rows)
-
-
-def _write_curves(curves: Curves, path: Path) -> None:
-  rows: list[Sequence[Any]] = [("arm", "metric", "step", "mean over seeds")]
-  rows += [
-    (arm, key, step, f"{value:.5g}")
-    for arm, metrics in curves.items()
-    for key, points in metrics.items()
-    for step, value in points
-  ]
-  _write_csv(path, rows)
-
-
-def _write_csv(path: Path, rows: Sequence[Sequence[Any]]) -> None:
-  with path.open("w", newline="") as file:
-    csv.writer(file, lineterminator="\n").writerows(rows)
 
 
 def _markdown(rows: tables.Rows) -> str:

@@ -133,16 +133,21 @@ def volume(answer: Answer) -> float:
 
 
 def front_rows(study: Study, answers: Mapping[str, Answer]) -> Rows:
-  """The sampled scores, means over seeds, that no other policy or question beats in all dimensions."""
-  found: dict[tuple[str, str, str], list[Interval]] = {}
+  """The sampled scores, means over seeds, that no policy or question on the same ground beats in all dimensions."""
+  grounds: dict[str, dict[tuple[str, str, str], list[Interval]]] = {}
   for arm, asked, context in _questions(study, answers):
     reads = [_sampled(asked, context, dimension) for dimension in DIMENSIONS]
     values = [[value for value in by_seed(answers, arm.name, read).values() if not np.isnan(value)] for read in reads]
     if all(values):
+      found = grounds.setdefault(arm.ground.name, {})
       found[label(study, arm), context, asked or f"{HIGH:g}"] = [interval(of) for of in values]
+  best = [(key, found[key]) for found in grounds.values() for key in _undominated(found)]
+  return [["", "asked for", "score", *DIMENSIONS], *([*key, *map(str, scores)] for key, scores in best)]
+
+
+def _undominated(found: Mapping[tuple[str, str, str], Sequence[Interval]]) -> list[tuple[str, str, str]]:
   points = np.array([[one.mean for one in of] for of in found.values()], np.float64).reshape(-1, len(DIMENSIONS))
-  best = [key for key, is_best in zip(found, front(points), strict=True) if is_best]
-  return [["", "asked for", "score", *DIMENSIONS], *([*key, *map(str, found[key])] for key in best)]
+  return [key for key, is_best in zip(found, front(points), strict=True) if is_best]
 
 
 def _questions(study: Study, answers: Mapping[str, Answer]) -> Iterator[tuple[Arm, str, str]]:

@@ -138,3 +138,12 @@ def test_the_front_is_of_the_seeds_that_are_there():
   missing = ANSWERS["seed1/amopo"] | {"asked": {}}
   rows = tables.front_rows(STUDY, ANSWERS | {"seed1/amopo": missing})
   assert ("AMoPO, Gaussian weights", "helpfulness", "0") in {tuple(cells[:3]) for cells in rows[1:]}
+
+
+def test_each_ground_has_a_front_of_its_own():
+  noisy = next(arm.ground for arm in STUDIES["noise"].arms if arm.ground.name == "noise-0.1")
+  study = STUDY._replace(arms=(Arm("amopo"), Arm("simpo", noisy)))
+  rows = tables.front_rows(
+    study, {"seed0/amopo": answer(2.0, 2.0, 2.0), "seed0/simpo@noise-0.1": answer(1.0, 1.0, 1.0)}
+  )
+  assert {cells[0] for cells in rows[1:]} == {"AMoPO, Gaussian weights", "SimPO (noise-0.1)"}
