@@ -103,15 +103,14 @@ def generate(
   text_of = partial(_prompt_text, prompts, contexts, request, tokenizer)
   asked = zlib.crc32("\0".join(map(text_of, items[:: request.num_samples])).encode())
   told = {"model": source.path, "step": source.step, "size": size, "items": len(items), "texts": asked}
-  told |= {key: getattr(spec.model, key) for key in ("param_dtype", "compute_dtype")}
+  told |= {"param_dtype": spec.model.param_dtype, "compute_dtype": spec.model.compute_dtype}
   params = _load(spec, source, mesh)
-  told |= {"weights": digests(params)}  # a model that is exported again keeps its path
-  parts = Parts(path, told | {"tokenizer": tokenizer.fingerprint, **_plain(request)})
+  told |= {"weights": digests(params), "tokenizer": tokenizer.fingerprint}  # a model exported again keeps its path
+  parts = Parts(path, told | _plain(request))
   answer = _answerer(spec, source, params, request, tokenizer, mesh)
   batches = [items[start : start + size] for start in range(0, len(items), size)]
   with parts.held():
-    done = processes.from_first(parts.open() if is_first else 0)
-    if done:
+    if done := processes.from_first(parts.open() if is_first else 0):
       tell(f"{done} of {len(batches)} batches are there already")
     for number, batch in enumerate(batches[done:], start=done):
       ids = tokenizer.encode([text_of(item) for item in batch])
@@ -119,8 +118,8 @@ def generate(
       lines = [_line(prompts, request, tokenizer, item, found, row) for row, item in enumerate(batch)]
       if is_first:
         parts.write(number, lines)
-      warning = _warn_of_length(ids, found, source.config.max_positions)
-      tell(f"{min((number + 1) * size, len(items))} of {len(items)} responses{warning}")
+      so_far = f"{min((number + 1) * size, len(items))} of {len(items)} responses"
+      tell(so_far + _warn_of_length(ids, found, source.config.max_positions))
     if is_first:
       parts.finish(len(batches))
   processes.meet()

@@ -7,10 +7,13 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from rich.console import Console
 
 from amopo_jax import generate as module
+from amopo_jax.export import export
 from amopo_jax.generate import Request, generate
 from amopo_jax.models.sampling import Sampling
+from amopo_jax.train import train
 from amopo_jax.types import InputError, RunFailure
 
 NEW = 12
@@ -131,6 +134,33 @@ def test_it_stops_where_the_model_s_config_says_too(spec, trained, prompts, tmp_
   generate(changed, Request(str(prompts), max_new=2), str(tmp_path / "out.jsonl"))
   assert ends[0] == told["eos_token_id"]
   assert 7 in ends
+
+
+@pytest.mark.parametrize("axes", [{"mesh__data": 4, "mesh__fsdp": 2}, {"mesh__fsdp": 4, "mesh__tensor": 2}], ids=str)
+def test_every_mesh_gives_the_same_responses(made, make_spec, trained, prompts, tmp_path, axes):
+  whole = made("whole")
+  other = make_spec(model__path=str(trained[0]), model__arch={}, data__tokenizer="", **axes)
+  request = Request(str(prompts), max_new=NEW, batch_size=8)
+  generate(other, request, str(tmp_path / "other.jsonl"))
+  split = [json.loads(line) for line in (tmp_path / "other.jsonl").read_text().splitlines()]
+  assert responses(split) == responses(whole)
+  np.testing.assert_allclose([x["sum_logp"] for x in split], [x["sum_logp"] for x in whole], rtol=1e-4)
+
+
+def test_a_run_of_adapters_answers_as_its_merged_export_does(make_spec, prompts, tmp_path):
+  spec = make_spec(lora__rank=4, lora__alpha=16.0, train__steps=2, optim__learning_rate=0.05)
+  train(spec, str(tmp_path / "run"), Console(quiet=True))
+  export(str(tmp_path / "run"), str(tmp_path / "model"))
+  found = {}
+  for name in ("run", "model"):
+    tokenizer = "" if name == "run" else spec.data.tokenizer
+    policy = make_spec(model__path=str(tmp_path / name), model__arch={}, data__tokenizer=tokenizer)
+    generate(policy, Request(str(prompts), max_new=NEW), str(tmp_path / f"{name}.jsonl"))
+    lines = [json.loads(line) for line in (tmp_path / f"{name}.jsonl").read_text().splitlines()]
+    found[name] = {
+      key: (line["response"], round(line["sum_logp"], 2)) for key, line in zip(responses(lines), lines, strict=True)
+    }
+  assert found["run"] == found["model"]
 
 
 def test_it_tells_of_responses_beyond_the_model_s_positions(spec, trained, prompts, tmp_path):

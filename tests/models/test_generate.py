@@ -126,7 +126,7 @@ def test_a_response_does_not_depend_on_its_neighbours(one):
   assert not np.array_equal(whole.tokens, other.tokens)
 
 
-def test_adapters_and_bfloat16_are_taken_as_they_are(one):
+def test_bfloat16_is_taken_as_it_is(one):
   _, config, params = one
   small = jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)
   found = make(config, compute_dtype=jnp.bfloat16)(small, *batch(), keys())
