@@ -104,25 +104,41 @@ def test_a_folder_is_the_same_from_wherever_it_is_named(run, tmp_path, monkeypat
 SMALL = ("--seeds=1", "--train=400", "--heldout=8", "--base_steps=2", "--start_steps=2", "--max_new=8", "--draws=1")
 
 
-def start_study(out):
-  command = [
-    sys.executable,
-    "-m",
-    "amopo_jax",
-    "lab",
-    "baselines",
-    f"--out={out}",
-    "--arms=simpo",
-    "--steps=300",
-    *SMALL,
-  ]
+def start_study(out, study, *flags):
+  command = [sys.executable, "-m", "amopo_jax", "lab", study, f"--out={out}", *flags]
   env = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}  # one device
-  return subprocess.Popen(command, env=env, start_new_session=True, stdout=subprocess.PIPE, text=True)
+  return subprocess.Popen(
+    command, env=env, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+  )
+
+
+OTHER_RECIPES = {
+  "baselines": "only_helpfulness,only_correctness,only_instruction_following,soup,drawn,scored_sft,controllable,kto",
+  "steering": "amopo,scored_sft,controllable",
+  "dialogue": "amopo@dialogue,amopo_turn@dialogue,uniform_turn@dialogue",
+  "weights": "learned,hardest,widest,matched_beta",
+  "template": "amopo,amopo@after",
+}
+"""What the smoke run of CI leaves out."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("study", OTHER_RECIPES)
+def test_other_recipes_run_through(study, tmp_path):
+  arms = OTHER_RECIPES[study]
+  running = start_study(tmp_path, study, "--smoke", f"--arms={arms}")
+  said = running.communicate(timeout=900)[0]
+  assert running.returncode == 0, said
+  page = (tmp_path / "reports" / f"{study}-some" / "report.md").read_text()
+  assert "## Not done" not in page
+  scores = (tmp_path / "reports" / f"{study}-some" / "scores.csv").read_text()
+  for arm in arms.split(","):
+    assert f"\n0,{arm},sampled," in scores
 
 
 @pytest.mark.slow
 def test_a_study_whose_processes_are_killed_goes_on_in_the_middle_of_a_run(tmp_path):
-  arm, killed = tmp_path / "seed0" / "simpo", start_study(tmp_path)
+  arm, killed = tmp_path / "seed0" / "simpo", start_study(tmp_path, "baselines", "--arms=simpo", "--steps=300", *SMALL)
   while not (arm / "run" / "checkpoints" / "50" / "_CHECKPOINT_METADATA").exists():
     assert killed.poll() is None, killed.communicate()[0]
     time.sleep(0.02)
@@ -130,7 +146,7 @@ def test_a_study_whose_processes_are_killed_goes_on_in_the_middle_of_a_run(tmp_p
   killed.wait()
   results = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("result.json")}
   assert len(results) == 4  # two worlds, base, start
-  again = start_study(tmp_path)
+  again = start_study(tmp_path, "baselines", "--arms=simpo", "--steps=300", *SMALL)
   said = again.communicate(timeout=600)[0]
   assert again.returncode == 0, said
   assert "4 of 5 jobs are done already" in said
