@@ -32,15 +32,17 @@ def test_a_soup_is_of_methods_that_are_there():
 def test_a_method_takes_the_rate_of_the_config_or_one_that_was_tried_of_it():
   ours = bundled_spec("lab").optim.learning_rate
   for name, method in METHODS.items():
-    of = name.removesuffix("_equal").removesuffix("_wide")  # controls of compute have the rate of the method itself
+    of = name.removesuffix("_equal").removesuffix("_wide")  # controls of compute have a rate of the method itself
     tried = {key.rsplit("_", 1)[1] for key in RATES if key.rsplit("_", 1)[0] == of}
     assert not tried or f"{method.changes.get(RATE, ours):g}" in tried
 
 
 @pytest.mark.parametrize("name", ["simpo", "one_context", "drawn", "cpo", "more_sft"])
 def test_a_control_of_compute_is_the_method_with_more_steps(name):
+  bare = lambda method: {key: value for key, value in method.changes.items() if key != RATE}
   method, control = METHODS[name], METHODS[f"{name}_equal"]
-  assert control._replace(label=method.label, work=1) == method
+  assert control._replace(label=method.label, work=1, changes=bare(control)) == method._replace(changes=bare(method))
+  assert control.changes.get(RATE) in ({3e-5} if name == "simpo" else {method.changes.get(RATE)})
   sequences = 1 if name == "more_sft" else 2  # of a pair
   assert control.work * sequences / 2 == 3.6
 
