@@ -131,7 +131,11 @@ def draw_front(study: Study, answers: Mapping[str, Answer], out: Path) -> None:
       if label(study, arm) not in best:
         panel.scatter(*points.T, s=12, color="0.75", label="others")
       else:  # hollow, of falling size, so that equal points lie within each other
-        look = {"marker": "osD^v<>ph8"[shown % 10], "s": 90 - 6 * min(shown, 12), "linewidths": 1.4}
+        look = {
+          "marker": "osD^v<>ph8"[(shown + 3 * (shown // 10)) % 10],
+          "s": 90 - 6 * min(shown, 12),
+          "linewidths": 1.4,
+        }
         panel.scatter(*points.T, facecolors="none", edgecolors=f"C{shown % 10}", label=label(study, arm), **look)
         shown += 1
     panel.set(xlabel=one.replace("_", " "), ylabel=other.replace("_", " "))
