@@ -61,7 +61,7 @@ def write_scores(answers: Mapping[str, Answer], path: Path) -> None:
   _write_csv(path, rows)
 
 
-def write_runs(answers: Mapping[str, Answer], path: Path) -> None:
+def write_runs(study: Study, answers: Mapping[str, Answer], path: Path) -> None:
   """Of every run: accuracy of pairs and wins against the start per context, hypervolume, responses, compute."""
   rows: list[Sequence[Any]] = [("seed", "arm", "measure", "value")]
   for job, answer in answers.items():
@@ -70,8 +70,9 @@ def write_runs(answers: Mapping[str, Answer], path: Path) -> None:
       found = {f"accuracy/{context}": value for context, value in answer.get("accuracy", {}).items()}
       wins = answer.get("wins", {})
       found |= {f"wins/{mode}/{context}": value for mode, of in wins.items() for context, value in of.items()}
-      found |= {"hypervolume": volume(answer)} | {name: answer.get(name) for name in _COSTS}
-      rows += [(seed, arm, name, value) for name, value in found.items() if value is not None]
+      found |= {"hypervolume": volume(study, answer)} | {name: answer.get(name) for name in _COSTS}
+      known = {name: value for name, value in found.items() if value is not None and not np.isnan(value)}
+      rows += [(seed, arm, name, value) for name, value in known.items()]
   _write_csv(path, rows)
 
 

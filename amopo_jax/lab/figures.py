@@ -17,14 +17,14 @@ from amopo_jax.lab.tables import by_seed, front_rows, label, score, start_name, 
 Curves = Mapping[str, Mapping[str, Sequence[tuple[int, float]]]]
 """Arm -> name of a metric -> (step, mean over seeds)."""
 
-Scores = Mapping[str, float]
-"""Dimension, or "mean" -> score."""
+Best = Mapping[str, float]
+"""Dimension, or "mean" -> highest score."""
 
 _MANY = 8
 """Arms that stand below each other."""
 
 
-def draw_scores(study: Study, answers: Mapping[str, Answer], optima: Mapping[str, Scores], out: Path) -> None:
+def draw_scores(study: Study, answers: Mapping[str, Answer], optima: Mapping[str, Best], out: Path) -> None:
   """Sampled true scores of the starts and the arms, a panel per dimension, with 95 % intervals over seeds.
 
   Args:
@@ -69,13 +69,13 @@ def _draw_marks(panel: Any, places: np.ndarray, values: Sequence[float | None], 
     panel.vlines(where, rows - 0.5, rows + 0.5, colors=colour, linewidth=1, zorder=3)
 
 
-def _of_world(ground: str, optima: Mapping[str, Scores]) -> Scores | None:
+def _of_world(ground: str, optima: Mapping[str, Best]) -> Best | None:
   return next(iter(optima.values())) if len(optima) == 1 else optima.get(ground)
 
 
 def draw_curves(study: Study, curves: Curves, out: Path) -> None:
   """Margins and α of every context over training, of the arms that have them; many arms stand two in a row."""
-  arms = [arm for arm in study.arms if curves.get(arm.name)]
+  arms = [arm for arm in study.arms if any(map(_is_drawn, curves.get(arm.name, ())))]
   if not arms:
     return
   beside = 2 if len(arms) > _MANY else 1
@@ -93,11 +93,13 @@ def draw_curves(study: Study, curves: Curves, out: Path) -> None:
       alpha.set_axis_off()
   for panel in places[len(arms) :].flat:
     panel.set_axis_off()
-  for panel in panels[-1]:
-    panel.set_xlabel("step")
+  for column in panels.T:
+    for lowest in [panel for panel in column if panel.axison][-1:]:
+      lowest.set_xlabel("step")
   lines = {line.get_label(): line for panel in panels.flat for line in panel.lines}
-  shown = [name for name in contexts if name in lines]
-  figure.legend([lines[name] for name in shown], shown, fontsize=8, ncols=len(shown), loc="outside lower center")
+  figure.legend(
+    [lines[name] for name in contexts], contexts, fontsize=8, ncols=len(contexts), loc="outside lower center"
+  )
   _save(figure, out)
 
 
@@ -118,7 +120,7 @@ def _draw_lines(
 
 
 def draw_front(study: Study, answers: Mapping[str, Answer], out: Path) -> None:
-  """Sampled scores in every context, in the plane of each two dimensions; grey where others are better in all."""
+  """Sampled scores in every context, in the plane of each two dimensions; grey: arms that others beat."""
   planes = [(one, other) for place, one in enumerate(DIMENSIONS) for other in DIMENSIONS[place + 1 :]]
   figure, panels = _figure(1, len(planes), (4.4 * len(planes), 4.6))
   best = {row[0] for row in front_rows(study, answers)[1:]}

@@ -45,7 +45,7 @@ def write_report(
   worlds = _worlds(answers)
   curves = read_curves(study, answers, folder)
   write_scores(answers, out / "scores.csv")
-  write_runs(answers, out / "runs.csv")
+  write_runs(study, answers, out / "runs.csv")
   write_curves(curves, out / "curves.csv")
   optima = {name: world["optimum"] | {"mean": _mean(world["optimum"])} for name, world in worlds.items()}
   draw_scores(study, answers, optima, out / "scores.png")
@@ -97,9 +97,9 @@ def _sections(study: Study, answers: Mapping[str, Answer]) -> list[str]:
   found = [
     "## True scores\n\nOf responses sampled at temperature 1, asked for everything. What a method was not trained in, "
     f"it knows from the start.\n\n{_markdown(tables.score_rows(study, answers, SAMPLED))}\n\n![scores](scores.png)\n\n"
-    "The dark line in a row is at its start, the green one at the optimum.",
+    f"The dark line in a row is at its start{', the green one at the optimum' if _worlds(answers) else ''}.",
     f"## Against the start\n\n{_markdown(tables.change_rows(study, answers, SAMPLED))}",
-    f"## Against the first\n\n{_markdown(tables.first_rows(study, answers, SAMPLED))}\n\n{_by_chance(study)}",
+    f"## Against the first\n\n{_markdown(tables.first_rows(study, answers, SAMPLED))}\n\n{_by_chance(study, answers)}",
     "## Asked for one dimension\n\nEach dimension's score, sampled, where the highest was asked for in that one; of "
     "score-conditioned SFT, where it was told the highest in all."
     f"\n\n{_markdown(tables.own_rows(study, answers))}",
@@ -127,12 +127,13 @@ def _sections(study: Study, answers: Mapping[str, Answer]) -> list[str]:
   ]
 
 
-def _by_chance(study: Study) -> str:
-  count = len(study.arms) - len({arm.ground.name for arm in study.arms})
+def _by_chance(study: Study, answers: Mapping[str, Answer]) -> str:
+  rows = [row for mode in (SAMPLED, GREEDY) for row in tables.first_rows(study, answers, mode)[1:]]
+  count = sum(row[-1] != "–" for row in rows)
   if not count:
     return ""
   return (
-    f"Of the {2 * count} verdicts by 95 % intervals here and below, of greedy responses, {0.1 * count:.1f} are "
+    f"Of the {count} verdicts by 95 % intervals here and below, of greedy responses, {0.05 * count:.1f} are "
     "expected to see a difference where there is none."
   )
 

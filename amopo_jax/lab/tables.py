@@ -113,7 +113,7 @@ def cost_rows(study: Study, answers: Mapping[str, Answer]) -> Rows:
     lambda answer: _mean(value for value in answer.get("accuracy", {}).values() if value is not None),
     told("tokens_per_response"),
     told("ended"),
-    lambda answer: float("nan") if study.scores and not answer["asked"] else volume(answer),
+    lambda answer: volume(study, answer),
     told("pairs"),
     told("sequences"),
     told("seconds"),
@@ -125,8 +125,10 @@ def cost_rows(study: Study, answers: Mapping[str, Answer]) -> Rows:
   return rows
 
 
-def volume(answer: Answer) -> float:
-  """Share of the scores' cube that the sampled scores, whatever was asked for, dominate together."""
+def volume(study: Study, answer: Answer) -> float:
+  """Share of the scores' cube that all sampled scores dominate together; NaN where other scores were not asked for."""
+  if study.scores and not answer["asked"]:
+    return float("nan")
   contexts = [answer["scores"][SAMPLED], *answer["asked"].values()]
   points = [[scores[dimension] for dimension in DIMENSIONS] for of in contexts for scores in of.values()]
   return hypervolume(np.asarray(points, np.float64), [0.0] * len(DIMENSIONS)) / 4.0 ** len(DIMENSIONS)
@@ -134,15 +136,22 @@ def volume(answer: Answer) -> float:
 
 def front_rows(study: Study, answers: Mapping[str, Answer]) -> Rows:
   """The sampled scores, means over seeds, that no policy or question on the same ground beats in all dimensions."""
-  grounds: dict[str, dict[tuple[str, str, str], list[Interval]]] = {}
+  grounds: dict[str, dict[tuple[str, str, str], list[Interval]]] = {arm.ground.name: {} for arm in study.arms}
   for arm, asked, context in _questions(study, answers):
     reads = [_sampled(asked, context, dimension) for dimension in DIMENSIONS]
     values = [[value for value in by_seed(answers, arm.name, read).values() if not np.isnan(value)] for read in reads]
     if all(values):
-      found = grounds.setdefault(arm.ground.name, {})
-      found[label(study, arm), context, asked or f"{HIGH:g}"] = [interval(of) for of in values]
-  best = [(key, found[key]) for found in grounds.values() for key in _undominated(found)]
-  return [["", "asked for", "score", *DIMENSIONS], *([*key, *map(str, scores)] for key, scores in best)]
+      for name in _grounds_of(study, arm):
+        grounds[name][label(study, arm), context, asked or f"{HIGH:g}"] = [interval(of) for of in values]
+  best = {key: found[key] for found in grounds.values() for key in _undominated(found)}
+  return [["", "asked for", "score", *DIMENSIONS], *([*key, *map(str, scores)] for key, scores in best.items())]
+
+
+def _grounds_of(study: Study, arm: Arm) -> list[str]:
+  """On which an arm stands: a start on those of all arms that it is the start of."""
+  if arm.method != START:
+    return [arm.ground.name]
+  return list(dict.fromkeys(other.ground.name for other in study.arms if other.ground.origin.name == arm.ground.name))
 
 
 def _undominated(found: Mapping[tuple[str, str, str], Sequence[Interval]]) -> list[tuple[str, str, str]]:

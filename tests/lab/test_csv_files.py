@@ -47,11 +47,18 @@ def test_scores_are_there_run_by_run(read):
 
 
 def test_what_a_run_took_and_won_is_there_run_by_run(read):
-  rows = read(write_runs, ANSWERS)
+  rows = read(lambda answers, path: write_runs(STUDY, answers, path), ANSWERS)
   found = {row["measure"]: float(row["value"]) for row in rows if (row["seed"], row["arm"]) == ("0", "amopo")}
   volume = (2 / 4) ** 3
   assert found == {"accuracy/overall": 0.75, "wins/sampled/overall": 0.5, "hypervolume": volume, "sequences": 8.0}
   assert {row["arm"] for row in rows} == {"amopo", "simpo"}
+
+
+def test_what_was_not_asked_for_all_scores_has_no_hypervolume(read):
+  rows = read(
+    lambda answers, path: write_runs(STUDY, answers, path), {"seed0/amopo": ANSWERS["seed0/amopo"] | {"asked": {}}}
+  )
+  assert "hypervolume" not in {row["measure"] for row in rows}
 
 
 def test_curves_are_means_over_seeds(read, tmp_path):

@@ -23,7 +23,7 @@ def test_a_point_is_a_context_and_a_mean_over_seeds():
 
 
 def test_without_curves_there_is_no_picture(tmp_path):
-  figures.draw_curves(STUDY, {"amopo": {}}, tmp_path / "curves.png")
+  figures.draw_curves(STUDY, {"amopo": {"logps/chosen": [(1, -1.0)]}}, tmp_path / "curves.png")
   assert not list(tmp_path.iterdir())
 
 
@@ -77,4 +77,5 @@ def test_a_context_has_one_colour_and_a_weight_of_one_is_not_drawn(drawn, tmp_pa
   assert colours[0] == colours[1]
   assert colours[2] == {"correctness": colours[0]["correctness"]}
   assert colours[3] == {}
+  assert [panel.get_xlabel() for panel in panels] == ["", "step", "step", ""]
   assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == ["overall", "correctness"]

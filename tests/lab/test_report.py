@@ -85,3 +85,12 @@ def test_each_ground_has_its_own_optimum_and_means_are_over_its_seeds(tmp_path):
     "At the optimum: (default) helpfulness 3.50, correctness 3.50, instruction_following 3.50; (a-b) helpfulness 1.00"
   )
   assert line in page
+
+
+def test_of_verdicts_that_are_not_there_none_is_by_chance(tmp_path):
+  answers = {f"seed0/{name}": answer(1.0) for name in ("start", "amopo", "simpo")}
+  page = lambda: write_report(STUDY, answers, {}, tmp_path, size=Size(seeds=2), command="", seconds=1.0).read_text()
+  assert "verdicts by" not in page()
+  answers |= {f"seed1/{name}": answer(1.5) for name in ("start", "amopo", "simpo")}
+  assert "Of the 2 verdicts by" in page()
+  assert "the green one" not in page()  # there is no world

@@ -92,8 +92,8 @@ def test_scores_asked_for():
 
 
 def test_volume_is_a_share_of_the_cube():
-  assert tables.volume(answer(4.0, 4.0, 4.0)) == 1.0
-  assert tables.volume(answer(2.0, 4.0, 1.0)) == pytest.approx(0.125)
+  assert tables.volume(STUDY._replace(scores=()), answer(4.0, 4.0, 4.0)) == 1.0
+  assert tables.volume(STUDY._replace(scores=()), answer(2.0, 4.0, 1.0)) == pytest.approx(0.125)
 
 
 def test_verdicts_of_a_mode_are_of_that_mode_s_scores():
@@ -147,3 +147,12 @@ def test_each_ground_has_a_front_of_its_own():
     study, {"seed0/amopo": answer(2.0, 2.0, 2.0), "seed0/simpo@noise-0.1": answer(1.0, 1.0, 1.0)}
   )
   assert {cells[0] for cells in rows[1:]} == {"AMoPO, Gaussian weights", "SimPO (noise-0.1)"}
+
+
+def test_a_start_is_on_the_front_of_no_ground_where_an_arm_beats_it():
+  noisy = next(arm.ground for arm in STUDIES["noise"].arms if arm.ground.name == "noise-0.1")
+  study = STUDY._replace(arms=(Arm("amopo", noisy),))
+  rows = tables.front_rows(
+    study, {"seed0/start": answer(1.0, 1.0, 1.0), "seed0/amopo@noise-0.1": answer(3.0, 3.0, 3.0)}
+  )
+  assert {cells[0] for cells in rows[1:]} == {"AMoPO, Gaussian weights (noise-0.1)"}
