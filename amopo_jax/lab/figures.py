@@ -75,7 +75,7 @@ def _of_world(ground: str, optima: Mapping[str, Best]) -> Best | None:
 
 def draw_curves(study: Study, curves: Curves, out: Path) -> None:
   """Margins and α of every context over training, of the arms that have them; many arms stand two in a row."""
-  arms = [arm for arm in study.arms if any(map(_is_drawn, curves.get(arm.name, ())))]
+  arms = [arm for arm in study.arms if any(map(_is_margin, curves.get(arm.name, ())))]
   if not arms:
     return
   beside = 2 if len(arms) > _MANY else 1
@@ -83,7 +83,7 @@ def draw_curves(study: Study, curves: Curves, out: Path) -> None:
   figure, panels = _figure(rows, 2 * beside, (10.0 * beside, 2.1 * rows + 0.9))
   places = panels.reshape(-1, 2)
   contexts = list(
-    dict.fromkeys(name.rpartition("/")[2] for arm in arms for name in curves[arm.name] if _is_drawn(name))
+    dict.fromkeys(name.rpartition("/")[2] for arm in arms for name in curves[arm.name] if _is_margin(name))
   )
   for (margins, alpha), arm in zip(places, arms, strict=False):
     _draw_lines(margins, "rewards/margins/", curves[arm.name], contexts, f"{label(study, arm)}: margin")
@@ -103,8 +103,8 @@ def draw_curves(study: Study, curves: Curves, out: Path) -> None:
   _save(figure, out)
 
 
-def _is_drawn(name: str) -> bool:
-  return name.startswith(("rewards/margins/", "alpha/"))
+def _is_margin(name: str) -> bool:
+  return name.startswith("rewards/margins/")
 
 
 def _draw_lines(

@@ -23,7 +23,9 @@ def test_a_point_is_a_context_and_a_mean_over_seeds():
 
 
 def test_without_curves_there_is_no_picture(tmp_path):
-  figures.draw_curves(STUDY, {"amopo": {"logps/chosen": [(1, -1.0)]}}, tmp_path / "curves.png")
+  figures.draw_curves(
+    STUDY, {"amopo": {"logps/chosen": [(1, -1.0)], "alpha/overall": [(1, 1.0)]}}, tmp_path / "curves.png"
+  )
   assert not list(tmp_path.iterdir())
 
 
