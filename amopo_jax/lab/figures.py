@@ -32,7 +32,7 @@ def draw_scores(study: Study, answers: Mapping[str, Answer], optima: Mapping[str
     optima: world -> its best scores; those of a single world hold for all grounds.
     out: PNG file.
   """
-  arms = [arm for arm in with_starts(study) if by_seed(answers, arm.name, score(SAMPLED, "mean"))]
+  arms = _arms_with_scores(study, answers)
   figure, panels = _figure(
     1, len(DIMENSIONS) + 1, (3.0 * (len(DIMENSIONS) + 1) + 2, 0.28 * len(arms) + 1.5), sharey=True
   )
@@ -49,6 +49,10 @@ def draw_scores(study: Study, answers: Mapping[str, Answer], optima: Mapping[str
     panel.grid(axis="x", alpha=0.25)
   panels.flat[0].set_yticks(places, [label(study, arm) for arm in arms], fontsize=8)
   _save(figure, out)
+
+
+def _arms_with_scores(study: Study, answers: Mapping[str, Answer]) -> list[Arm]:
+  return [arm for arm in with_starts(study) if by_seed(answers, arm.name, score(SAMPLED, "mean"))]
 
 
 def _draw_bars(panel: Any, arms: Sequence[Arm], places: np.ndarray, found: Sequence[Interval]) -> None:
@@ -124,8 +128,7 @@ def draw_front(study: Study, answers: Mapping[str, Answer], out: Path) -> None:
   planes = [(one, other) for place, one in enumerate(DIMENSIONS) for other in DIMENSIONS[place + 1 :]]
   figure, panels = _figure(1, len(planes), (4.4 * len(planes), 4.6))
   best = {row[0] for row in front_rows(study, answers)[1:]}
-  there = [arm for arm in with_starts(study) if by_seed(answers, arm.name, score(SAMPLED, "mean"))]
-  arms = sorted(there, key=lambda arm: label(study, arm) in best)
+  arms = sorted(_arms_with_scores(study, answers), key=lambda arm: label(study, arm) in best)
   for panel, (one, other) in zip(panels.flat, planes, strict=True):
     shown = 0
     for arm in arms:
