@@ -22,10 +22,15 @@ from amopo_jax.run_spec import BatchSpec, ModelSpec, RunSpec, check_name
 
 def build_mesh(spec: RunSpec, devices: Sequence[Any] | None = None) -> Mesh:
   """The mesh, of the devices given or of all, with rows that divide over it and rules that can be read."""
-  meshes.check_rules(spec.mesh.rules)
-  mesh = meshes.make_mesh(**{name: getattr(spec.mesh, name) for name in (*meshes.AXES, "slices")}, devices=devices)
+  mesh = build_bare_mesh(spec, devices)
   check_rows(spec.batch, mesh)
   return mesh
+
+
+def build_bare_mesh(spec: RunSpec, devices: Sequence[Any] | None = None) -> Mesh:
+  """The mesh for what does not use the config's rows."""
+  meshes.check_rules(spec.mesh.rules)
+  return meshes.make_mesh(**{name: getattr(spec.mesh, name) for name in (*meshes.AXES, "slices")}, devices=devices)
 
 
 def build_feed_spec(spec: RunSpec, mesh: Mesh) -> FeedSpec:
@@ -96,8 +101,15 @@ def build_score_fn(
   )
 
 
-def build_attention(spec: ModelSpec, config: ModelConfig, mesh: Mesh) -> Choice:
-  """The attention for the devices of a mesh, split by rows, queries and heads; XLA splits the reference by itself."""
+def build_attention(spec: ModelSpec, config: ModelConfig, mesh: Mesh, *, is_whole: bool = True) -> Choice:
+  """The attention for the devices of a mesh, split by rows, queries and heads; XLA splits the reference by itself.
+
+  Args:
+    spec: names it.
+    config: of the model.
+    mesh: where it runs.
+    is_whole: it gets whole arrays; False: those of one device, and is not split.
+  """
   check_name("config.model.attention", spec.attention, BACKENDS)
   name, attend = choose_attention(
     spec.attention,
@@ -109,7 +121,7 @@ def build_attention(spec: ModelSpec, config: ModelConfig, mesh: Mesh) -> Choice:
     device=next((one for one in mesh.devices.flat if one.process_index == jax.process_index()), None),
   )
   processes.agree("attention", name)  # of `auto` each has made a trial of its own
-  is_split = name != XLA or mesh.shape["context"] > 1
+  is_split = is_whole and (name != XLA or mesh.shape["context"] > 1)
   return Choice(name, meshes.split_attention(attend, mesh) if is_split else attend)
 
 

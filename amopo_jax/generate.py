@@ -1,6 +1,5 @@
 """`amopo generate`: responses to prompts in every context, one JSON line each, batch by batch."""
 
-import itertools
 import json
 import zlib
 from collections.abc import Callable, Sequence
@@ -10,15 +9,16 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from etils import epath
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from amopo_jax import build, build_data, processes
+from amopo_jax.answer import make_answer
 from amopo_jax.data.contexts import Context, ContextSpec, condition
 from amopo_jax.data.prompts import Prompt, read_prompts
 from amopo_jax.data.tokenizer import TokenIds, Tokenizer
 from amopo_jax.load import load_policy
-from amopo_jax.mesh import ROW_AXES, jit_for, make_constrain, replicated, row_shards
-from amopo_jax.models.generate import Generated, make_generate_fn, padded_length
+from amopo_jax.mesh import row_shards
+from amopo_jax.models.generate import Generated
 from amopo_jax.models.sampling import Sampling
 from amopo_jax.models.transformer import abstract_params
 from amopo_jax.parts import Parts
@@ -27,7 +27,7 @@ from amopo_jax.remote import has_parent
 from amopo_jax.run_codec import to_dict
 from amopo_jax.run_spec import RunSpec, check_name
 from amopo_jax.state import digests
-from amopo_jax.types import InputError, Params, RunFailure
+from amopo_jax.types import InputError, Params
 
 
 class Request(NamedTuple):
@@ -91,7 +91,7 @@ def generate(
   processes.agree("config", to_dict(spec))
   path, is_first = epath.Path(out), jax.process_index() == 0
   _check(request, processes.from_first(path.exists() if is_first else None), path)
-  mesh = build.build_mesh(spec)
+  mesh = build.build_bare_mesh(spec)
   if mesh.shape["context"] > 1:
     raise InputError("config.mesh.context: one new token at a time cannot be split; set it to 1")
   source = find_policy(spec.model.path, dict(spec.model.arch), step=step)
@@ -107,7 +107,7 @@ def generate(
   params = _load(spec, source, mesh)
   told |= {"weights": digests(params), "tokenizer": tokenizer.fingerprint}  # a model exported again keeps its path
   parts = Parts(path, told | _plain(request))
-  answer = _answerer(spec, source, params, request, tokenizer, mesh)
+  answer = make_answer(spec, source, params, tokenizer, mesh, request.max_new, request.sampling, request.seed)
   batches = [items[start : start + size] for start in range(0, len(items), size)]
   with parts.held():
     if done := processes.from_first(parts.open() if is_first else 0):
@@ -188,39 +188,6 @@ def _load(spec: RunSpec, source: PolicySource, mesh: Mesh) -> Params:
   dtype = build.dtype("config.model.param_dtype", spec.model.param_dtype)
   shardings = build.param_shardings(spec, abstract_params(source.config, dtype), mesh)
   return load_policy(source, dtype=dtype, shardings=shardings)
-
-
-def _answerer(
-  spec: RunSpec, source: PolicySource, params: Params, request: Request, tokenizer: Tokenizer, mesh: Mesh
-) -> Callable[[Sequence[TokenIds], Sequence[int], int], Generated]:
-  """(prompts, their numbers, rows of a batch) -> responses, on the host."""
-  generate_fn = make_generate_fn(
-    source.config,
-    max_new=request.max_new,
-    end_tokens=tokenizer.end_tokens(source.hf_config.get("eos_token_id")),
-    sampling=request.sampling,
-    compute_dtype=build.dtype("config.model.compute_dtype", spec.model.compute_dtype),
-    attention_chunk=spec.model.attention_chunk,
-    attend=build.build_attention(spec.model, source.config, mesh).attend,
-    constrain=make_constrain(mesh),
-  )
-  run = jit_for(mesh, generate_fn, out_shardings=replicated(mesh))
-  rows = NamedSharding(mesh, PartitionSpec(ROW_AXES))
-  key_of = jax.jit(jax.vmap(partial(jax.random.fold_in, jax.random.key(request.seed))), out_shardings=rows)
-
-  def answer(prompts: Sequence[TokenIds], numbers: Sequence[int], size: int) -> Generated:
-    length = padded_length(max(map(len, prompts)))
-    tokens, padding = np.zeros((size, length), np.int32), np.full(size, length - 1, np.int32)
-    for row, prompt in zip(range(size), itertools.cycle(prompts), strict=False):  # fillers end when their originals do
-      tokens[row, length - len(prompt) :], padding[row] = prompt, length - len(prompt)
-    of_row = np.resize(np.asarray(numbers, np.int32), size)
-    put = lambda x: jax.make_array_from_callback(x.shape, rows, lambda index: x[index])
-    found = jax.tree.map(np.asarray, run(params, put(tokens), put(padding), key_of(put(of_row))))
-    if not np.isfinite(found.sum_logp).all():
-      raise RunFailure(f"{source.path}: its log-probabilities are not finite; look at the run that made it")
-    return found
-
-  return answer
 
 
 def _line(

@@ -147,3 +147,27 @@ def split_attention(attend: Callable[..., jax.Array], mesh: Mesh) -> Callable[..
     return split(q, k, v, subtree_end, positions)
 
   return attended
+
+
+def is_replicated(mesh: AnyMesh) -> bool:
+  """Whether every device holds all parameters, so that nothing ties its rows to those of others."""
+  return mesh.size == mesh.shape["data"]
+
+
+def apart(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+  """Runs a function on each device's rows by themselves: no device waits for another before the end.
+
+  Args:
+    function: (parameters, *arrays by rows) -> arrays by rows; a row does not depend on others.
+    mesh: of which `is_replicated`.
+
+  Returns:
+    The same on whole arrays.
+  """
+  rows = PartitionSpec("data")
+
+  def on_each(params: Any, *arrays: jax.Array) -> Any:
+    specs = (PartitionSpec(), *(rows for _ in arrays))
+    return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=rows, check_vma=False)(params, *arrays)
+
+  return on_each

@@ -18,12 +18,13 @@ AXES = ("data", "fsdp", "context", "tensor")
 ROW_AXES = ("data", "fsdp")
 """The axes over which token rows and pairs are split."""
 
-_CPU_OPTIONS = {
-  "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
-  "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT",
-}
-"""Not XLA's order, with which virtual devices may wait for each other forever, nor its library for sums, with which
-nothing fuses (docs/decisions/0006, 0008)."""
+_CPU_ORDER = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+"""Not XLA's, with which virtual devices may wait for each other forever (docs/decisions/0006)."""
+
+_CPU_SUMS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
+"""Not XLA's library for sums, with which nothing fuses (docs/decisions/0008)."""
+
+_FORCED = "--xla_force_host_platform_device_count"
 
 _THREADS_PER_DEVICE = 16  # more than a step has collectives that may wait at the same time; idle ones cost nothing
 
@@ -87,20 +88,35 @@ def axis_sizes(num_devices: int, *, data: int, fsdp: int, tensor: int, context: 
   return sizes
 
 
+def ask_for_cpu_devices(count: int) -> None:
+  """Makes JAX take the CPU as so many devices, unless the environment says how many; before the first use of any."""
+  if jax.config.values["jax_num_cpu_devices"] < 1 and _FORCED not in os.environ.get("XLA_FLAGS", ""):
+    jax.config.update("jax_num_cpu_devices", count)
+
+
 def give_virtual_devices_threads() -> None:
   """Many threads per virtual CPU device, by the environment; without effect once the devices are in use.
 
   A device that waits in a collective holds a thread of XLA's pool, of NPROC: if all are held, none goes on.
   """
-  flag = re.search(r"--xla_force_host_platform_device_count=(\d+)", os.environ.get("XLA_FLAGS", ""))
+  flag = re.search(rf"{_FORCED}=(\d+)", os.environ.get("XLA_FLAGS", ""))
   wanted = max(int(flag[1]) if flag else 0, jax.config.values["jax_num_cpu_devices"])
   if wanted > 1:
     os.environ.setdefault("NPROC", str(max(_THREADS_PER_DEVICE * wanted, os.cpu_count() or 1)))
 
 
-def jit_for(mesh: Mesh, function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-  """`jax.jit` with the compiler options that suit the devices of a mesh."""
-  chosen = _CPU_OPTIONS if mesh.devices.flat[0].platform == "cpu" else None
+def jit_for(mesh: Mesh, function: Callable[..., Any], *, is_small: bool = False, **options: Any) -> Callable[..., Any]:
+  """`jax.jit` with the compiler options that suit the devices of a mesh.
+
+  Args:
+    mesh: of the devices it runs on.
+    function: what to compile.
+    is_small: its sums are over small arrays, as of one token a sequence, where what fuses matters less than how fast
+      each of them is (docs/decisions/0019).
+    options: of `jax.jit`.
+  """
+  on_cpu = _CPU_ORDER | ({} if is_small else _CPU_SUMS)
+  chosen = on_cpu if mesh.devices.flat[0].platform == "cpu" else None
   return jax.jit(function, compiler_options=chosen, **options)
 
 

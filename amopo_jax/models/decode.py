@@ -22,16 +22,26 @@ from amopo_jax.types import Params
 
 _HIDDEN = float(jnp.finfo(jnp.float32).min)
 
+_MOST_STACKS = 8
+"""A program in which every layer stands by itself grows with the layers, and so does the time to compile it."""
+
 
 class Cache(NamedTuple):
-  """What later tokens look at, of all layers; slots that are not written yet are zero.
+  """What later tokens look at, by stacks of layers; slots that are not written yet are zero.
+
+  A loop over the n layers of a stack copies each one's part out for every token, so few layers have a stack each.
 
   The axis over which attention sums, Dh of the keys and the slots of the values, is never the last one, so that the
   sums of neighbours in memory go side by side.
   """
 
-  keys: Float[Array, "L B G Dh slots"]
-  values: Float[Array, "L B G slots Dh"]
+  keys: tuple[Float[Array, "n B G Dh slots"], ...]
+  values: tuple[Float[Array, "n B G slots Dh"], ...]
+
+  @property
+  def num_slots(self) -> int:
+    """Written or not, of every layer."""
+    return self.keys[0].shape[-1]
 
 
 def prefill(
@@ -81,14 +91,18 @@ def prefill(
 
   x = constrain(model.embed(tokens).astype(compute_dtype), "embedded")
   x, (keys, values) = jax.lax.scan(layer, constrain(x, "residual"), stacked)
-  return model.final_norm(x[:, -1]), Cache(jnp.moveaxis(keys, 2, 4), jnp.moveaxis(values, 2, 3))
+  keys, values = jnp.moveaxis(keys, 2, 4), jnp.moveaxis(values, 2, 3)
+  parts = _stacks(config.num_layers)
+  return model.final_norm(x[:, -1]), Cache(tuple(keys[part] for part in parts), tuple(values[part] for part in parts))
 
 
-def grow(cache: Cache, room: int) -> Cache:
-  """The cache with this many empty slots more."""
-  more, none = (0, room), (0, 0)
-  keys = jnp.pad(cache.keys, (none, none, none, none, more))
-  return Cache(keys, jnp.pad(cache.values, (none, none, none, more, none)))
+def grow(cache: Cache, num_slots: int) -> Cache:
+  """The cache with empty slots more, so that there are this many."""
+  more, none = (0, num_slots - cache.num_slots), (0, 0)
+  return Cache(
+    tuple(jnp.pad(keys, (none, none, none, none, more)) for keys in cache.keys),
+    tuple(jnp.pad(values, (none, none, none, more, none)) for values in cache.values),
+  )
 
 
 def decode(
@@ -116,27 +130,48 @@ def decode(
   model = bind(params, config)
   positions = slot - padding[:, None]
   places = Places(rotation(config, positions), positions, positions)  # of one token there is nothing to descend from
-  is_seen = _seen(cache.keys.shape[-1], slot, padding, config.sliding_window)
+  is_seen = _seen(cache.num_slots, slot, padding, config.sliding_window)
   block, stacked = nnx.split(model.layers)
 
   def layer(x: Array, of_layer: tuple[Any, Array, Array]) -> tuple[Array, tuple[Array, Array]]:
     layer_params, keys, values = of_layer
-    written = []
+    new = []
 
     def look(q: Array, k: Array, v: Array, ends: Array, **where: Any) -> Array:
       del ends, where
-      written.append((k[:, 0], v[:, 0]))
-      return _look_back(q[:, 0], k[:, 0], v[:, 0], keys, values, is_seen)[:, None]
+      found = _look_back(q[:, 0], k[:, 0], v[:, 0], keys, values, is_seen)
+      new.append(_behind(found, k[:, 0], v[:, 0]))
+      return found[:, None]
 
     x = nnx.merge(block, layer_params)(x, places, look)
-    return constrain(x, "residual"), written[0]
+    return constrain(x, "residual"), new[0]
 
-  x = constrain(model.embed(tokens[:, None]).astype(compute_dtype), "embedded")
-  # The cache is read here and written once, behind the loop: written in it, it would be copied with every layer.
-  x, (k, v) = jax.lax.scan(layer, constrain(x, "residual"), (stacked, cache.keys, cache.values))
-  keys = jax.lax.dynamic_update_slice(cache.keys, k[..., None], (0, 0, 0, 0, slot))
-  values = jax.lax.dynamic_update_slice(cache.values, v[..., None, :], (0, 0, 0, slot, 0))
-  return model.final_norm(x[:, 0]), Cache(keys, values)
+  x = constrain(constrain(model.embed(tokens[:, None]).astype(compute_dtype), "embedded"), "residual")
+  written = []
+  for part, keys, values in zip(_stacks(config.num_layers), *cache, strict=True):
+    of_part = jax.tree.map(lambda of_all, part=part: of_all[part], stacked)
+    # The cache is read in the loop and written once, behind it: written in it, it would be copied with every layer.
+    x, (k, v) = jax.lax.scan(layer, x, (of_part, keys, values))
+    written.append(_write(keys, values, k, v, slot))
+  return model.final_norm(x[:, 0]), Cache(*zip(*written, strict=True))
+
+
+def _write(
+  keys: Float[Array, "n B G Dh slots"],
+  values: Float[Array, "n B G slots Dh"],
+  k: Float[Array, "n B G Dh"],
+  v: Float[Array, "n B G Dh"],
+  slot: Int[Array, ""],
+) -> tuple[Float[Array, "n B G Dh slots"], Float[Array, "n B G slots Dh"]]:
+  """A stack's part of the cache with one token more of every sequence."""
+  keys = jax.lax.dynamic_update_slice(keys, k[..., None], (0, 0, 0, 0, slot))
+  return keys, jax.lax.dynamic_update_slice(values, v[..., None, :], (0, 0, 0, slot, 0))
+
+
+def _stacks(num_layers: int) -> list[slice]:
+  """The layers of each stack."""
+  size = 1 if num_layers <= _MOST_STACKS else num_layers
+  return [slice(start, start + size) for start in range(0, num_layers, size)]
 
 
 def _seen(num_slots: int, slot: Array, padding: Array, window: int | None) -> Bool[Array, "B slots"]:
@@ -164,3 +199,14 @@ def _look_back(
   found = product("bghs,bgsd->bghd", weights.astype(q.dtype), values) + weight * v[:, :, None].astype(jnp.float32)
   found = found / (jnp.sum(weights, axis=-1, keepdims=True) + weight)
   return found.astype(q.dtype).reshape(q.shape)
+
+
+def _behind(
+  found: Float[Array, "B H Dh"], k: Float[Array, "B G Dh"], v: Float[Array, "B G Dh"]
+) -> tuple[Float[Array, "B G Dh"], Float[Array, "B G Dh"]]:
+  """Key and value of the new tokens, which are made to depend on what was found in the cache.
+
+  Else the compiler may write them before it reads, for which it copies the whole cache; a barrier does not hinder it.
+  """
+  nothing = 0 * found[:, : k.shape[1]]
+  return k + nothing, v + nothing

@@ -93,7 +93,7 @@ def make_generate_fn(
       return choose_next(state._replace(hidden=hidden, cache=cache))
 
     def fill(state: _State, room: int) -> _State:
-      state = state._replace(cache=grow(state.cache, length + room - state.cache.keys.shape[-1]))
+      state = state._replace(cache=grow(state.cache, length + room))
       is_open = lambda state: (state.step < room) & ~jnp.all(state.out.has_ended)
       return jax.lax.while_loop(is_open, one_more, state)
 

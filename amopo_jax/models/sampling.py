@@ -1,7 +1,9 @@
 """From logits to the next token: greedy, or by chance at a temperature, among the likeliest.
 
 Without a sort: the likeliest tokens are those above a threshold, which is found by bisection in the 31 bits of a
-positive float. The TPU's compiler takes minutes for a sort of thousands.
+positive float. The TPU's compiler takes minutes for a sort of thousands. A draw, and the search for the largest, first
+finds a block of words and then a word of it: two random numbers a sequence instead of one for every word, and one
+pass over the words (docs/decisions/0019).
 """
 
 from collections.abc import Callable
@@ -10,6 +12,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
+
+_BLOCK = 64
+"""Words in a block: about as many as there are blocks of a small vocabulary."""
 
 _BITS_OF_ONE = 0x3F800000
 """The bits of 1.0 as an integer; those of smaller positive floats are smaller, in the same order."""
@@ -50,14 +55,50 @@ def choose(logits: Float[Array, "B V"], keys: Key[Array, " B"], how: Sampling) -
     p = _keep(p, lambda is_kept: jnp.sum(is_kept, axis=-1) >= how.top_k)
   if how.top_p < 1:
     p = _keep(p, lambda is_kept: jnp.sum(jnp.where(is_kept, p, 0), axis=-1) >= how.top_p)
-  return jax.vmap(jax.random.categorical)(keys, jnp.log(p)).astype(jnp.int32)
+  return _draw(p, keys)
 
 
 def _first_largest(logits: Float[Array, "B V"]) -> Int[Array, " B"]:
+  """`jnp.argmax`, block first."""
+  blocks = _blocks(logits, fill=-jnp.inf)
+  block = _first_largest_of_few(jnp.max(blocks, axis=-1))
+  found = block * _BLOCK + _first_largest_of_few(_row_of(blocks, block))
+  return jnp.minimum(found, logits.shape[-1] - 1)  # beyond the vocabulary where a logit is NaN
+
+
+def _first_largest_of_few(x: Float[Array, "B n"]) -> Int[Array, " B"]:
   """`jnp.argmax`, as two reductions that a CPU makes many words at a time, where it takes pairs word by word."""
-  size = logits.shape[-1]
-  is_largest = logits == jnp.max(logits, axis=-1, keepdims=True)
+  size = x.shape[-1]
+  is_largest = x == jnp.max(x, axis=-1, keepdims=True)
   return jnp.min(jnp.where(is_largest, jnp.arange(size, dtype=jnp.int32), size - 1), axis=-1)
+
+
+def _draw(p: Float[Array, "B V"], keys: Key[Array, " B"]) -> Int[Array, " B"]:
+  """A word with its probability: a block with the sum of its words', then one of them by a number of its own."""
+  u = jax.vmap(lambda key: jax.random.uniform(key, (2,)))(keys)
+  blocks = _blocks(p, fill=0.0)
+  block = _draw_of_few(jnp.sum(blocks, axis=-1), u[:, 0])
+  return block * _BLOCK + _draw_of_few(_row_of(blocks, block), u[:, 1])
+
+
+def _draw_of_few(weights: Float[Array, "B n"], u: Float[Array, " B"]) -> Int[Array, " B"]:
+  """The first whose sum with those before it exceeds `u` of the whole, 0 ≤ u < 1, and that weighs something.
+
+  The compiler may sum each of them in another order, so that a sum can be larger by its rounding alone.
+  """
+  sums, places = jnp.cumsum(weights, axis=-1), jnp.arange(weights.shape[-1], dtype=jnp.int32)
+  last = jnp.max(jnp.where(weights > 0, places, 0), axis=-1)
+  is_behind = (sums > (u * sums[:, -1])[:, None]) & (weights > 0)
+  return jnp.min(jnp.where(is_behind, places, last[:, None]), axis=-1)
+
+
+def _blocks(x: Float[Array, "B V"], fill: float) -> Float[Array, "B n block"]:
+  missing = -x.shape[-1] % _BLOCK
+  return jnp.pad(x, ((0, 0), (0, missing)), constant_values=fill).reshape(len(x), -1, _BLOCK)
+
+
+def _row_of(blocks: Float[Array, "B n block"], block: Int[Array, " B"]) -> Float[Array, "B block"]:
+  return jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0]
 
 
 def _keep(p: Float[Array, "B V"], is_enough: Callable[[Bool[Array, "B V"]], Bool[Array, " B"]]) -> Float[Array, "B V"]:

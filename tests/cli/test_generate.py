@@ -22,6 +22,18 @@ def test_a_workdir_brings_contexts_and_tokenizer(amopo, trained, prompts, tmp_pa
   assert text.endswith(f"{out}: 4 lines\n")
 
 
+def test_replicas_answer_as_one_device_group_does(amopo, trained, prompts, tmp_path):
+  arguments = (f"--model={trained[0]}", f"--data={prompts}", "--max_new=4", "--contexts=correctness")
+  for name, others in {"one": (), "two": ("--replicas=2",), "all": ("--replicas=-1",)}.items():
+    status, _, err = amopo("generate", *arguments, f"--out={tmp_path}/{name}", *others)
+    assert (status, err) == (0, "")
+  found = [[json.loads(line)["response"] for line in (tmp_path / n).read_text().splitlines()] for n in ("one", "two")]
+  assert found[0] == found[1]
+  status, _, err = amopo("generate", *arguments, f"--out={tmp_path}/five", "--replicas=5")
+  assert status == 2
+  assert "config.mesh" in err
+
+
 def test_a_mistake_is_one_line(amopo, trained, prompts, tmp_path):
   out = f"--out={tmp_path}/out.jsonl"
   status, _, err = amopo("generate", f"--model={trained[0]}", f"--data={prompts}", out, "--top_p=2")

@@ -96,3 +96,12 @@ def test_an_attention_that_knows_one_device_runs_on_many(backend, sizes, window)
   assert output.sharding.shard_shape(output.shape) == tuple(x // y for x, y in zip(output.shape, parts, strict=True))
   for mine, other in zip((output, *ours), (expected, *theirs), strict=True):
     np.testing.assert_allclose(mine, other, atol=1e-5)
+
+
+def test_rows_apart_are_those_of_one_device_each():
+  mesh = meshes.make_mesh(data=8, fsdp=1, tensor=1)
+  assert meshes.is_replicated(mesh)
+  assert not meshes.is_replicated(meshes.make_mesh(data=4, fsdp=2, tensor=1))
+  of_shard = lambda params, rows: params + jnp.full_like(rows, rows.shape[0] * jnp.min(rows))
+  found = meshes.jit_for(mesh, meshes.apart(of_shard, mesh), is_small=True)(jnp.asarray(1), jnp.arange(16))
+  np.testing.assert_array_equal(found, 1 + 2 * (np.arange(16) // 2 * 2))

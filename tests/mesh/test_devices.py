@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import jax
 import numpy as np
 import pytest
@@ -56,3 +60,13 @@ def test_the_slices_of_a_tpu_are_those_of_its_devices(tpu_devices):
   assert [{device.slice_index for device in part.flat} for part in mesh.devices] == [{0}, {1}]
   with pytest.raises(InputError, match=r"config\.mesh\.slices=1: the devices lie in 2 slices; set it to 2"):
     meshes.make_mesh(data=2, fsdp=4, tensor=1, devices=devices)
+
+
+@pytest.mark.parametrize(("environment", "devices"), [({}, 2), ({"JAX_NUM_CPU_DEVICES": "3"}, 3)], ids=str)
+def test_a_cpu_is_as_many_devices_as_asked_unless_the_environment_says(environment, devices):
+  code = "import jax; from amopo_jax.mesh import ask_for_cpu_devices as ask; ask(2); print(jax.device_count())"
+  clean = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+  found = subprocess.run(
+    [sys.executable, "-c", code], env={**clean, "JAX_PLATFORMS": "cpu", **environment}, capture_output=True, text=True
+  )
+  assert found.stdout == f"{devices}\n", found.stderr

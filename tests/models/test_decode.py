@@ -1,10 +1,13 @@
 """Token after token against the whole sequence at once."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from amopo_jax.models import decode as module
 from amopo_jax.models.config import ModelConfig
 from amopo_jax.models.decode import decode, grow, prefill
 from amopo_jax.models.transformer import hidden_states, init_params
@@ -37,7 +40,9 @@ def whole(params, config, tokens):
   return hidden_states(params, config, rows, compute_dtype=jnp.float32, remat="none", attention_chunk=4)[0]
 
 
-def test_each_new_token_sees_what_it_would_in_the_whole_sequence(config):
+@pytest.mark.parametrize("most_stacks", [3, 2], ids=["a stack for each layer", "one stack"])
+def test_each_new_token_sees_what_it_would_in_the_whole_sequence(config, most_stacks, monkeypatch):
+  monkeypatch.setattr(module, "_MOST_STACKS", most_stacks)
   params = init_params(config, jax.random.key(0), jnp.float32)
   params = jax.tree.map(lambda x: x * 20 if x.ndim > 1 else x, params)  # far from uniform attention
   draw, longest = np.random.default_rng(0), max(LENGTHS)
@@ -53,7 +58,8 @@ def test_each_new_token_sees_what_it_would_in_the_whole_sequence(config):
     compute_dtype=jnp.float32,
     attention_chunk=4,
   )
-  cache = grow(cache, ROOM)
+  assert len(cache.keys) == len(cache.values) == (1 if most_stacks < config.num_layers else config.num_layers)
+  cache = grow(cache, longest + ROOM)
   step = jax.jit(
     lambda tokens, slot, cache: decode(
       params, config, tokens, slot, jnp.asarray(padding), cache, compute_dtype=jnp.float32
@@ -66,3 +72,25 @@ def test_each_new_token_sees_what_it_would_in_the_whole_sequence(config):
       tokens = jnp.asarray([s[n + new] for s, n in zip(sequences, LENGTHS, strict=True)], jnp.int32)
       slot = jnp.asarray(longest + new, jnp.int32)
       hidden, cache = step(tokens, slot, cache)
+
+
+def test_a_token_is_written_in_place(config):
+  rows, num_slots = 4, 32
+  params = init_params(config, jax.random.key(0), jnp.float32)
+  tokens, padding = jnp.zeros((rows, 8), jnp.int32), jnp.zeros(rows, jnp.int32)
+
+  def generate(params):
+    _, cache = prefill(params, config, tokens, padding, compute_dtype=jnp.float32, attention_chunk=4)
+
+    def one_more(slot, carried):
+      last, cache = carried
+      hidden, cache = decode(params, config, last, slot, padding, cache, compute_dtype=jnp.float32)
+      return jnp.argmax(hidden, axis=-1).astype(jnp.int32), cache
+
+    return jax.lax.fori_loop(8, num_slots, one_more, (tokens[:, 0], grow(cache, num_slots)))[0]
+
+  text = jax.jit(generate).lower(params).compile().as_text()
+  loops = [part for part in text.split("\n\n") if "dynamic-update-slice" in part and not part.startswith("ENTRY")]
+  of_cache = re.compile(rf"f32\[(1,)?{rows},2,(8,{num_slots}|{num_slots},8)\]\S* copy\(")
+  assert any("dynamic_update_slice" in part for part in loops)
+  assert not any(of_cache.search(part) for part in loops)

@@ -76,3 +76,38 @@ def test_a_draw_depends_on_its_own_key_alone():
   keys = jax.random.split(jax.random.key(4), 8)
   whole = choose(logits, keys, Sampling(1.0, 4, 0.95))
   np.testing.assert_array_equal(whole[3:5], choose(logits[3:5], keys[3:5], Sampling(1.0, 4, 0.95)))
+
+
+def test_the_likeliest_of_a_large_vocabulary_is_found_wherever_it_is():
+  logits = np.random.default_rng(1).normal(size=(200, 1000)).astype(np.float32)
+  places = np.arange(200) * 5
+  logits[np.arange(200), places] = 9
+  logits[:, 998:] = 9  # as likely, but later
+  keys = jax.random.split(jax.random.key(1), 200)
+  np.testing.assert_array_equal(choose(jnp.asarray(logits), keys, Sampling(0.0)), np.minimum(places, 998))
+
+
+def test_frequencies_of_a_large_vocabulary_are_its_probabilities():
+  logits = np.random.default_rng(2).normal(size=300) * 2
+  expected = np.exp(logits - logits.max())
+  expected /= expected.sum()
+  count = 60_000
+  found = frequencies(Sampling(1.0), logits, count)
+  chi_square = count * np.sum((found - expected) ** 2 / expected)
+  assert chi_square < 299 + 5 * np.sqrt(2 * 299)
+
+
+def test_words_without_probability_are_never_drawn():
+  logits = np.full(500, -np.inf)
+  logits[[3, 130, 499]] = [0.0, -20.0, 1.0]
+  found = np.flatnonzero(frequencies(Sampling(1.0), logits, 5000))
+  assert set(found) <= {3, 130, 499}
+  assert {3, 499} <= set(found)
+
+
+def test_a_word_lies_in_the_vocabulary_whatever_the_logits():
+  logits = jnp.stack([jnp.full(70, jnp.nan), jnp.full(70, -jnp.inf), jnp.zeros(70).at[69].set(jnp.inf)])
+  keys = jax.random.split(jax.random.key(5), 3)
+  for temperature in (0.0, 1.0):
+    found = np.asarray(choose(logits, keys, Sampling(temperature)))
+    assert ((found >= 0) & (found < 70)).all()
