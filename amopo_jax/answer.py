@@ -49,8 +49,10 @@ def make_answer(
   """
   rows = NamedSharding(mesh, PartitionSpec(meshes.ROW_AXES))
   ends = tokenizer.end_tokens(source.hf_config.get("eos_token_id"))
-  generate_fn = _make_generate_fn(spec, source, mesh, max_new=max_new, ends=ends, sampling=sampling)
-  run = meshes.jit_for(mesh, generate_fn, is_small=True, out_shardings=meshes.replicated(mesh))
+  alone = meshes.each_has_all(params, mesh) and jax.process_count() == 1
+  generate_fn = _make_generate_fn(spec, source, mesh, alone, max_new=max_new, ends=ends, sampling=sampling)
+  # Devices that go on alone may end minutes apart, which nothing that waits for all of them on a CPU would live to see.
+  run = meshes.jit_for(mesh, generate_fn, is_small=True, out_shardings=rows if alone else meshes.replicated(mesh))
   key_of = jax.jit(jax.vmap(partial(jax.random.fold_in, jax.random.key(seed))), out_shardings=rows)
 
   def answer(prompts: Sequence[TokenIds], numbers: Sequence[int], size: int) -> Generated:
@@ -69,10 +71,9 @@ def make_answer(
 
 
 def _make_generate_fn(
-  spec: RunSpec, source: PolicySource, mesh: Mesh, *, max_new: int, ends: Sequence[int], sampling: Sampling
+  spec: RunSpec, source: PolicySource, mesh: Mesh, alone: bool, *, max_new: int, ends: Sequence[int], sampling: Sampling
 ) -> GenerateFn:
-  """On whole batches; where nothing ties the devices, each goes on for its own rows until these have ended."""
-  alone = meshes.is_replicated(mesh)
+  """On whole batches; alone, each device goes on for its own rows until these have ended."""
   generate_fn = make_generate_fn(
     source.config,
     max_new=max_new,

@@ -29,6 +29,9 @@ from amopo_jax.run_spec import RunSpec, check_name
 from amopo_jax.state import digests
 from amopo_jax.types import InputError, Params
 
+_DRAWS = 2
+"""Another number when draws become others: what was begun by other draws is not gone on with."""
+
 
 class Request(NamedTuple):
   """What is asked of a policy.
@@ -103,7 +106,7 @@ def generate(
   text_of = partial(_prompt_text, prompts, contexts, request, tokenizer)
   asked = zlib.crc32("\0".join(map(text_of, items[:: request.num_samples])).encode())
   told = {"model": source.path, "step": source.step, "size": size, "items": len(items), "texts": asked}
-  told |= {"param_dtype": spec.model.param_dtype, "compute_dtype": spec.model.compute_dtype}
+  told |= {"draws": _DRAWS, "param_dtype": spec.model.param_dtype, "compute_dtype": spec.model.compute_dtype}
   params = _load(spec, source, mesh)
   told |= {"weights": digests(params), "tokenizer": tokenizer.fingerprint}  # a model exported again keeps its path
   parts = Parts(path, told | _plain(request))

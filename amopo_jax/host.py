@@ -1,11 +1,21 @@
-"""The memory of a process that runs on a CPU, where the policy and the compiler share it."""
+"""What a process has of its machine: cores, and memory, which on a CPU the policy and the compiler share."""
 
 import ctypes
 import functools
+import os
 
 import jax
 
 _COMPILED = "/jax/core/compile/backend_compile_duration"
+
+
+CAN_PIN = hasattr(os, "sched_setaffinity")
+"""Whether the system keeps processes to cores, as Linux does."""
+
+
+def free_cores() -> list[int]:
+  """The cores that this process may use; where the system does not say which, all of them by number."""
+  return sorted(os.sched_getaffinity(0)) if CAN_PIN else list(range(os.cpu_count() or 1))
 
 
 @functools.cache

@@ -10,7 +10,6 @@ where two are equally likely but for rounding; then the paired rounds.
 """
 
 import argparse
-import os
 import statistics
 import tempfile
 import time
@@ -21,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from amopo_jax.host import free_cores
 from amopo_jax.mesh import apart, jit_for, make_mesh, replicated
 from amopo_jax.models.attention import choose_attention
 from amopo_jax.models.generate import make_generate_fn
@@ -149,11 +149,12 @@ def main() -> None:
   parser.add_argument("--shape", default="tiny", choices=SHAPES)
   for name, default in (("batch", 64), ("prompt", 64), ("new", 128), ("rounds", 5)):
     parser.add_argument(f"--{name}", type=int, default=default)
-  parser.add_argument("--devices", type=int, default=len(os.sched_getaffinity(0)), help="on a CPU")
+  parser.add_argument("--devices", type=int, help="on a CPU; default: as many of its cores as divide the batch")
   args = parser.parse_args()
-  if args.batch % args.devices:
-    parser.error(f"--batch={args.batch} does not divide over {args.devices} devices")
-  jax.config.update("jax_num_cpu_devices", args.devices)
+  most = max(n for n in range(1, len(free_cores()) + 1) if args.batch % n == 0)
+  jax.config.update("jax_num_cpu_devices", args.devices or most)
+  if args.batch % jax.device_count():
+    parser.error(f"--batch={args.batch} does not divide over {jax.device_count()} devices")
   found = {"devices": jax.device_count()} | measure(
     args.shape, batch=args.batch, prompt=args.prompt, new=args.new, rounds=args.rounds
   )

@@ -1,6 +1,7 @@
 """A batch of prompts on a mesh: what ends a response, what is refused, and that devices do not wait for each other."""
 
 import json
+import re
 import shutil
 
 import jax
@@ -58,16 +59,41 @@ def test_a_policy_that_is_not_finite_is_refused(answer_of):
     answer_of(change=lambda x: x * jnp.nan)(PROMPTS, [0, 1, 2], 8)
 
 
-@pytest.mark.parametrize(("axes", "are_tied"), [({"mesh__data": 8, "mesh__fsdp": 1}, False), ({"mesh__fsdp": 8}, True)])
-def test_devices_that_hold_all_parameters_do_not_wait_for_each_other(answer_of, monkeypatch, axes, are_tied):
-  compiled, jit_for = [], module.meshes.jit_for
+@pytest.fixture
+def program(answer_of, monkeypatch):
+  """The compiled program of an answer on a mesh."""
 
-  def kept(*given, **named):
-    run = jit_for(*given, **named)
-    return lambda *args: [compiled.append(run.lower(*args).compile().as_text()), run(*args)][1]
+  def compiled(**axes):
+    found, jit_for = [], module.meshes.jit_for
 
-  monkeypatch.setattr(module.meshes, "jit_for", kept)
-  answer_of(**axes)(PROMPTS, [0, 1, 2], 8)
-  loops = [part for part in compiled[0].split("\n\n") if "while/body" in part and not part.startswith("ENTRY")]
-  assert loops
-  assert any("all-reduce" in part or "all-gather" in part for part in loops) == are_tied
+    def kept(*given, **named):
+      run = jit_for(*given, **named)
+      return lambda *args: [found.append(run.lower(*args).compile().as_text()), run(*args)][1]
+
+    with monkeypatch.context() as patch:
+      patch.setattr(module.meshes, "jit_for", kept)
+      answer_of(**axes)(PROMPTS, [0, 1, 2], 8)
+    return found[0]
+
+  return compiled
+
+
+COLLECTIVES = ("all-reduce", "all-gather", "collective-permute", "all-to-all", "reduce-scatter")
+
+
+def test_devices_that_hold_all_parameters_do_not_wait_for_each_other(program):
+  alone = program(mesh__data=8, mesh__fsdp=1)  # not even at the end: a CPU's collectives give up after a minute
+  assert not any(name in alone for name in COLLECTIVES)
+  for axes in (
+    {"mesh__fsdp": 8},
+    {"mesh__data": 8, "mesh__fsdp": 1, "mesh__rules": (("embed/weight", (None, "data")),)},
+  ):
+    assert any(name in program(**axes) for name in COLLECTIVES)
+
+
+def test_what_is_split_over_tensor_stays_there(program, trained):
+  vocabulary = find_policy(str(trained[0]), {}).config.vocab_size
+  text = program(mesh__data=1, mesh__fsdp=4, mesh__tensor=2)
+  assert "all-reduce" in text
+  assert not re.search(r"= f32\[\d+,\d+,\d+\]\S* collective-permute", text)  # heads
+  assert not re.search(rf"= f32\[\d+,{vocabulary}\]\S* all-gather", text)  # logits

@@ -6,13 +6,15 @@ With --replicas=2, two cores of a CPU each answer a part of a batch: up to 1.9 t
 """
 
 import dataclasses
-import os
 
 from absl import flags
 
 from amopo_jax.cli.configs import define_config, policy_spec
 from amopo_jax.cli.joining import define_processes, joined
 from amopo_jax.cli.parse import require
+from amopo_jax.cli.platforms import has_accelerator
+from amopo_jax.run_spec import MeshSpec
+from amopo_jax.types import InputError
 
 
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
@@ -34,7 +36,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
   number("top_p", 1.0, "draw among the likeliest tokens that have this probability together")
   whole("batch_size", 64, "responses at a time")
   whole("seed", 0, "of the draws")
-  whole("replicas", None, "groups of devices, or cores of a CPU, with all parameters; -1: as many as there are")
+  whole("replicas", None, "groups of devices, or cores of a CPU, each with all parameters; -1: all there are")
   whole("step", None, "checkpoint of a workdir; default: the newest")
   define_processes(values)
 
@@ -44,7 +46,6 @@ def run(values: flags.FlagValues) -> int:
   require(values, "model", "data", "out")
   from amopo_jax.console import make_console
   from amopo_jax.generate import Request, generate
-  from amopo_jax.mesh import ask_for_cpu_devices
   from amopo_jax.models.sampling import Sampling
 
   request = Request(
@@ -60,12 +61,21 @@ def run(values: flags.FlagValues) -> int:
   )
   spec = policy_spec(values, values.model)
   if values.replicas is not None:
-    rest = 1 if values.replicas == -1 else -1
-    spec = dataclasses.replace(spec, mesh=dataclasses.replace(spec.mesh, data=values.replicas, fsdp=rest))
-    if values.processes == "1":
-      ask_for_cpu_devices(values.replicas if values.replicas > 0 else len(os.sched_getaffinity(0)))
+    spec = dataclasses.replace(spec, mesh=_mesh(spec.mesh, values.replicas, is_alone=values.processes == "1"))
   with joined(values):
     console = make_console()
     count = generate(spec, request, values.out, step=values.step, tell=console.print)
   console.print(f"{values.out}: {count} lines")
   return 0
+
+
+def _mesh(mesh: MeshSpec, replicas: int, *, is_alone: bool) -> MeshSpec:
+  """With so many groups of devices; of a process that is alone on a CPU, of as many of its cores as that takes."""
+  from amopo_jax.host import free_cores
+  from amopo_jax.mesh import ask_for_cpu_devices
+
+  if replicas < 1 and replicas != -1:
+    raise InputError(f"--replicas: {replicas} is neither -1 nor at least 1")
+  if is_alone and not has_accelerator():
+    ask_for_cpu_devices(replicas * mesh.tensor * mesh.context if replicas > 0 else len(free_cores()))
+  return dataclasses.replace(mesh, data=replicas, fsdp=1 if replicas == -1 else -1)

@@ -119,9 +119,9 @@ def _run_study(values: flags.FlagValues, name: str) -> int:
   import jax
 
   from amopo_jax.cli.configs import bundled_spec, spec_from_flags
+  from amopo_jax.host import free_cores
   from amopo_jax.lab import studies
   from amopo_jax.lab.run_study import run_study
-  from amopo_jax.lab.workers import free_cores
 
   asked = {key: getattr(values, key) for key in _SIZES}
   asked["heldout"] = asked["heldout"] or _STUDIED

@@ -6,13 +6,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from amopo_jax.host import free_cores
 from amopo_jax.lab import tables
 from amopo_jax.lab.csv_files import read_curves, write_curves, write_runs, write_scores
 from amopo_jax.lab.figures import draw_curves, draw_front, draw_scores
 from amopo_jax.lab.measure import GREEDY, SAMPLED
 from amopo_jax.lab.pool import CODE, TOOK, Answer
 from amopo_jax.lab.studies import Size, Study
-from amopo_jax.lab.workers import free_cores
 from amopo_jax.provenance import processor
 
 

@@ -11,15 +11,10 @@ from collections.abc import Iterator
 from types import FrameType
 
 from amopo_jax.data.pipeline import end_with_parent
+from amopo_jax.host import CAN_PIN, free_cores
 from amopo_jax.stopping import EXIT_STATUS
 
 _ASKING_SECONDS = 0.5
-_CAN_PIN = hasattr(os, "sched_setaffinity")  # on Linux
-
-
-def free_cores() -> list[int]:
-  """The cores that this process may use; where the system does not say which, all of them by number."""
-  return sorted(os.sched_getaffinity(0)) if _CAN_PIN else list(range(os.cpu_count() or 1))
 
 
 @contextlib.contextmanager
@@ -61,5 +56,5 @@ def _settle(places: "multiprocessing.Queue[list[int]]") -> None:
   end_with_parent()
   logging.getLogger("absl").setLevel(logging.ERROR)
   cores = places.get()
-  if _CAN_PIN:
+  if CAN_PIN:
     os.sched_setaffinity(0, cores)

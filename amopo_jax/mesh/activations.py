@@ -149,17 +149,17 @@ def split_attention(attend: Callable[..., jax.Array], mesh: Mesh) -> Callable[..
   return attended
 
 
-def is_replicated(mesh: AnyMesh) -> bool:
-  """Whether every device holds all parameters, so that nothing ties its rows to those of others."""
-  return mesh.size == mesh.shape["data"]
+def each_has_all(params: Any, mesh: AnyMesh) -> bool:
+  """Whether every device of a mesh holds all parameters, so that nothing ties its rows to those of others."""
+  return mesh.size == mesh.shape["data"] and all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(params))
 
 
 def apart(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
-  """Runs a function on each device's rows by themselves: no device waits for another before the end.
+  """Runs a function on each device's rows by themselves: no device waits for another.
 
   Args:
     function: (parameters, *arrays by rows) -> arrays by rows; a row does not depend on others.
-    mesh: of which `is_replicated`.
+    mesh: on which `each_has_all`.
 
   Returns:
     The same on whole arrays.

@@ -111,8 +111,8 @@ def jit_for(mesh: Mesh, function: Callable[..., Any], *, is_small: bool = False,
   Args:
     mesh: of the devices it runs on.
     function: what to compile.
-    is_small: its sums are over small arrays, as of one token a sequence, where what fuses matters less than how fast
-      each of them is (docs/decisions/0019).
+    is_small: most of its time goes into sums over small arrays, as of one token a sequence, where what fuses matters
+      less than how fast each of them is (docs/decisions/0019).
     options: of `jax.jit`.
   """
   on_cpu = _CPU_ORDER | ({} if is_small else _CPU_SUMS)

@@ -208,5 +208,5 @@ def _behind(
 
   Else the compiler may write them before it reads, for which it copies the whole cache; a barrier does not hinder it.
   """
-  nothing = 0 * found[:, : k.shape[1]]
+  nothing = 0 * found.reshape(*k.shape[:2], -1, k.shape[-1])[:, :, 0]
   return k + nothing, v + nothing

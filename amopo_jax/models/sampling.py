@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-_BLOCK = 64
-"""Words in a block: about as many as there are blocks of a small vocabulary."""
+_PADDED = 64
+"""To a multiple of this a vocabulary is padded that is odd, and so lies whole on every device."""
 
 _BITS_OF_ONE = 0x3F800000
 """The bits of 1.0 as an integer; those of smaller positive floats are smaller, in the same order."""
@@ -62,7 +62,7 @@ def _first_largest(logits: Float[Array, "B V"]) -> Int[Array, " B"]:
   """`jnp.argmax`, block first."""
   blocks = _blocks(logits, fill=-jnp.inf)
   block = _first_largest_of_few(jnp.max(blocks, axis=-1))
-  found = block * _BLOCK + _first_largest_of_few(_row_of(blocks, block))
+  found = block * blocks.shape[-1] + _first_largest_of_few(_row_of(blocks, block))
   return jnp.minimum(found, logits.shape[-1] - 1)  # beyond the vocabulary where a logit is NaN
 
 
@@ -78,7 +78,7 @@ def _draw(p: Float[Array, "B V"], keys: Key[Array, " B"]) -> Int[Array, " B"]:
   u = jax.vmap(lambda key: jax.random.uniform(key, (2,)))(keys)
   blocks = _blocks(p, fill=0.0)
   block = _draw_of_few(jnp.sum(blocks, axis=-1), u[:, 0])
-  return block * _BLOCK + _draw_of_few(_row_of(blocks, block), u[:, 1])
+  return block * blocks.shape[-1] + _draw_of_few(_row_of(blocks, block), u[:, 1])
 
 
 def _draw_of_few(weights: Float[Array, "B n"], u: Float[Array, " B"]) -> Int[Array, " B"]:
@@ -93,8 +93,13 @@ def _draw_of_few(weights: Float[Array, "B n"], u: Float[Array, " B"]) -> Int[Arr
 
 
 def _blocks(x: Float[Array, "B V"], fill: float) -> Float[Array, "B n block"]:
-  missing = -x.shape[-1] % _BLOCK
-  return jnp.pad(x, ((0, 0), (0, missing)), constant_values=fill).reshape(len(x), -1, _BLOCK)
+  """A power of two of blocks, so that of words that are split over devices each device has whole ones."""
+  if x.shape[-1] % 2:
+    x = jnp.pad(x, ((0, 0), (0, -x.shape[-1] % _PADDED)), constant_values=fill)
+  number = x.shape[-1] & -x.shape[-1]
+  while number * number > x.shape[-1]:
+    number //= 2
+  return x.reshape(len(x), number, -1)
 
 
 def _row_of(blocks: Float[Array, "B n block"], block: Int[Array, " B"]) -> Float[Array, "B block"]:

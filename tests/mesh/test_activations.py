@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from amopo_jax import mesh as meshes
 from amopo_jax.models.attention import attention
@@ -100,8 +101,11 @@ def test_an_attention_that_knows_one_device_runs_on_many(backend, sizes, window)
 
 def test_rows_apart_are_those_of_one_device_each():
   mesh = meshes.make_mesh(data=8, fsdp=1, tensor=1)
-  assert meshes.is_replicated(mesh)
-  assert not meshes.is_replicated(meshes.make_mesh(data=4, fsdp=2, tensor=1))
+  place = lambda mesh, *axes: jax.device_put(jnp.zeros(8), NamedSharding(mesh, PartitionSpec(*axes)))
+  assert meshes.each_has_all({"a": place(mesh), "b": place(mesh)}, mesh)
+  assert not meshes.each_has_all({"a": place(mesh), "b": place(mesh, "data")}, mesh)
+  other = meshes.make_mesh(data=4, fsdp=2, tensor=1)
+  assert not meshes.each_has_all({"a": place(other)}, other)
   of_shard = lambda params, rows: params + jnp.full_like(rows, rows.shape[0] * jnp.min(rows))
   found = meshes.jit_for(mesh, meshes.apart(of_shard, mesh), is_small=True)(jnp.asarray(1), jnp.arange(16))
   np.testing.assert_array_equal(found, 1 + 2 * (np.arange(16) // 2 * 2))
