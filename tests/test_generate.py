@@ -136,6 +136,13 @@ def test_every_mesh_gives_the_same_responses(made, make_spec, trained, prompts, 
   np.testing.assert_allclose([x["sum_logp"] for x in split], [x["sum_logp"] for x in whole], rtol=1e-4)
 
 
+def test_the_rows_of_a_config_s_steps_do_not_matter(make_spec, trained, prompts, tmp_path):
+  spec = make_spec(
+    model__path=str(trained[0]), model__arch={}, data__tokenizer="", batch__rows=3, batch__group_rows=1
+  )  # which do not divide over eight devices
+  assert generate(spec, Request(str(prompts), max_new=2), str(tmp_path / "out.jsonl")) == 5 * len(spec.data.contexts)
+
+
 def test_a_run_of_adapters_answers_as_its_merged_export_does(make_spec, prompts, tmp_path):
   spec = make_spec(lora__rank=4, lora__alpha=16.0, train__steps=2, optim__learning_rate=0.05)
   train(spec, str(tmp_path / "run"), Console(quiet=True))

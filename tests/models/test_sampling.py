@@ -87,14 +87,17 @@ def test_the_likeliest_of_a_large_vocabulary_is_found_wherever_it_is():
   np.testing.assert_array_equal(choose(jnp.asarray(logits), keys, Sampling(0.0)), np.minimum(places, 998))
 
 
-def test_frequencies_of_a_large_vocabulary_are_its_probabilities():
-  logits = np.random.default_rng(2).normal(size=300) * 2
-  expected = np.exp(logits - logits.max())
-  expected /= expected.sum()
-  count = 60_000
-  found = frequencies(Sampling(1.0), logits, count)
-  chi_square = count * np.sum((found - expected) ** 2 / expected)
-  assert chi_square < 299 + 5 * np.sqrt(2 * 299)
+@pytest.mark.parametrize("size", [300, 301])
+@pytest.mark.parametrize("how", [Sampling(1.0), Sampling(1.0, top_k=100), Sampling(1.0, top_p=0.9)], ids=str)
+def test_frequencies_of_a_large_vocabulary_are_its_probabilities(how, size):
+  logits = np.random.default_rng(2).normal(size=size) * 2
+  p = np.exp(logits - logits.max())
+  expected = nucleus(p / p.sum(), how.top_k, how.top_p)
+  count, kept = 60_000, expected > 0
+  found = frequencies(how, logits, count)
+  assert not found[~kept].any()
+  chi_square = count * np.sum((found - expected)[kept] ** 2 / expected[kept])
+  assert chi_square < kept.sum() - 1 + 5 * np.sqrt(2 * (kept.sum() - 1))
 
 
 def test_words_without_probability_are_never_drawn():
