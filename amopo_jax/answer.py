@@ -28,6 +28,7 @@ def make_answer(
   params: Params,
   tokenizer: Tokenizer,
   mesh: Mesh,
+  *,
   max_new: int,
   sampling: Sampling,
   seed: int,
@@ -49,10 +50,10 @@ def make_answer(
   """
   rows = NamedSharding(mesh, PartitionSpec(meshes.ROW_AXES))
   ends = tokenizer.end_tokens(source.hf_config.get("eos_token_id"))
-  alone = meshes.each_has_all(params, mesh) and jax.process_count() == 1
-  generate_fn = _make_generate_fn(spec, source, mesh, alone, max_new=max_new, ends=ends, sampling=sampling)
-  # Devices that go on alone may end minutes apart, which nothing that waits for all of them on a CPU would live to see.
-  run = meshes.jit_for(mesh, generate_fn, is_small=True, out_shardings=rows if alone else meshes.replicated(mesh))
+  is_apart = meshes.each_has_all(params, mesh) and jax.process_count() == 1
+  generate_fn = _make_generate_fn(spec, source, mesh, is_apart, max_new=max_new, ends=ends, sampling=sampling)
+  # Devices that do not wait for each other may end minutes apart, and a CPU's collective gives up after one.
+  run = meshes.jit_for(mesh, generate_fn, is_small=True, out_shardings=rows if is_apart else meshes.replicated(mesh))
   key_of = jax.jit(jax.vmap(partial(jax.random.fold_in, jax.random.key(seed))), out_shardings=rows)
 
   def answer(prompts: Sequence[TokenIds], numbers: Sequence[int], size: int) -> Generated:
@@ -71,9 +72,16 @@ def make_answer(
 
 
 def _make_generate_fn(
-  spec: RunSpec, source: PolicySource, mesh: Mesh, alone: bool, *, max_new: int, ends: Sequence[int], sampling: Sampling
+  spec: RunSpec,
+  source: PolicySource,
+  mesh: Mesh,
+  is_apart: bool,
+  *,
+  max_new: int,
+  ends: Sequence[int],
+  sampling: Sampling,
 ) -> GenerateFn:
-  """On whole batches; alone, each device goes on for its own rows until these have ended."""
+  """On whole batches; apart, each device goes on for its own rows until these have ended."""
   generate_fn = make_generate_fn(
     source.config,
     max_new=max_new,
@@ -81,7 +89,7 @@ def _make_generate_fn(
     sampling=sampling,
     compute_dtype=build.dtype("config.model.compute_dtype", spec.model.compute_dtype),
     attention_chunk=spec.model.attention_chunk,
-    attend=build.build_attention(spec.model, source.config, mesh, is_whole=not alone).attend,
-    constrain=identity if alone else meshes.make_constrain(mesh),
+    attend=build.build_attention(spec.model, source.config, mesh, is_whole=not is_apart).attend,
+    constrain=identity if is_apart else meshes.make_constrain(mesh),
   )
-  return meshes.apart(generate_fn, mesh) if alone else generate_fn
+  return meshes.apart(generate_fn, mesh) if is_apart else generate_fn

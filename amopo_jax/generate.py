@@ -105,12 +105,12 @@ def generate(
   size = -(-request.batch_size // row_shards(mesh)) * row_shards(mesh)
   text_of = partial(_prompt_text, prompts, contexts, request, tokenizer)
   asked = zlib.crc32("\0".join(map(text_of, items[:: request.num_samples])).encode())
-  told = {"model": source.path, "step": source.step, "size": size, "items": len(items), "texts": asked}
-  told |= {"draws": _DRAWS, "param_dtype": spec.model.param_dtype, "compute_dtype": spec.model.compute_dtype}
+  told = _told(spec, source) | {"size": size, "items": len(items), "texts": asked}
   params = _load(spec, source, mesh)
   told |= {"weights": digests(params), "tokenizer": tokenizer.fingerprint}  # a model exported again keeps its path
   parts = Parts(path, told | _plain(request))
-  answer = make_answer(spec, source, params, tokenizer, mesh, request.max_new, request.sampling, request.seed)
+  draws = {"max_new": request.max_new, "sampling": request.sampling, "seed": request.seed}
+  answer = make_answer(spec, source, params, tokenizer, mesh, **draws)
   batches = [items[start : start + size] for start in range(0, len(items), size)]
   with parts.held():
     if done := processes.from_first(parts.open() if is_first else 0):
@@ -146,6 +146,12 @@ def _check(request: Request, is_there: bool, path: epath.Path) -> None:
     raise InputError(f"--top_p: {how.top_p:g} is not in (0, 1]")
   if request.num_samples > 1 and how.temperature == 0:
     raise InputError("--num_samples: at temperature 0 all samples are the same; give --temperature")
+
+
+def _told(spec: RunSpec, source: PolicySource) -> dict[str, Any]:
+  """Of the policy and how it is used, what other responses would come of."""
+  dtypes = {"param_dtype": spec.model.param_dtype, "compute_dtype": spec.model.compute_dtype}
+  return {"model": source.path, "step": source.step, "draws": _DRAWS, **dtypes}
 
 
 def _chosen_contexts(contexts: ContextSpec, request: Request) -> list[Context]:

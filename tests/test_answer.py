@@ -33,7 +33,7 @@ def answer_of(trained, make_spec):
     shardings = param_shardings(spec, abstract_params(source.config, jnp.float32), mesh)
     params = jax.tree.map(change, load_policy(source, dtype=jnp.float32, shardings=shardings))
     tokenizer = build_data.build_tokenizer(spec.data, source)
-    return make_answer(spec, source, params, tokenizer, mesh, NEW, GREEDY, 0)
+    return make_answer(spec, source, params, tokenizer, mesh, max_new=NEW, sampling=GREEDY, seed=0)
 
   return build
 
