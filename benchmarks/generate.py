@@ -13,15 +13,17 @@ import argparse
 import statistics
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from amopo_jax.host import free_cores
-from amopo_jax.mesh import apart, jit_for, make_mesh, replicated
+from amopo_jax.mesh import ROW_AXES, apart, jit_for, make_mesh, replicated
 from amopo_jax.models.attention import choose_attention
 from amopo_jax.models.generate import make_generate_fn
 from amopo_jax.models.hf_import import load_config, load_params
@@ -71,7 +73,7 @@ def theirs(model: Any, prompts: np.ndarray, new: int) -> np.ndarray:
 
 
 def make_ours(folder: Path, new: int) -> Any:
-  """prompts -> greedy tokens, of the model in a folder."""
+  """prompts -> greedy tokens, of the model in a folder; on the devices as `amopo_jax.answer` has it."""
   config, _ = load_config(folder)
   platform = jax.devices()[0].platform
   attend = choose_attention("auto", config, platform=platform, tensor=1, compute_dtype=jnp.float32).attend
@@ -86,11 +88,13 @@ def make_ours(folder: Path, new: int) -> Any:
     attention_chunk=256,
     attend=attend,
   )
-  run = jit_for(mesh, apart(generate, mesh), is_small=True)
+  run, rows = jit_for(mesh, apart(generate, mesh), is_small=True), NamedSharding(mesh, PartitionSpec(ROW_AXES))
+  key_of = jax.jit(jax.vmap(partial(jax.random.fold_in, jax.random.key(0))), out_shardings=rows)
+  put = lambda x: jax.make_array_from_callback(x.shape, rows, lambda index: x[index])
 
   def ours(prompts: np.ndarray) -> np.ndarray:
-    keys = jax.random.split(jax.random.key(0), len(prompts))
-    found = run(params, jnp.asarray(prompts), jnp.zeros(len(prompts), jnp.int32), keys)
+    numbers, padding = np.arange(len(prompts), dtype=np.int32), np.zeros(len(prompts), np.int32)
+    found = run(params, put(prompts), put(padding), key_of(put(numbers)))
     return np.asarray(found.tokens)
 
   return ours

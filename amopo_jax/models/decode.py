@@ -4,15 +4,17 @@ All sequences of a batch end at the same slot, so that the next token of each go
 prompts have padding in front. Slots count from the left of the batch, positions from the start of a prompt.
 """
 
+from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from amopo_jax.models.attention import Attention, attention
+from amopo_jax.models.cache import Cache, behind, look_back, make_cache, seen_slots, write
 from amopo_jax.models.config import ModelConfig
 from amopo_jax.models.layers import Places
 from amopo_jax.models.layout import Constrain, identity
@@ -20,28 +22,14 @@ from amopo_jax.models.rotary import rotation
 from amopo_jax.models.transformer import bind
 from amopo_jax.types import Params
 
-_HIDDEN = float(jnp.finfo(jnp.float32).min)
-
 _MOST_STACKS = 8
 """A program in which every layer stands by itself grows with the layers, and so does the time to compile it."""
 
+DecodeFn = Callable[[Int[Array, " B"], Int[Array, ""], Cache], tuple[Float[Array, "B D"], Cache]]
+"""`decode_fn(tokens, slot, cache)`: reads one more token of every sequence, which goes into `slot`.
 
-class Cache(NamedTuple):
-  """What later tokens look at, by stacks of layers; slots that are not written yet are zero.
-
-  A loop over the n layers of a stack copies each one's part out for every token, so few layers have a stack each.
-
-  The axis over which attention sums, Dh of the keys and the slots of the values, is never the last one, so that the
-  sums of neighbours in memory go side by side.
-  """
-
-  keys: tuple[Float[Array, "n B G Dh slots"], ...]
-  values: tuple[Float[Array, "n B G slots Dh"], ...]
-
-  @property
-  def num_slots(self) -> int:
-    """Written or not, of every layer."""
-    return self.keys[0].shape[-1]
+Returns what the output head reads for the next token, and the cache with these.
+"""
 
 
 def prefill(
@@ -54,7 +42,7 @@ def prefill(
   attention_chunk: int,
   attend: Attention = attention,
   constrain: Constrain = identity,
-) -> tuple[Float[Array, "B D"], Cache]:
+) -> Cache:
   """Reads the prompts.
 
   Args:
@@ -68,7 +56,8 @@ def prefill(
     constrain: as of `transformer.hidden_states`.
 
   Returns:
-    What the output head reads for the first new token, and the cache, which is full: `grow` makes room.
+    The cache, which is full: `grow` makes room. Whoever reads the last token of the prompts again, into its slot, gets
+    what the first new token depends on.
   """
   model = bind(params, config)
   length = tokens.shape[1]
@@ -89,124 +78,72 @@ def prefill(
     x = nnx.merge(block, of_layer)(x, places, keep)
     return constrain(x, "residual"), seen[0]
 
-  x = constrain(model.embed(tokens).astype(compute_dtype), "embedded")
-  x, (keys, values) = jax.lax.scan(layer, constrain(x, "residual"), stacked)
-  keys, values = jnp.moveaxis(keys, 2, 4), jnp.moveaxis(values, 2, 3)
-  parts = _stacks(config.num_layers)
-  return model.final_norm(x[:, -1]), Cache(tuple(keys[part] for part in parts), tuple(values[part] for part in parts))
+  x = constrain(constrain(model.embed(tokens).astype(compute_dtype), "embedded"), "residual")
+  read = []
+  for of_stack in _stacks(stacked, config.num_layers):  # of a last stack of one layer nothing but k and v is computed
+    x, of_layers = jax.lax.scan(layer, x, of_stack)
+    read.append(of_layers)
+  return make_cache(read)
 
 
-def grow(cache: Cache, num_slots: int) -> Cache:
-  """The cache with empty slots more, so that there are this many."""
-  more, none = (0, num_slots - cache.num_slots), (0, 0)
-  return Cache(
-    tuple(jnp.pad(keys, (none, none, none, none, more)) for keys in cache.keys),
-    tuple(jnp.pad(values, (none, none, none, more, none)) for values in cache.values),
-  )
-
-
-def decode(
+def make_decode_fn(
   params: Params,
   config: ModelConfig,
-  tokens: Int[Array, " B"],
-  slot: Int[Array, ""],
   padding: Int[Array, " B"],
-  cache: Cache,
+  num_slots: int,
   *,
   compute_dtype: Any,
   constrain: Constrain = identity,
-) -> tuple[Float[Array, "B D"], Cache]:
-  """Reads one more token of every sequence.
+) -> DecodeFn:
+  """Builds the function that reads one more token of every sequence.
+
+  What is the same for all tokens is computed here, and so not in a loop over tokens: the rotations of all positions,
+  and of a stack for each layer the layer's parameters.
 
   Args:
     params, config, padding, compute_dtype, constrain: as of `prefill`.
-    tokens: the new tokens.
-    slot: where they go: P for the first.
-    cache: with the slots before it.
-
-  Returns:
-    What the output head reads for the next token, and the cache with these.
+    num_slots: before which all tokens are.
   """
   model = bind(params, config)
-  positions = slot - padding[:, None]
-  places = Places(rotation(config, positions), positions, positions)  # of one token there is nothing to descend from
-  is_seen = _seen(cache.num_slots, slot, padding, config.sliding_window)
+  turns = rotation(config, jnp.arange(num_slots, dtype=jnp.int32)[None, :])
   block, stacked = nnx.split(model.layers)
+  stacks = _stacks(stacked, config.num_layers)
 
-  def layer(x: Array, of_layer: tuple[Any, Array, Array]) -> tuple[Array, tuple[Array, Array]]:
-    layer_params, keys, values = of_layer
-    new = []
+  def decode(tokens: Array, slot: Array, cache: Cache) -> tuple[Array, Cache]:
+    positions = slot - padding[:, None]
+    mine = jax.tree.map(lambda of_all: of_all[0].at[positions].get(mode="promise_in_bounds"), turns)
+    places = Places(mine, positions, positions)  # of one token there is nothing to descend from
+    is_seen = seen_slots(cache.num_slots, slot, padding, config.sliding_window)
+    layer = partial(_one_layer, block, places, is_seen, constrain)
+    x = constrain(constrain(model.embed(tokens[:, None]).astype(compute_dtype), "embedded"), "residual")
+    written = []
+    for of_stack, keys, values in zip(stacks, *cache, strict=True):
+      # The cache is read in the loop and written once, behind it: written in it, it would be copied with every layer.
+      x, (k, v) = jax.lax.scan(layer, x, (of_stack, keys, values))
+      written.append(write(keys, values, k, v, slot))
+    return model.final_norm(x[:, 0]), Cache(*zip(*written, strict=True))
 
-    def look(q: Array, k: Array, v: Array, ends: Array, **where: Any) -> Array:
-      del ends, where
-      found = _look_back(q[:, 0], k[:, 0], v[:, 0], keys, values, is_seen)
-      new.append(_behind(found, k[:, 0], v[:, 0]))
-      return found[:, None]
-
-    x = nnx.merge(block, layer_params)(x, places, look)
-    return constrain(x, "residual"), new[0]
-
-  x = constrain(constrain(model.embed(tokens[:, None]).astype(compute_dtype), "embedded"), "residual")
-  written = []
-  for part, keys, values in zip(_stacks(config.num_layers), *cache, strict=True):
-    of_part = jax.tree.map(lambda of_all, part=part: of_all[part], stacked)
-    # The cache is read in the loop and written once, behind it: written in it, it would be copied with every layer.
-    x, (k, v) = jax.lax.scan(layer, x, (of_part, keys, values))
-    written.append(_write(keys, values, k, v, slot))
-  return model.final_norm(x[:, 0]), Cache(*zip(*written, strict=True))
+  return decode
 
 
-def _write(
-  keys: Float[Array, "n B G Dh slots"],
-  values: Float[Array, "n B G slots Dh"],
-  k: Float[Array, "n B G Dh"],
-  v: Float[Array, "n B G Dh"],
-  slot: Int[Array, ""],
-) -> tuple[Float[Array, "n B G Dh slots"], Float[Array, "n B G slots Dh"]]:
-  """A stack's part of the cache with one token more of every sequence."""
-  keys = jax.lax.dynamic_update_slice(keys, k[..., None], (0, 0, 0, 0, slot))
-  return keys, jax.lax.dynamic_update_slice(values, v[..., None, :], (0, 0, 0, slot, 0))
+def _one_layer(
+  block: Any, places: Places, is_seen: Array, constrain: Constrain, x: Array, of_layer: tuple[Any, Array, Array]
+) -> tuple[Array, tuple[Array, Array]]:
+  """The residual stream behind a layer, and the new tokens' key and value there."""
+  layer_params, keys, values = of_layer
+  new = []
+
+  def look(q: Array, k: Array, v: Array, ends: Array, **where: Any) -> Array:
+    del ends, where
+    found = look_back(q[:, 0], k[:, 0], v[:, 0], keys, values, is_seen)
+    new.append(behind(found, k[:, 0], v[:, 0]))
+    return found[:, None]
+
+  x = nnx.merge(block, layer_params)(x, places, look)
+  return constrain(x, "residual"), new[0]
 
 
-def _stacks(num_layers: int) -> list[slice]:
-  """The layers of each stack."""
+def _stacks(stacked: Any, num_layers: int) -> list[Any]:
+  """The parameters of all layers, stack by stack."""
   size = 1 if num_layers <= _MOST_STACKS else num_layers
-  return [slice(start, start + size) for start in range(0, num_layers, size)]
-
-
-def _seen(num_slots: int, slot: Array, padding: Array, window: int | None) -> Bool[Array, "B slots"]:
-  """Which slots the tokens at `slot` look at besides themselves: their sequence's, as far as the window goes."""
-  slots = jnp.arange(num_slots)[None, :]
-  is_seen = (slots < slot) & (slots >= padding[:, None])
-  return is_seen if window is None else is_seen & (slot - slots < window)
-
-
-def _look_back(
-  q: Float[Array, "B H Dh"],
-  k: Float[Array, "B G Dh"],
-  v: Float[Array, "B G Dh"],
-  keys: Float[Array, "B G Dh slots"],
-  values: Float[Array, "B G slots Dh"],
-  is_seen: Bool[Array, "B slots"],
-) -> Float[Array, "B H Dh"]:
-  """Softmax attention of one query per sequence and head, to what is in the cache and to its own token."""
-  by_group = q.reshape(*k.shape[:2], -1, q.shape[-1])
-  product, scale = partial(jnp.einsum, preferred_element_type=jnp.float32), q.shape[-1] ** -0.5
-  before = jnp.where(is_seen[:, None, None, :], scale * product("bghd,bgds->bghs", by_group, keys), _HIDDEN)
-  own = scale * product("bghd,bgd->bgh", by_group, k)[..., None]
-  largest = jnp.maximum(jnp.max(before, axis=-1, keepdims=True), own)
-  weights, weight = jnp.exp(before - largest), jnp.exp(own - largest)
-  found = product("bghs,bgsd->bghd", weights.astype(q.dtype), values) + weight * v[:, :, None].astype(jnp.float32)
-  found = found / (jnp.sum(weights, axis=-1, keepdims=True) + weight)
-  return found.astype(q.dtype).reshape(q.shape)
-
-
-def _behind(
-  found: Float[Array, "B H Dh"], k: Float[Array, "B G Dh"], v: Float[Array, "B G Dh"]
-) -> tuple[Float[Array, "B G Dh"], Float[Array, "B G Dh"]]:
-  """Key and value of the new tokens, which are made to depend on what was found in the cache.
-
-  Else the compiler may write them before it reads, for which it copies the whole cache; a barrier does not hinder it.
-  """
-  nothing = 0 * found.reshape(*k.shape[:2], -1, k.shape[-1])[:, :, 0]
-  return k + nothing, v + nothing
+  return [jax.tree.map(lambda of_all, at=at: of_all[at : at + size], stacked) for at in range(0, num_layers, size)]

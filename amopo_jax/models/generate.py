@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from amopo_jax.models.attention import Attention, attention
+from amopo_jax.models.cache import Cache, grow
 from amopo_jax.models.config import ModelConfig
-from amopo_jax.models.decode import Cache, decode, grow, prefill
+from amopo_jax.models.decode import make_decode_fn, prefill
 from amopo_jax.models.layout import Constrain, identity
 from amopo_jax.models.sampling import Sampling, choose
 from amopo_jax.models.transformer import output_embedding
@@ -45,7 +46,7 @@ GenerateFn = Callable[[Params, Int[Array, "B P"], Int[Array, " B"], Key[Array, "
 
 class _State(NamedTuple):
   step: Int[Array, ""]
-  hidden: Float[Array, "B D"]
+  last: Int[Array, " B"]
   cache: Cache
   out: Generated
 
@@ -82,22 +83,22 @@ def make_generate_fn(
 
   def generate(params: Params, tokens: Array, padding: Array, keys: Array) -> Generated:
     rows, length = tokens.shape
-    hidden, cache = prefill(params, config, tokens, padding, attention_chunk=attention_chunk, attend=attend, **read)
+    cache = prefill(params, config, tokens, padding, attention_chunk=attention_chunk, attend=attend, **read)
+    decode_fn = make_decode_fn(params, config, padding, length + max_new, **read)
     empty = jnp.zeros(rows, jnp.int32)
     out = Generated(jnp.zeros((rows, max_new), jnp.int32), empty, empty > 0, jnp.zeros(rows, jnp.float32))
     choose_next = partial(_choose_next, config, ends, sampling, params, keys)
 
     def one_more(state: _State) -> _State:
-      last = jax.lax.dynamic_index_in_dim(state.out.tokens, state.step - 1, axis=1, keepdims=False)
-      hidden, cache = decode(params, config, last, length + state.step - 1, padding, state.cache, **read)
-      return choose_next(state._replace(hidden=hidden, cache=cache))
+      hidden, cache = decode_fn(state.last, length - 1 + state.step, state.cache)  # at first, the prompts' last tokens
+      return choose_next(hidden, state._replace(cache=cache))
 
     def fill(state: _State, room: int) -> _State:
       state = state._replace(cache=grow(state.cache, length + room))
       is_open = lambda state: (state.step < room) & ~jnp.all(state.out.has_ended)
       return jax.lax.while_loop(is_open, one_more, state)
 
-    first = choose_next(_State(jnp.zeros((), jnp.int32), hidden, cache, out))
+    first = _State(jnp.zeros((), jnp.int32), tokens[:, -1], cache, out)
     return reduce(fill, _rooms(max_new), first).out
 
   return generate
@@ -120,18 +121,18 @@ def _rooms(max_new: int) -> list[int]:
 
 
 def _choose_next(
-  config: ModelConfig, ends: Array, sampling: Sampling, params: Params, keys: Array, state: _State
+  config: ModelConfig, ends: Array, sampling: Sampling, params: Params, keys: Array, hidden: Array, state: _State
 ) -> _State:
   """Writes the next token of every sequence; one that has ended repeats its last."""
   out, step = state.out, state.step
-  weight = output_embedding(params, config).astype(state.hidden.dtype)
-  logits = jnp.einsum("bd,vd->bv", state.hidden, weight, preferred_element_type=jnp.float32)
+  weight = output_embedding(params, config).astype(hidden.dtype)
+  logits = jnp.einsum("bd,vd->bv", hidden, weight, preferred_element_type=jnp.float32)
   drawn = choose(logits, jax.vmap(jax.random.fold_in, (0, None))(keys, step), sampling)
-  before = jax.lax.dynamic_index_in_dim(out.tokens, jnp.maximum(step - 1, 0), axis=1, keepdims=False)
-  new = jnp.where(out.has_ended, before, drawn)
+  new = jnp.where(out.has_ended, state.last, drawn)
   logp = jnp.take_along_axis(logits, new[:, None], axis=1)[:, 0] - jax.nn.logsumexp(logits, axis=1)
   return state._replace(
     step=step + 1,
+    last=new,
     out=Generated(
       tokens=jax.lax.dynamic_update_slice(out.tokens, new[:, None], (0, step)),
       length=out.length + ~out.has_ended,

@@ -16,6 +16,9 @@ from jaxtyping import Array, Bool, Float, Int, Key
 _PADDED = 64
 """To a multiple of this a vocabulary is padded that is odd, and so lies whole on every device."""
 
+_FEW = 256
+"""Among so many words the largest is looked for at once, and not block by block."""
+
 _BITS_OF_ONE = 0x3F800000
 """The bits of 1.0 as an integer; those of smaller positive floats are smaller, in the same order."""
 
@@ -60,6 +63,8 @@ def choose(logits: Float[Array, "B V"], keys: Key[Array, " B"], how: Sampling) -
 
 def _first_largest(logits: Float[Array, "B V"]) -> Int[Array, " B"]:
   """`jnp.argmax`, block first."""
+  if logits.shape[-1] <= _FEW:
+    return _first_largest_of_few(logits)
   blocks = _blocks(logits, fill=-jnp.inf)
   block = _first_largest_of_few(jnp.max(blocks, axis=-1))
   found = block * blocks.shape[-1] + _first_largest_of_few(_row_of(blocks, block))

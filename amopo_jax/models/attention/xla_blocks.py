@@ -7,6 +7,8 @@ short; there the same list drives kernels.
 
 Everything lies on its side, tokens last and scores as [keys, queries]: these are the products that XLA multiplies
 fastest on a CPU, and a softmax over the first axis is arithmetic on whole rows (docs/decisions/0012).
+
+Rows that are one block each have nothing to skip: a few of them are taken at once (`xla_rows`).
 """
 
 from collections.abc import Callable
@@ -17,8 +19,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32
 
+from amopo_jax.models.attention import xla_rows
 from amopo_jax.models.attention.block_map import Blocks, inner, list_by_queries
 from amopo_jax.models.attention.fused import HIDDEN, Kernel, Operands, Pull, Shape
+from amopo_jax.models.attention.xla_rows import product
 
 _SIZE = 128
 """Tokens of a block: smaller ones skip more, and make matrix products that are slow."""
@@ -65,6 +69,8 @@ class _Softmax(NamedTuple):
 
 
 def _forward(x: Operands, blocks: Blocks) -> tuple[Array, Array]:
+  if _is_whole(x, blocks) and xla_rows.are_few(x):
+    return xla_rows.forward(x)
   groups, members, tokens, size = x.q.shape
   each_key_block = _walk(x, blocks)
 
@@ -75,7 +81,7 @@ def _forward(x: Operands, blocks: Blocks) -> tuple[Array, Array]:
       scores = _scores(x, queries, keys, is_whole, blocks)
       top = jnp.maximum(state.top, jnp.max(scores, axis=1))
       shares, shrink = jnp.exp(scores - top[:, None]), jnp.exp(state.top - top)
-      summed = state.summed * shrink[:, None] + _product("gdk,gkq->gdq", keys.v, shares.astype(x.v.dtype))
+      summed = state.summed * shrink[:, None] + product("gdk,gkq->gdq", keys.v, shares.astype(x.v.dtype))
       return _Softmax(top, state.total * shrink + jnp.sum(shares, axis=1), summed)
 
     zeros = jnp.zeros((groups, members * blocks.queries), jnp.float32)
@@ -89,6 +95,8 @@ def _forward(x: Operands, blocks: Blocks) -> tuple[Array, Array]:
 
 
 def _backward(x: Operands, pull: Pull, blocks: Blocks) -> tuple[Array, Array, Array]:
+  if _is_whole(x, blocks) and xla_rows.are_few(x):
+    return xla_rows.backward(x, pull)
   tokens = x.q.shape[2]
   each_key_block = _walk(x, blocks)
 
@@ -100,11 +108,11 @@ def _backward(x: Operands, pull: Pull, blocks: Blocks) -> tuple[Array, Array, Ar
     def add(keys: _Keys, is_whole: bool, grads: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
       d_q, d_k, d_v = grads
       shares = jnp.exp(_scores(x, queries, keys, is_whole, blocks) - lse[:, None])
-      d_shares = _product("gdk,gdq->gkq", keys.v, d_out)
+      d_shares = product("gdk,gdq->gkq", keys.v, d_out)
       d_scores = (shares * (d_shares - delta[:, None])).astype(x.q.dtype)
-      d_q = d_q + _product("gdk,gkq->gdq", keys.k, d_scores)
-      d_k = _add_at(d_k, _product("gdq,gkq->gdk", queries.q, d_scores), keys.start)
-      d_v = _add_at(d_v, _product("gdq,gkq->gdk", d_out, shares.astype(x.q.dtype)), keys.start)
+      d_q = d_q + product("gdk,gkq->gdq", keys.k, d_scores)
+      d_k = _add_at(d_k, product("gdq,gkq->gdk", queries.q, d_scores), keys.start)
+      d_v = _add_at(d_v, product("gdq,gkq->gdk", d_out, shares.astype(x.q.dtype)), keys.start)
       return d_q, d_k, d_v
 
     d_q, d_k, d_v = each_key_block(i, add, (jnp.zeros(queries.q.shape, jnp.float32), *done[1:]))
@@ -113,6 +121,11 @@ def _backward(x: Operands, pull: Pull, blocks: Blocks) -> tuple[Array, Array, Ar
   zeros = jnp.zeros_like(x.q), *(jnp.zeros_like(_turn(y), jnp.float32) for y in (x.k, x.v))
   d_q, d_k, d_v = jax.lax.fori_loop(0, tokens // blocks.queries, one_block, zeros)
   return d_q, _turn(d_k).astype(x.k.dtype), _turn(d_v).astype(x.v.dtype)
+
+
+def _is_whole(x: Operands, blocks: Blocks) -> bool:
+  """Whether a row is one block."""
+  return blocks.queries == blocks.keys == x.queries
 
 
 def _walk(x: Operands, blocks: Blocks) -> Callable[[Array, Callable[[_Keys, bool, _State], _State], _State], _State]:
@@ -142,7 +155,7 @@ def _scores(
   x: Operands, queries: _Queries, keys: _Keys, is_whole: bool, blocks: Blocks
 ) -> Float32[Array, "G keys queries"]:
   """Scores, hidden where a query does not see a key."""
-  scores = _product("gdk,gdq->gkq", keys.k, queries.q)
+  scores = product("gdk,gdq->gkq", keys.k, queries.q)
   if is_whole:
     return scores
   visible = _visible(x, queries.index, keys.start, blocks)
@@ -178,8 +191,3 @@ def _add_at(into: Float[Array, "G Dh T"], y: Float[Array, "G Dh keys"], start: A
 
 def _turn(y: Float[Array, "G one other"]) -> Float[Array, "G other one"]:
   return y.transpose(0, 2, 1)
-
-
-def _product(spec: str, x: Array, y: Array) -> Array:
-  """In float32: where a CPU multiplies bfloat16 itself, XLA 0.10 compiles some products of it that it cannot run."""
-  return jnp.einsum(spec, x.astype(jnp.float32), y.astype(jnp.float32))

@@ -25,6 +25,7 @@ FAST = {
     {"heads": 3, "key_heads": 1, "padding": 0, "dtype": jnp.bfloat16},
   ),
   "a window, an odd size of heads, half a row of padding": ((2, 1, 300), {"size": 80, "padding": 160, "window": 9}),
+  "three rows shorter than a block, a window": ((12, 3, 40), {"size": 16, "window": 9}),
 }
 SLOW = {
   "a row shorter than a block": ((3, 1, 40), {"heads": 2, "key_heads": 2}),
