@@ -87,11 +87,13 @@ def make_generate_fn(
     decode_fn = make_decode_fn(params, config, padding, length + max_new, **read)
     empty = jnp.zeros(rows, jnp.int32)
     out = Generated(jnp.zeros((rows, max_new), jnp.int32), empty, empty > 0, jnp.zeros(rows, jnp.float32))
-    choose_next = partial(_choose_next, config, ends, sampling, params, keys)
+    choose_next = partial(_choose_next, ends, sampling, keys)
 
     def one_more(state: _State) -> _State:
       hidden, cache = decode_fn(state.last, length - 1 + state.step, state.cache)  # at first, the prompts' last tokens
-      return choose_next(hidden, state._replace(cache=cache))
+      weight = output_embedding(params, config).astype(hidden.dtype)
+      logits = jnp.einsum("bd,vd->bv", hidden, weight, preferred_element_type=jnp.float32)
+      return choose_next(logits, state._replace(cache=cache))
 
     def fill(state: _State, room: int) -> _State:
       state = state._replace(cache=grow(state.cache, length + room))
@@ -120,13 +122,9 @@ def _rooms(max_new: int) -> list[int]:
   return rooms
 
 
-def _choose_next(
-  config: ModelConfig, ends: Array, sampling: Sampling, params: Params, keys: Array, hidden: Array, state: _State
-) -> _State:
+def _choose_next(ends: Array, sampling: Sampling, keys: Array, logits: Array, state: _State) -> _State:
   """Writes the next token of every sequence; one that has ended repeats its last."""
   out, step = state.out, state.step
-  weight = output_embedding(params, config).astype(hidden.dtype)
-  logits = jnp.einsum("bd,vd->bv", hidden, weight, preferred_element_type=jnp.float32)
   drawn = choose(logits, jax.vmap(jax.random.fold_in, (0, None))(keys, step), sampling)
   new = jnp.where(out.has_ended, state.last, drawn)
   logp = jnp.take_along_axis(logits, new[:, None], axis=1)[:, 0] - jax.nn.logsumexp(logits, axis=1)
