@@ -91,5 +91,6 @@ def _make_generate_fn(
     attention_chunk=spec.model.attention_chunk,
     attend=build.build_attention(spec.model, source.config, mesh, is_whole=not is_apart).attend,
     constrain=identity if is_apart else meshes.make_constrain(mesh),
+    is_apart=is_apart,
   )
   return meshes.apart(generate_fn, mesh) if is_apart else generate_fn

@@ -87,6 +87,7 @@ def make_ours(folder: Path, new: int) -> Any:
     compute_dtype=jnp.float32,
     attention_chunk=256,
     attend=attend,
+    is_apart=True,
   )
   run, rows = jit_for(mesh, apart(generate, mesh), is_small=True), NamedSharding(mesh, PartitionSpec(ROW_AXES))
   key_of = jax.jit(jax.vmap(partial(jax.random.fold_in, jax.random.key(0))), out_shardings=rows)

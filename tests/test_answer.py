@@ -14,6 +14,7 @@ from amopo_jax import build_data
 from amopo_jax.answer import make_answer
 from amopo_jax.build import build_mesh, param_shardings
 from amopo_jax.load import load_policy
+from amopo_jax.models.generate import padded_length
 from amopo_jax.models.sampling import GREEDY
 from amopo_jax.models.transformer import abstract_params
 from amopo_jax.policy import find_policy
@@ -97,3 +98,4 @@ def test_what_is_split_over_tensor_stays_there(program, trained):
   assert "all-reduce" in text
   assert not re.search(r"= f32\[\d+,\d+,\d+\]\S* collective-permute", text)  # heads
   assert not re.search(rf"= f32\[\d+,{vocabulary}\]\S* all-gather", text)  # logits
+  assert not re.search(rf"= f32\[[\d,]+,{padded_length(1) + NEW}\]\S* all-gather", text)  # values of narrow heads

@@ -13,6 +13,9 @@ _HIDDEN = float(jnp.finfo(jnp.float32).min)
 _NARROW = 16
 """Heads of fewer numbers than this do not fill a vector of a CPU."""
 
+_MOST_MERGED = 64
+"""Numbers of all key heads together for which one product of all is faster than one for each."""
+
 
 class Cache(NamedTuple):
   """What later tokens look at, by stacks of layers; slots that are not written yet are zero.
@@ -79,31 +82,38 @@ def look_back(
   keys: Float[Array, "B G Dh slots"],
   values: Float[Array, "B G one other"],
   is_seen: Bool[Array, "B slots"],
+  *,
+  is_apart: bool,
 ) -> Float[Array, "B H Dh"]:
-  """Softmax attention of one query per sequence and head, to what is in the cache and to its own token."""
+  """Softmax attention of one query per sequence and head, to what is in the cache and to its own token.
+
+  Where heads may be split over devices, `is_apart` is false: then no product mixes them.
+  """
   by_group = q.reshape(*k.shape[:2], -1, q.shape[-1])
   product, scale = partial(jnp.einsum, preferred_element_type=jnp.float32), q.shape[-1] ** -0.5
   before = jnp.where(is_seen[:, None, None, :], scale * product("bghd,bgds->bghs", by_group, keys), _HIDDEN)
   own = scale * product("bghd,bgd->bgh", by_group, k)[..., None]
   largest = jnp.maximum(jnp.max(before, axis=-1, keepdims=True), own)
   weights, weight = jnp.exp(before - largest), jnp.exp(own - largest)
-  found = _weighed(weights.astype(q.dtype), values, q.shape[-1]) + weight * v[:, :, None].astype(jnp.float32)
+  found = _weighed(weights.astype(q.dtype), values, q.shape[-1], is_apart) + weight * v[:, :, None].astype(jnp.float32)
   found = found / (jnp.sum(weights, axis=-1, keepdims=True) + weight)
   return found.astype(q.dtype).reshape(q.shape)
 
 
 def _weighed(
-  weights: Float[Array, "B G M slots"], values: Float[Array, "B G one other"], size: int
+  weights: Float[Array, "B G M slots"], values: Float[Array, "B G one other"], size: int, is_apart: bool
 ) -> Float[Array, "B G M Dh"]:
   """The values' sums with these weights.
 
-  Those of narrow heads are in one product of all groups' weights and values, and what belongs to two groups is thrown
-  away: it costs nothing where a vector would be half empty.
+  Those of a few narrow heads are in one product of all groups' weights and values, and what belongs to two groups is
+  thrown away: it costs little where a vector would be half empty. Between devices it would send all values.
   """
   product = partial(jnp.einsum, preferred_element_type=jnp.float32)
   if size >= _NARROW:
     return product("bghs,bgsd->bghd", weights, values)
   rows, groups, members, slots = weights.shape
+  if not is_apart or groups * size > _MOST_MERGED:
+    return product("bghs,bgds->bghd", weights, values)
   of_all = product("bxs,bys->byx", weights.reshape(rows, -1, slots), values.reshape(rows, -1, slots))
   return jnp.einsum("bgdgh->bghd", of_all.reshape(rows, groups, size, groups, members))
 

@@ -94,6 +94,7 @@ def make_decode_fn(
   *,
   compute_dtype: Any,
   constrain: Constrain = identity,
+  is_apart: bool = False,
 ) -> DecodeFn:
   """Builds the function that reads one more token of every sequence.
 
@@ -103,6 +104,7 @@ def make_decode_fn(
   Args:
     params, config, padding, compute_dtype, constrain: as of `prefill`.
     num_slots: before which all tokens are.
+    is_apart: whether each device goes on for itself, and nothing is split between them.
   """
   model = bind(params, config)
   turns = rotation(config, jnp.arange(num_slots, dtype=jnp.int32)[None, :])
@@ -114,7 +116,8 @@ def make_decode_fn(
     mine = jax.tree.map(lambda of_all: of_all[0].at[positions].get(mode="promise_in_bounds"), turns)
     places = Places(mine, positions, positions)  # of one token there is nothing to descend from
     is_seen = seen_slots(cache.num_slots, slot, padding, config.sliding_window)
-    layer = partial(_one_layer, block, places, is_seen, constrain)
+    look = partial(look_back, is_seen=is_seen, is_apart=is_apart)
+    layer = partial(_one_layer, block, places, look, constrain)
     x = constrain(constrain(model.embed(tokens[:, None]).astype(compute_dtype), "embedded"), "residual")
     written = []
     for of_stack, keys, values in zip(stacks, *cache, strict=True):
@@ -127,19 +130,24 @@ def make_decode_fn(
 
 
 def _one_layer(
-  block: Any, places: Places, is_seen: Array, constrain: Constrain, x: Array, of_layer: tuple[Any, Array, Array]
+  block: Any,
+  places: Places,
+  look: Callable[..., Array],
+  constrain: Constrain,
+  x: Array,
+  of_layer: tuple[Any, Array, Array],
 ) -> tuple[Array, tuple[Array, Array]]:
   """The residual stream behind a layer, and the new tokens' key and value there."""
   layer_params, keys, values = of_layer
   new = []
 
-  def look(q: Array, k: Array, v: Array, ends: Array, **where: Any) -> Array:
+  def attend(q: Array, k: Array, v: Array, ends: Array, **where: Any) -> Array:
     del ends, where
-    found = look_back(q[:, 0], k[:, 0], v[:, 0], keys, values, is_seen)
+    found = look(q[:, 0], k[:, 0], v[:, 0], keys, values)
     new.append(behind(found, k[:, 0], v[:, 0]))
     return found[:, None]
 
-  x = nnx.merge(block, layer_params)(x, places, look)
+  x = nnx.merge(block, layer_params)(x, places, attend)
   return constrain(x, "residual"), new[0]
 
 

@@ -61,6 +61,7 @@ def make_generate_fn(
   attention_chunk: int,
   attend: Attention = attention,
   constrain: Constrain = identity,
+  is_apart: bool = False,
 ) -> GenerateFn:
   """Builds the function that continues every prompt of a batch.
 
@@ -73,6 +74,7 @@ def make_generate_fn(
     attention_chunk: queries that the reference attention takes at a time.
     attend: the attention that reads the prompts.
     constrain: hook for layouts, as of `transformer.hidden_states`.
+    is_apart: whether each device goes on for itself (`mesh.apart`), and nothing is split between them.
 
   Returns:
     `generate_fn(params, tokens, padding, keys)`: prompts padded in front, how much of each is padding, and one key
@@ -84,7 +86,7 @@ def make_generate_fn(
   def generate(params: Params, tokens: Array, padding: Array, keys: Array) -> Generated:
     rows, length = tokens.shape
     cache = prefill(params, config, tokens, padding, attention_chunk=attention_chunk, attend=attend, **read)
-    decode_fn = make_decode_fn(params, config, padding, length + max_new, **read)
+    decode_fn = make_decode_fn(params, config, padding, length + max_new, is_apart=is_apart, **read)
     empty = jnp.zeros(rows, jnp.int32)
     out = Generated(jnp.zeros((rows, max_new), jnp.int32), empty, empty > 0, jnp.zeros(rows, jnp.float32))
     choose_next = partial(_choose_next, ends, sampling, keys)

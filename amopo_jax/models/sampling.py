@@ -1,9 +1,9 @@
 """From logits to the next token: greedy, or by chance at a temperature, among the likeliest.
 
 Without a sort: the likeliest tokens are those above a threshold, which is found by bisection in the 31 bits of a
-positive float. The TPU's compiler takes minutes for a sort of thousands. A draw, and the search for the largest, first
-finds a block of words and then a word of it: two random numbers a sequence instead of one for every word, and one
-pass over the words (docs/decisions/0019).
+positive float. The TPU's compiler takes minutes for a sort of thousands. A draw, and the search for the largest of
+more than 256, first finds a block of words and then a word of it: two random numbers a sequence instead of one for
+every word, and one pass over the words (docs/decisions/0019).
 """
 
 from collections.abc import Callable
@@ -62,7 +62,7 @@ def choose(logits: Float[Array, "B V"], keys: Key[Array, " B"], how: Sampling) -
 
 
 def _first_largest(logits: Float[Array, "B V"]) -> Int[Array, " B"]:
-  """`jnp.argmax`, block first."""
+  """`jnp.argmax`, of many words block first."""
   if logits.shape[-1] <= _FEW:
     return _first_largest_of_few(logits)
   blocks = _blocks(logits, fill=-jnp.inf)

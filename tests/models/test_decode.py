@@ -71,14 +71,15 @@ def test_each_new_token_sees_what_it_would_in_the_whole_sequence(config, most_st
       np.testing.assert_allclose(hidden[row], expected[row][length + new], rtol=2e-4, atol=2e-5)
 
 
-def test_a_token_is_written_in_place(config):
+@pytest.mark.parametrize("is_apart", [True, False])
+def test_a_token_is_written_in_place(config, is_apart):
   rows, num_slots = 4, 32
   params = init_params(config, jax.random.key(0), jnp.float32)
   tokens, padding = jnp.zeros((rows, 8), jnp.int32), jnp.zeros(rows, jnp.int32)
 
   def generate(params):
     cache = prefill(params, config, tokens, padding, compute_dtype=jnp.float32, attention_chunk=4)
-    decode_fn = make_decode_fn(params, config, padding, num_slots, compute_dtype=jnp.float32)
+    decode_fn = make_decode_fn(params, config, padding, num_slots, compute_dtype=jnp.float32, is_apart=is_apart)
 
     def one_more(slot, carried):
       last, cache = carried
@@ -90,7 +91,8 @@ def test_a_token_is_written_in_place(config):
   text = jax.jit(generate).lower(params).compile().as_text()
   loops = [part for part in text.split("\n\n") if "dynamic-update-slice" in part and not part.startswith("ENTRY")]
   size = config.head_dim
-  of_cache = re.compile(rf"f32\[(1,)?{rows},2,({size},{num_slots}|{num_slots},{size})\]\S* copy\(")
+  groups = rf"(2,({size},{num_slots}|{num_slots},{size})|{2 * size},{num_slots})"
+  of_cache = re.compile(rf"f32\[(1,)?{rows},{groups}\]\S* copy\(")
   assert any("dynamic_update_slice" in part for part in loops)
   assert not any(of_cache.search(part) for part in loops)
 

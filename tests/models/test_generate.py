@@ -1,5 +1,6 @@
 """Greedy tokens against transformers, on random tiny models of every architecture; prompts of several lengths."""
 
+import re
 from functools import partial
 
 import jax
@@ -131,3 +132,12 @@ def test_bfloat16_is_taken_as_it_is(one):
   small = jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)
   found = make(config, compute_dtype=jnp.bfloat16)(small, *batch(), keys())
   assert np.isfinite(np.asarray(found.sum_logp)).all()
+
+
+def test_what_all_tokens_share_is_not_in_the_loop_over_tokens(one):
+  _, config, params = one
+  text = str(jax.make_jaxpr(make(config))(params, *batch(), keys()))
+  _, loop = text.split("while[", maxsplit=1)
+  of_layer = f"f32[1,{config.width},{config.mlp_width}]"
+  assert of_layer in loop
+  assert not re.search(rf"{re.escape(of_layer)} = slice|= cos ", loop)
