@@ -99,6 +99,9 @@ _UNTUNED: Mapping[str, Method] = MappingProxyType(
     )._replace(pairs=_EQUAL),
     "drawn": Method("AMoPO, one context drawn per pair", MappingProxyType(_DRAWN), ALL),
     "drawn_equal": Method("AMoPO, one context drawn per pair, compute of AMoPO", MappingProxyType(_DRAWN), ALL, _EQUAL),
+    "drawn_wide": Method(
+      "AMoPO, one context drawn per pair, compute of AMoPO in pairs per step", MappingProxyType(_DRAWN), ALL
+    )._replace(pairs=_EQUAL),
     "dpo": _loss("DPO", "dpo", beta=0.1),
     "ipo": _loss("IPO", "ipo", beta=0.5),
     "kto": _loss("KTO, z of the pair", "kto", beta=0.1),
@@ -136,6 +139,8 @@ METHODS: Mapping[str, Method] = MappingProxyType(
 )
 """The baselines by name; the first is what the others are compared with."""
 
+_ONE_CONTEXT = ("drawn", "drawn_equal", "drawn_wide", "one_context", "one_context_equal", "one_context_wide")
+
 WEIGHTS: Mapping[str, Method] = MappingProxyType(
   {name: _weighted(f"α: {name}", name) for name in ALPHAS if name not in WHOLE_BATCH}
   | {
@@ -143,7 +148,7 @@ WEIGHTS: Mapping[str, Method] = MappingProxyType(
     "hardest": Method("α: the larger loss", {"objective.alpha": "uniform", "objective.loss_power": 1.0}, ALL),
     "widest": Method("α: the wider gap", {"objective.alpha": "uniform", "objective.gap_power": 1.0}, ALL),
     "learned": Method("α: learned variances", {"objective.alpha": "uniform", "objective.uncertainty_rate": 0.1}, ALL),
-    **{name: METHODS[name] for name in ("drawn", "drawn_equal", "one_context", "one_context_equal")},
+    **{name: METHODS[name] for name in _ONE_CONTEXT},
   }
 )
 

@@ -140,8 +140,9 @@ def truncated_normal(moments: ResponseMoments, noise: Noise) -> Alpha:
 def entropy(moments: ResponseMoments, noise: Noise) -> Alpha:
   """Confidence in nats: `α_b = softmax_k Σ_p mean_logps_bkp`. The noise is not used.
 
-  −mean_logps is what one response says of the policy's entropy in that context; unlike a probability it tells 1e-2
-  from 1e-4. A context in which the policy is more certain of the two responses gets more weight.
+  −mean_logps is the cross-entropy of the data's response, which the policy did not draw: what stands in for the
+  policy's entropy in that context. Unlike a probability it tells 1e-2 from 1e-4. A context in which the policy is more
+  certain of the two responses gets more weight.
   """
   del noise
   scores = jnp.sum(mean_logps(moments), axis=-1)

@@ -59,8 +59,9 @@ def test_amopo_lays_out_as_many_sequences_of_a_pair_as_3_6_contexts_have(tmp_pat
   assert of_each + 1 + np.mean(agree) * len(DIMENSIONS) == pytest.approx(2 * 3.6, abs=0.1)
 
 
-def test_more_pairs_per_step_are_as_many_sequences_as_more_steps():
-  wide, longer = METHODS["one_context_wide"], METHODS["one_context_equal"]
+@pytest.mark.parametrize("kind", ["one_context", "drawn"])
+def test_more_pairs_per_step_are_as_many_sequences_as_more_steps(kind):
+  wide, longer = METHODS[f"{kind}_wide"], METHODS[f"{kind}_equal"]
   assert wide._replace(label=longer.label, pairs=1, work=wide.pairs) == longer
 
 
