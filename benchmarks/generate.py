@@ -36,15 +36,19 @@ _ROUNDING = 1e-5
 _COMMON = {
   "tie_word_embeddings": True,
   "max_position_embeddings": 2048,
-  "use_sliding_window": False,
+  "eos_token_id": None,  # which transformers would leave out where it must not end
   "initializer_range": 0.2,  # far from uniform, so that no two tokens are equally likely
 }
+_TEST = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "vocab_size": 61, "heads": 4}
 SHAPES: dict[str, dict[str, Any]] = {
-  "test": {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "vocab_size": 61, "heads": 4},
+  "test": _TEST,
+  "test-llama": _TEST | {"family": "Llama"},
+  "test-mistral": _TEST | {"family": "Mistral", "head_dim": 12, "sliding_window": 5},
+  "test-qwen3": _TEST | {"family": "Qwen3", "head_dim": 16},
   "tiny": {"hidden_size": 64, "intermediate_size": 176, "num_hidden_layers": 2, "vocab_size": 512},
   "small": {"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 8, "vocab_size": 6400},
 }
-"""`test` is the size of the models whose tokens `tests/models/test_generate.py` compares."""
+"""`test` and its kin are the sizes of the models whose tokens `tests/models/test_generate.py` compares."""
 
 
 def save_random(shape: str, folder: Path, seed: int = 0) -> Any:
@@ -55,8 +59,9 @@ def save_random(shape: str, folder: Path, seed: int = 0) -> Any:
   torch.manual_seed(seed)
   sizes = SHAPES[shape] | _COMMON
   heads = sizes.pop("heads", sizes["hidden_size"] // 32)
-  config = transformers.Qwen2Config(**sizes, num_attention_heads=heads, num_key_value_heads=heads // 2)
-  model = transformers.Qwen2ForCausalLM(config).eval()
+  family = sizes.pop("family", "Qwen2")
+  config = getattr(transformers, f"{family}Config")(**sizes, num_attention_heads=heads, num_key_value_heads=heads // 2)
+  model = getattr(transformers, f"{family}ForCausalLM")(config).eval()
   model.save_pretrained(folder)
   return model
 
